@@ -1,0 +1,140 @@
+"""Evaluate saved checkpoints: metrics, per-class recall, confusion matrix, t-SNE. The path is all that is needed."""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from models.xcbam import FUSIONS
+from utils.checkpoints import Trained, find_checkpoints, load_official, load_trained
+from utils.config import PROFILES, default_feature_dir, default_save_path, display_name, feature_path
+from utils.device import describe, pick_device
+from utils.engine import check_neighbors, evaluate, prepare
+from utils.errors import InputError, run_main
+from utils.features import SPLITS, Features, check_dims, check_labels, load_features
+from utils.metrics import METRICS
+from utils.plots import plot_confusion, plot_tsne
+from utils.report import graph_line, recall_table, results_table
+from utils.runs import read_json, write_json
+
+OFFICIAL_OPTIONS = ("dataset", "fusion_type", "k_text", "k_audio")
+
+
+def parse_args() -> tuple[argparse.Namespace, dict]:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "target", nargs="?", default="DEMO", help="dataset (its latest run), run folder, seed folder or .pt file"
+    )
+    parser.add_argument("--split", choices=SPLITS, default="test")
+    parser.add_argument("--test_path", help="feature pickle to evaluate on (default: the one named in the checkpoint)")
+    parser.add_argument("--save_path", default=default_save_path(), help="where the runs of a dataset are looked for")
+    parser.add_argument("--out", help="folder of the results (default: eval beside the checkpoints)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    official = parser.add_argument_group("checkpoints of the published code")
+    official.add_argument("--profile", choices=PROFILES, help="official: the target is a plain state dict")
+    official.add_argument("--dataset", default=argparse.SUPPRESS, help="default: from the file's name")
+    official.add_argument("--fusion_type", choices=FUSIONS, default=argparse.SUPPRESS, help="likewise, else min")
+    official.add_argument("--k_text", type=int, default=argparse.SUPPRESS, help="default: the dataset's")
+    official.add_argument("--k_audio", type=int, default=argparse.SUPPRESS, help="default: the dataset's")
+    args = vars(parser.parse_args())
+    options = {name: args.pop(name) for name in OFFICIAL_OPTIONS if name in args}
+    return argparse.Namespace(**args), options
+
+
+def load_all(args: argparse.Namespace, options: dict) -> tuple[Path, list[Trained]]:
+    """The models to evaluate, all of one configuration, and the folder that they lie in."""
+    folder, paths = find_checkpoints(args.target, Path(args.save_path))
+    if args.profile == "official" and not (folder / "config.json").exists() and Path(args.target).is_file():
+        return folder, [load_official(paths[0], options)]
+    if options:
+        raise InputError(f"--{next(iter(options))}: the checkpoint has its own; only --profile official needs it")
+    trained = [load_trained(path) for path in paths]
+    for other in trained:
+        if other.config != trained[0].config or other.class_names != trained[0].class_names:
+            raise InputError(f"{other.path}: another configuration than {trained[0].path}")
+        if args.profile not in (None, other.config.profile):
+            raise InputError(f"{other.path}: trained with profile {other.config.profile}, not {args.profile}")
+    return folder, trained
+
+
+def load_data(args: argparse.Namespace, trained: Trained) -> Features:
+    """The split's features, checked against the model. Says so where they are not the ones of the training."""
+    recorded = trained.data.get(args.split, {})
+    candidates = (
+        [args.test_path]
+        if args.test_path
+        else [recorded.get("path"), feature_path(default_feature_dir(), trained.config.dataset, args.split)]
+    )
+    paths = [Path(path) for path in candidates if path]
+    path = next((path for path in paths if path.is_file()), paths[0])
+    features = load_features(path)
+    check_dims(features, trained.dims, str(trained.path))
+    check_labels(features, len(trained.class_names))
+    check_neighbors(features, trained.config)
+    if recorded and recorded["sha256"] != features.sha256:
+        print(f"note: {path} is not the {args.split} data of the training, its contents differ")
+    return features
+
+
+def main() -> None:
+    args, options = parse_args()
+    folder, trained = load_all(args, options)
+    first = trained[0]
+    device = pick_device(args.device)
+    features = load_data(args, first)
+    data = prepare(features, first.config, device)
+    print(f"{len(trained)} checkpoint{'s' * (len(trained) > 1)} of {folder}\nfeatures {features.path}")
+    print(f"device {describe(device)}")
+    print(graph_line(args.split, data.graph, data.label))
+
+    results = {each.name: evaluate(each.model.to(device), data) for each in trained}
+    compare_with_training(trained, results, features, args.split)
+    title = f"\n{display_name(first.config.dataset)} {args.split}, {len(features)} utterances, {folder.name} (percent)"
+    print(results_table(first.config, results, title))
+    print("\n" + recall_table(first.class_names, results))
+
+    out = Path(args.out) if args.out else folder / "eval"
+    if first.seed is None and not args.out:
+        out = folder / f"{first.path.stem}_eval"
+    write_json(
+        out / f"{args.split}.json", {"features": str(features.path), "class_names": first.class_names, **results}
+    )
+    confusions = [figures["confusion"] for figures in results.values()]
+    name = f"{display_name(first.config.dataset)} {args.split}, {folder.name}"
+    plot_confusion(
+        out / f"{args.split}_confusion_matrix.png",
+        confusions,
+        first.class_names,
+        f"{name}\nmean of {len(trained)} seeds",
+    )
+    with torch.no_grad():
+        embeddings = first.model.embed(data.text, data.audio, data.graph).cpu().numpy()
+    plot_tsne(
+        out / f"{args.split}_tsne.png",
+        embeddings,
+        features.label.numpy(),
+        first.class_names,
+        f"{name}, {first.name}\nlast hidden layer of the classifier",
+    )
+    print(f"\nsaved in {out}: {args.split}.json, {args.split}_confusion_matrix.png, {args.split}_tsne.png")
+
+
+def compare_with_training(trained: list[Trained], results: dict[str, dict], features: Features, split: str) -> None:
+    """Say whether the figures are those in ``metrics.json``, where the data is the same."""
+    for each in trained:
+        path = each.path.parent / "metrics.json"
+        if each.path.name != "best.pt" or not path.is_file() or split == "train":
+            continue
+        if each.data[split]["sha256"] != features.sha256:
+            continue
+        before = read_json(path)[split]
+        for name, label in METRICS.items():
+            if before[name] != results[each.name][name]:
+                print(
+                    f"note: {each.name}: {label} was {100 * before[name]:.2f} in training, "
+                    f"is {100 * results[each.name][name]:.2f} here (another device or library version?)"
+                )
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,146 @@
+"""CH-GAT: graph attention over the Top-K text and audio neighbours (section II.B of the paper)."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.nn import GATConv
+from torch_geometric.utils import softmax
+
+NORMS = ("layer", "batch", "shared_batch")
+RESIDUALS = ("none", "middle", "linear")
+LAST_HEADS = ("average", "single")
+
+
+@dataclass(frozen=True)
+class NeighborGraph:
+    """The edge set of Eq. (2), sorted by the node that receives (compressed sparse rows).
+
+    Shapes: ``source`` [E] and ``target`` [E] are node indices, ``offsets`` [N + 1] says that the edges
+    ``offsets[i]:offsets[i + 1]`` are those into node ``i``. Messages flow source -> target, as in PyG.
+    """
+
+    source: Tensor
+    target: Tensor
+    offsets: Tensor
+
+    @property
+    def num_nodes(self) -> int:
+        return self.offsets.numel() - 1
+
+    @property
+    def num_edges(self) -> int:
+        return self.source.numel()
+
+    @property
+    def edge_index(self) -> Tensor:
+        """PyG's form of the same edges, [2, E]."""
+        return torch.stack([self.source, self.target])
+
+    def to(self, device: torch.device | str) -> "NeighborGraph":
+        return NeighborGraph(self.source.to(device), self.target.to(device), self.offsets.to(device))
+
+
+def aggregate(values: Tensor, weights: Tensor, graph: NeighborGraph) -> Tensor:
+    """Weighted sum over the edges into each node: out[i, h] = sum_e weights[e, h] * values[source[e], h].
+
+    Stock message passing builds the [E, H, C] messages first; ``embedding_bag`` sums them as it reads
+    them (``benchmarks/`` has the figures). Shapes: values [N, H, C], weights [E, H], result [N, H, C].
+    """
+    num_nodes, heads, channels = values.shape
+    head = torch.arange(heads, device=values.device).unsqueeze(1)
+    rows = (graph.source * heads + head).flatten()  # one bag per (head, target): the heads stand one below the other
+    starts = (graph.offsets[:-1] + graph.num_edges * head).flatten()
+    out = F.embedding_bag(
+        rows, values.reshape(-1, channels), starts, mode="sum", per_sample_weights=weights.t().reshape(-1)
+    )
+    return out.view(heads, num_nodes, channels).transpose(0, 1)
+
+
+class CSRGATConv(GATConv):
+    """PyG's :class:`GATConv` (same parameters, same names, same result) that aggregates with :func:`aggregate`.
+
+    The graph must already hold the self-loops, as Eq. (2) says; none are added here.
+    Shapes: x [N, F_in], result [N, H * C] where heads are concatenated, else their mean [N, C].
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, heads: int, concat: bool):
+        super().__init__(in_channels, out_channels, heads=heads, concat=concat, add_self_loops=False)
+
+    def forward(self, x: Tensor, graph: NeighborGraph) -> Tensor:
+        h = self.lin(x).view(-1, self.heads, self.out_channels)
+        score = (h * self.att_src).sum(-1)[graph.source] + (h * self.att_dst).sum(-1)[graph.target]
+        alpha = softmax(F.leaky_relu(score, self.negative_slope), graph.target, num_nodes=graph.num_nodes)
+        out = aggregate(h, alpha, graph)
+        return (out.flatten(1) if self.concat else out.mean(1)) + self.bias
+
+
+class CHGAT(nn.Module):
+    """A stack of graph attention layers: heads concatenated in the hidden layers, averaged in the last (II.B.2).
+
+    Args:
+        in_channels: width of a node, text and audio together (Eq. 1).
+        hidden_dim: channels of one head, and of the result.
+        heads: attention heads of a hidden layer.
+        num_layers: GAT layers in all, at least 2.
+        dropout: on the middle layers (``residual="middle"``) or on each hidden layer (``"linear"``).
+        norm: after a hidden layer: ``layer`` or ``batch``, one for each layer, or ``shared_batch``, one for all.
+        last_heads: the last layer has ``heads`` heads that are averaged, or a ``single`` one.
+        residual: ``middle``, around the middle layers; ``linear``, a learned projection around every layer; ``none``.
+        layer_scale: initial value of a learned gate on each layer's output, one a channel; 0 for no gate.
+
+    Shapes: x [N, in_channels], result [N, hidden_dim].
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_dim: int,
+        heads: int = 4,
+        num_layers: int = 3,
+        dropout: float = 0.3,
+        norm: str = "layer",
+        last_heads: str = "average",
+        residual: str = "linear",
+        layer_scale: float = 0.1,
+    ):
+        super().__init__()
+        if num_layers < 2:
+            raise ValueError(f"num_layers must be at least 2, not {num_layers}")
+        if norm not in NORMS or residual not in RESIDUALS or last_heads not in LAST_HEADS:
+            raise ValueError(f"unknown norm {norm!r}, residual {residual!r} or last_heads {last_heads!r}")
+        hidden = hidden_dim * heads
+        widths = [in_channels] + [hidden] * (num_layers - 1)
+        self.residual = residual
+        self.convs = nn.ModuleList(CSRGATConv(width, hidden_dim, heads, concat=True) for width in widths[:-1])
+        self.convs.append(CSRGATConv(hidden, hidden_dim, heads if last_heads == "average" else 1, concat=False))
+        self.norms = nn.ModuleList(_norms(norm, hidden, num_layers - 1))
+        self.dropout = nn.Dropout(dropout)
+        outs = [hidden] * (num_layers - 1) + [hidden_dim]
+        self.skips = nn.ModuleList(
+            nn.Linear(i, o, bias=False) for i, o in zip(widths, outs, strict=True) if residual == "linear"
+        )
+        self.scales = nn.ParameterList(torch.full((o,), layer_scale) for o in outs if layer_scale)
+
+    def forward(self, x: Tensor, graph: NeighborGraph) -> Tensor:
+        last = len(self.convs) - 1
+        for i, conv in enumerate(self.convs):
+            h = conv(x, graph)
+            if i < last:
+                h = F.leaky_relu(self.norms[i](h))
+            if self.scales:
+                h = h * self.scales[i]
+            if self.residual == "linear":
+                h = self.skips[i](x) + (self.dropout(h) if i < last else h)
+            elif self.residual == "middle" and 0 < i < last:
+                h = x + self.dropout(h)
+            x = h
+        return x
+
+
+def _norms(kind: str, width: int, count: int) -> list[nn.Module]:
+    if kind == "shared_batch":
+        return [nn.BatchNorm1d(width)] * count
+    make = nn.LayerNorm if kind == "layer" else nn.BatchNorm1d
+    return [make(width) for _ in range(count)]

@@ -1,0 +1,86 @@
+"""State dicts of the published code (github.com/nhut-ngnn/CemoBAM) read into our modules' names.
+
+There ``text_attention`` is the A->T stream (query audio, key and value text) and one BatchNorm serves all hidden GAT
+layers. GATConv's weight is ``lin.weight`` or, from older PyG, ``lin_src.weight`` with the same tensor as ``lin_dst``.
+"""
+
+import re
+
+import torch
+from torch import Tensor
+
+_RENAMES = [
+    (r"(text|audio)_projection\.(.+)", r"\1_projection.\2"),
+    (r"mlp\.(.+)", r"classifier.\1"),
+    (r"cross_fusion\.text_(?=attention|linear|layer_norm)(.+)", r"xcbam.audio_to_text.\1"),
+    (r"cross_fusion\.audio_(?=attention|linear|layer_norm)(.+)", r"xcbam.text_to_audio.\1"),
+    (r"cross_fusion\.cbam_text\.(.+)", r"xcbam.audio_to_text.cbam.\1"),
+    (r"cross_fusion\.cbam_audio\.(.+)", r"xcbam.text_to_audio.cbam.\1"),
+    (r"gnn\.(.+)", r"ch_gat.\1"),
+]
+_PARTS = [
+    ("layer_norm.", "norm."),
+    ("channel_attention_mlp.", "mlp."),
+    ("spatial_attention.0.", "conv."),
+    ("lin_src.", "lin."),
+]
+
+
+def infer_dimensions(state: dict[str, Tensor]) -> dict[str, int]:
+    """The arguments of :class:`models.cemobam.CemoBAM` that the shapes of an official state dict tell.
+
+    Raises:
+        ValueError: names what is missing.
+    """
+    try:
+        hidden_dim, text_dim = state["text_projection.0.weight"].shape
+        return {
+            "text_dim": text_dim,
+            "audio_dim": state["audio_projection.0.weight"].shape[1],
+            "num_classes": state["mlp.4.weight"].shape[0],
+            "hidden_dim": hidden_dim,
+            "heads": state["gnn.conv1.att_src"].shape[1],
+            "num_layers": 2 + len({m[1] for name in state if (m := re.match(r"gnn\.convs\.(\d+)\.", name))}),
+        }
+    except KeyError as error:
+        raise ValueError(f"not a state dict of the published code, {error} is missing") from error
+
+
+def from_official(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:
+    """The same weights under our names.
+
+    The query and key thirds of ``in_proj`` are left out: attention to a single token does not depend on them.
+
+    Raises:
+        ValueError: names an entry that the published code does not have.
+    """
+    ours = {}
+    for name, tensor in state.items():
+        new = _rename(name)
+        if new is None:
+            raise ValueError(f"{name!r} is not an entry of the published code's state dict")
+        if ".lin_dst." in new:
+            if not torch.equal(tensor, state.get(name.replace("lin_dst", "lin_src"), tensor)):
+                raise ValueError(f"{name!r} differs from its lin_src, this is no GATConv of one node type")
+            continue
+        if ".in_proj_" in new:
+            new = new.replace("in_proj_", "value_proj.")
+            tensor = tensor.chunk(3)[2]
+        new = re.sub(r"ch_gat\.convs\.(\d+)", lambda m: f"ch_gat.convs.{int(m[1]) + 1}", new)
+        new = new.replace("ch_gat.conv1.", "ch_gat.convs.0.").replace("conv_last.", f"convs.{num_layers - 1}.")
+        if new.startswith("ch_gat.batch_norm."):
+            for i in range(num_layers - 1):
+                ours[new.replace("batch_norm", f"norms.{i}")] = tensor
+        else:
+            ours[new] = tensor
+    return ours
+
+
+def _rename(name: str) -> str | None:
+    for pattern, replacement in _RENAMES:
+        if re.fullmatch(pattern, name):
+            new = re.sub(pattern, replacement, name)
+            for old_part, new_part in _PARTS:
+                new = new.replace(old_part, new_part)
+            return new
+    return None

@@ -1,0 +1,122 @@
+"""From a dataset's name, a run folder or a file to models ready to evaluate."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from models.cemobam import CemoBAM
+from models.official import from_official, infer_dimensions
+from models.xcbam import FUSIONS
+from utils.config import DATASETS, Config, class_names, config_from_dict, make_config
+from utils.engine import build_model
+from utils.errors import InputError
+from utils.runs import load_checkpoint, load_weights_file
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model and what its checkpoint says of it; ``seed`` is None and ``data`` empty in official ones."""
+
+    path: Path
+    model: CemoBAM
+    config: Config
+    class_names: tuple[str, ...]
+    dims: tuple[int, int]
+    seed: int | None
+    data: dict[str, dict]
+
+    @property
+    def name(self) -> str:
+        return self.path.stem if self.seed is None else f"seed {self.seed}"
+
+
+def find_checkpoints(target: str, save_path: Path) -> tuple[Path, list[Path]]:
+    """The checkpoints that ``target`` means: a ``.pt`` file, a seed or run folder, or a dataset with runs.
+
+    Returns:
+        The folder that the results belong to, and the files in order of their seeds.
+
+    Raises:
+        InputError: there is nothing, or nothing finished, to evaluate.
+    """
+    path = Path(target)
+    if path.is_file():
+        return path.parent, [path]
+    if not path.is_dir():
+        path = _latest_run(save_path / target, target)
+    if (path / "best.pt").is_file():
+        return path, [path / "best.pt"]
+    seeds = sorted(path.glob("seed*/config.json"), key=lambda p: int(p.parent.name.removeprefix("seed")))
+    finished = [p.parent / "best.pt" for p in seeds if (p.parent / "metrics.json").is_file()]
+    if not finished:
+        raise InputError(f"{path}: no finished seed in this folder")
+    if len(finished) < len(seeds):
+        left_out = [p.parent.name for p in seeds if p.parent / "best.pt" not in finished]
+        print(f"not finished, left out: {', '.join(left_out)}")
+    return path, finished
+
+
+def _latest_run(folder: Path, target: str) -> Path:
+    runs = sorted(folder.glob("*/summary.json"), key=lambda p: p.stat().st_mtime)
+    if not runs:
+        raise InputError(f"{target}: neither a file or folder, nor a dataset with a finished run in {folder.parent}")
+    if len(runs) > 1:
+        print(f"{len(runs)} runs in {folder}, taking the latest, {runs[-1].parent.name}")
+    return runs[-1].parent
+
+
+def load_trained(path: Path) -> Trained:
+    """Rebuild the model of one of our checkpoints; the file alone is enough.
+
+    Raises:
+        InputError: not one of ours, or its weights are not those of the configuration that it holds.
+    """
+    saved = load_checkpoint(path)
+    config = config_from_dict(saved["config"], str(path))
+    dims = (saved["text_dim"], saved["audio_dim"])
+    names = tuple(saved["class_names"])
+    model = _load_weights(path, build_model(config, *dims, len(names)), saved["weights"])
+    return Trained(path, model, config, names, dims, saved.get("seed"), saved.get("data", {}))
+
+
+def load_official(path: Path, options: dict) -> Trained:
+    """Rebuild the model of a state dict that the published code saved.
+
+    Dimensions come from its shapes. What shapes do not tell, dataset and fusion, comes from ``options`` or from the
+    file's name (``ESD_HemoGAT_max.pt``), and k from ``options`` or the dataset.
+
+    Raises:
+        InputError: not such a state dict, or the dataset is unknown and k is not given.
+    """
+    state = load_weights_file(path)
+    if "weights" in state and "config" in state:
+        raise InputError(f"{path}: a checkpoint of train.py, which knows its profile; leave --profile out")
+    try:
+        sizes = infer_dimensions(state)
+        weights = from_official(state, sizes["num_layers"])
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+    from_name = {}
+    words = path.stem.split("_")
+    if words[0] in DATASETS:
+        from_name["dataset"] = words[0]
+    if words[-1] in FUSIONS:
+        from_name["fusion_type"] = words[-1]
+    settings = {"profile": "official", "dataset": "UNKNOWN"} | from_name | options
+    if settings["dataset"] not in DATASETS and not {"k_text", "k_audio"} <= settings.keys():
+        raise InputError(f"{path}: its dataset is not known from its name; give --dataset, or --k_text and --k_audio")
+    network = {name: sizes[name] for name in ("hidden_dim", "heads", "num_layers")}
+    config = make_config(settings | network)
+    dims = (sizes["text_dim"], sizes["audio_dim"])
+    model = _load_weights(path, build_model(config, *dims, sizes["num_classes"]), weights)
+    return Trained(path, model, config, class_names(config.dataset, sizes["num_classes"]), dims, None, {})
+
+
+def _load_weights(path: Path, model: CemoBAM, weights: dict[str, Tensor]) -> CemoBAM:
+    try:
+        model.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        detail = str(error).strip().splitlines()[-1].strip()
+        raise InputError(f"{path}: the weights do not fit their configuration ({detail})") from error
+    return model.eval()

@@ -1,0 +1,214 @@
+"""Train and evaluate: full-batch steps over one graph. Knows tensors and the configuration, no arguments, no files."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.cemobam import CemoBAM
+from models.ch_gat import NeighborGraph
+from utils.config import Config
+from utils.errors import InputError
+from utils.features import Features
+from utils.graph import build_graph, neighbor_lists
+from utils.metrics import compute_metrics
+
+
+@dataclass(frozen=True)
+class GraphData:
+    """One split on the device. Shapes: text [N, D_text], audio [N, D_audio], label [N], graph over the N nodes."""
+
+    text: Tensor
+    audio: Tensor
+    label: Tensor
+    graph: NeighborGraph
+
+
+def check_neighbors(features: Features, config: Config) -> None:
+    """Raise an InputError where the split is too small for ``k_text`` or ``k_audio``."""
+    most = len(features) - 1
+    for name in ("k_text", "k_audio"):
+        if getattr(config, name) > most:
+            raise InputError(
+                f"--{name} {getattr(config, name)}: {features.path} has {len(features)} utterances, "
+                f"so that each has {most} neighbours at most"
+            )
+
+
+def prepare(features: Features, config: Config, device: torch.device) -> GraphData:
+    """Build the split's graph, always on the CPU so that it is the same for every device, and move both."""
+    lists = neighbor_lists(features.text, features.audio, config.k_text, config.k_audio, config.topk_self)
+    graph = build_graph(lists, config.k_text, config.k_audio, config.message_flow)
+    return GraphData(features.text.to(device), features.audio.to(device), features.label.to(device), graph.to(device))
+
+
+def build_model(config: Config, text_dim: int, audio_dim: int, num_classes: int) -> CemoBAM:
+    return CemoBAM(
+        text_dim,
+        audio_dim,
+        num_classes,
+        hidden_dim=config.hidden_dim,
+        heads=config.heads,
+        num_layers=config.num_layers,
+        dropout=config.dropout,
+        fusion_type=config.fusion_type,
+        ablation=config.ablation,
+        gat_norm=config.gat_norm,
+        gat_last_heads=config.gat_last_heads,
+        gat_residual=config.gat_residual,
+        gat_layer_scale=config.gat_layer_scale,
+        channel_gate=config.channel_gate,
+    )
+
+
+def build_optimizer(model: nn.Module, config: Config) -> torch.optim.Adam:
+    return torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+
+
+def build_scheduler(optimizer: torch.optim.Optimizer, config: Config):
+    if config.lr_schedule == "plateau":
+        return torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, factor=config.lr_decay, patience=config.lr_patience
+        )
+    return torch.optim.lr_scheduler.StepLR(optimizer, config.lr_patience, config.lr_decay)
+
+
+def predict(model: CemoBAM, data: GraphData) -> Tensor:
+    """Logits [N, classes] in evaluation mode."""
+    model.eval()
+    with torch.no_grad():
+        return model(data.text, data.audio, data.graph)
+
+
+def evaluate(model: CemoBAM, data: GraphData) -> dict:
+    """The figures of :func:`utils.metrics.compute_metrics`, and ``loss``, the plain cross entropy."""
+    logits = predict(model, data)
+    loss = F.cross_entropy(logits, data.label).item()
+    figures = compute_metrics(data.label.tolist(), logits.argmax(1).tolist(), logits.size(1))
+    return {"loss": loss, **figures}
+
+
+@dataclass
+class TrainingState:
+    """Everything that changes while training; ``to_dict`` and ``restore`` make a run resumable to the same numbers."""
+
+    model: CemoBAM
+    optimizer: torch.optim.Optimizer
+    scheduler: object
+    epoch: int = 0  # epochs done
+    best_score: float = float("-inf")
+    best_epoch: int = 0
+    best_weights: dict | None = None
+
+    def to_dict(self) -> dict:
+        device = next(self.model.parameters()).device
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "epoch": self.epoch,
+            "best_score": self.best_score,
+            "best_epoch": self.best_epoch,
+            "best_weights": self.best_weights,
+            "training": self.model.training,
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        }
+
+    def restore(self, saved: dict) -> None:
+        self.model.load_state_dict(saved["model"])
+        self.model.train(saved["training"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scheduler.load_state_dict(saved["scheduler"])
+        self.epoch = saved["epoch"]
+        self.best_score = saved["best_score"]
+        self.best_epoch = saved["best_epoch"]
+        self.best_weights = saved["best_weights"]
+        torch.set_rng_state(saved["rng"])
+        if saved["cuda_rng"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(saved["cuda_rng"])
+
+
+def start_training(model: CemoBAM, config: Config) -> TrainingState:
+    """A fresh state, in train mode: the published code calls ``train()`` here and never again."""
+    optimizer = build_optimizer(model.train(), config)
+    return TrainingState(model, optimizer, build_scheduler(optimizer, config))
+
+
+def train_step(state: TrainingState, data: GraphData, config: Config) -> float:
+    """One full-batch step; returns its loss.
+
+    Raises:
+        InputError: the loss is not finite; the weights are left as they were before the step.
+    """
+    if config.train_mode == "every_step":
+        state.model.train()
+    state.optimizer.zero_grad()
+    logits = state.model(data.text, data.audio, data.graph)
+    loss = F.cross_entropy(logits, data.label, label_smoothing=config.label_smoothing)
+    if not torch.isfinite(loss):
+        raise InputError(f"epoch {state.epoch + 1}: the training loss is {loss.item()}; try a smaller --lr")
+    loss.backward()
+    state.optimizer.step()
+    return loss.item()
+
+
+def train_epoch(state: TrainingState, train: GraphData, val: GraphData, config: Config) -> dict:
+    """One step, then validation, the schedule, and the choice of weights. Returns one line of the log."""
+    begin = time.perf_counter()
+    lr = state.optimizer.param_groups[0]["lr"]
+    train_loss = train_step(state, train, config)
+    figures = evaluate(state.model, val)
+    if config.lr_schedule == "plateau":
+        state.scheduler.step(figures["loss"])
+    else:
+        state.scheduler.step()
+    state.epoch += 1
+    score = state.epoch if config.selection == "last" else figures["w_f1"]
+    if score > state.best_score:
+        state.best_score, state.best_epoch = score, state.epoch
+        state.best_weights = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+    return {
+        "epoch": state.epoch,
+        "lr": lr,
+        "train_loss": train_loss,
+        **{f"val_{name}": figures[name] for name in ("loss", "wa", "ua", "w_f1", "macro_f1")},
+        "seconds": round(time.perf_counter() - begin, 4),
+    }
+
+
+def fit(
+    state: TrainingState, train: GraphData, val: GraphData, config: Config, on_epoch: Callable[[dict], None]
+) -> None:
+    """Train from the state's epoch to ``config.epochs``; ``on_epoch`` gets each line of the log.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM came; the epoch under way was finished first, so the state is whole.
+    """
+    with _deferred_interrupt() as interrupted:
+        while state.epoch < config.epochs:
+            on_epoch(train_epoch(state, train, val, config))
+            if interrupted():
+                raise KeyboardInterrupt
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Hold SIGINT and SIGTERM back until asked for; a second one is not held back."""
+    received = []
+
+    def remember(signum, frame):
+        received.append(signum)
+        signal.signal(signum, previous[signum])
+
+    previous = {signum: signal.signal(signum, remember) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,67 @@
+# Sourced by the scripts of the top level: sets ROOT and PYTHON, makes the environment where there is none.
+# REQUIREMENTS names the requirement files (default: requirements.txt).
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+REQUIREMENTS="${REQUIREMENTS:-requirements.txt}"
+
+satisfies() { # PYTHON: does it hold every pinned package?
+    (cd "$ROOT" && "$1" - $REQUIREMENTS) <<'PYTHON'
+import re
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+for path in sys.argv[1:]:
+    for name, pin in re.findall(r"^([\w-]+)==(\S+)", open(path).read(), re.M):
+        try:
+            found = version(name).split("+")[0]
+        except PackageNotFoundError:
+            found = "none"
+        if found != pin:
+            sys.exit(f"  it has {name} {found}, {path} asks for {pin}")
+PYTHON
+}
+
+new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; }
+
+find_python() {
+    local candidate
+    for candidate in python3 python3.12 python3.11 python3.10 python; do
+        if command -v "$candidate" >/dev/null && new_enough "$candidate"; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "error: Python 3.10 or newer is needed, and none is on the PATH" >&2
+    return 1
+}
+
+make_environment() {
+    local venv="$ROOT/.venv" base stamp
+    PYTHON="$venv/bin/python"
+    stamp="$venv/$(cd "$ROOT" && cat $REQUIREMENTS | cksum | cut -d' ' -f1).installed"
+    if [[ -e $stamp ]]; then return; fi
+    if [[ ! -x $PYTHON ]]; then
+        base="$(find_python)"
+        echo "making the environment .venv with $("$base" --version)"
+        "$base" -m venv "$venv" || {
+            rm -rf "$venv"
+            echo "error: '$base -m venv' failed (on Debian and Ubuntu: apt install python3-venv)" >&2
+            return 1
+        }
+    fi
+    echo "installing $REQUIREMENTS into .venv (some GB and a few minutes the first time)"
+    (cd "$ROOT" && "$PYTHON" -m pip install --disable-pip-version-check $(printf -- '-r %s ' $REQUIREMENTS))
+    touch "$stamp"
+}
+
+active="${VIRTUAL_ENV:-${CONDA_PREFIX:-}}"
+if [[ -n $active && $active != "$ROOT/.venv" && -x $active/bin/python ]]; then
+    if satisfies "$active/bin/python"; then
+        PYTHON="$active/bin/python"
+    else
+        echo "the active environment $active does not fit, using .venv"
+        make_environment
+    fi
+else
+    make_environment
+fi

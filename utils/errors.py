@@ -1,0 +1,26 @@
+"""The one error that users are meant to see."""
+
+import sys
+from collections.abc import Callable
+
+
+class InputError(Exception):
+    """Bad input, said in one line that names the file, the row and the value; scripts exit with 2."""
+
+
+def run_main(main: Callable[[], int | None]) -> None:
+    """Run a script's ``main`` and exit: 2 and one line for an :class:`InputError`, 130 for Ctrl-C."""
+    try:
+        sys.exit(main())
+    except InputError as error:
+        sys.exit(_fail(f"error: {error}", 2))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(_fail(f"error: {where}{error.strerror or error}", 2))
+    except KeyboardInterrupt:
+        sys.exit(_fail("interrupted", 130))
+
+
+def _fail(message: str, code: int) -> int:
+    print(message, file=sys.stderr)
+    return code

@@ -1,0 +1,193 @@
+"""One configuration over several seeds: the engine at work inside a run folder."""
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from utils.config import Config, display_name
+from utils.engine import GraphData, TrainingState, build_model, evaluate, fit, prepare, start_training
+from utils.errors import InputError
+from utils.features import Features
+from utils.metrics import mean_and_std
+from utils.runs import (
+    SEED_FOLDER,
+    atomic_write,
+    claim_seed_folder,
+    describe_run,
+    load_checkpoint,
+    read_json,
+    save_checkpoint,
+    set_seed,
+    write_json,
+)
+
+SAVE_SECONDS = 60  # at most this much training is lost to a kill -9
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What the seeds of a run share. The test split is evaluated once for each seed, when its training is over."""
+
+    config: Config
+    folder: Path
+    splits: dict[str, Features]
+    class_names: tuple[str, ...]
+    device: torch.device
+
+    @property
+    def dims(self) -> tuple[int, int]:
+        return self.splits["train"].dims
+
+    @cached_property
+    def test(self) -> GraphData:
+        return prepare(self.splits["test"], self.config, self.device)
+
+    def describe(self, seed: int) -> dict:
+        return describe_run(dataclasses.asdict(self.config), seed, self.splits, self.dims, self.class_names)
+
+    def seed_folder(self, seed: int) -> Path:
+        return self.folder / SEED_FOLDER.format(seed)
+
+
+def open_run(experiment: Experiment, seeds: Sequence[int], resume: bool, overwrite: bool) -> None:
+    """Claim the seed folders, before anything is trained.
+
+    Raises:
+        InputError: one holds another configuration, or an unfinished run that neither ``resume`` nor ``overwrite``
+            says what to do with; nothing is changed then.
+    """
+    folders = {seed: experiment.seed_folder(seed) for seed in seeds}
+    if overwrite:
+        for folder in folders.values():
+            if folder.exists():
+                shutil.rmtree(folder)
+    present = {seed: folder for seed, folder in folders.items() if (folder / "config.json").exists()}
+    for seed, folder in present.items():
+        claim_seed_folder(folder, experiment.describe(seed))
+    unfinished = [folder for folder in present.values() if not (folder / "metrics.json").exists()]
+    if unfinished and not resume:
+        raise InputError(
+            f"{unfinished[0]}: holds an unfinished run; add --resume to go on, or --overwrite to start anew"
+        )
+
+
+def run_seed(experiment: Experiment, seed: int, train: GraphData, val: GraphData, title: str) -> dict:
+    """Train one seed, or go on where it was interrupted, or return what it found before.
+
+    Returns:
+        What ``metrics.json`` holds: ``seed``, ``selected_epoch``, and the figures of ``val`` and ``test``.
+    """
+    folder = experiment.seed_folder(seed)
+    if (folder / "metrics.json").exists():
+        print(f"{title}: finished before, kept ({folder})")
+        return read_json(folder / "metrics.json")
+    description = experiment.describe(seed)
+    claim_seed_folder(folder, description)
+    state = _fresh_or_saved_state(experiment, seed, folder)
+    _train(experiment.config, state, train, val, folder, description, title)
+
+    last_weights = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+    state.model.load_state_dict(state.best_weights)
+    metrics = {
+        "seed": seed,
+        "selected_epoch": state.best_epoch,
+        "val": evaluate(state.model, val),
+        "test": evaluate(state.model, experiment.test),
+    }
+    write_json(folder / "metrics.json", metrics)
+    state.model.load_state_dict(last_weights)
+    _save(state, folder, description, resumable=False)  # finished: what going on would need is only weight
+    return metrics
+
+
+def _fresh_or_saved_state(experiment: Experiment, seed: int, folder: Path) -> TrainingState:
+    set_seed(seed)
+    model = build_model(experiment.config, *experiment.dims, len(experiment.class_names))
+    state = start_training(model.to(experiment.device), experiment.config)
+    if (folder / "last.pt").exists():
+        saved = load_checkpoint(folder / "last.pt")
+        if saved["config"] != dataclasses.asdict(experiment.config):
+            raise InputError(f"{folder / 'last.pt'}: a checkpoint of another configuration than config.json beside it")
+        if "training" in saved:
+            state.restore(saved["training"])
+    return state
+
+
+def _train(
+    config: Config,
+    state: TrainingState,
+    train: GraphData,
+    val: GraphData,
+    folder: Path,
+    description: dict,
+    title: str,
+) -> None:
+    """Run the epochs that are left; the log, ``last.pt`` and ``best.pt`` are on disk when this returns or raises."""
+    log_path = folder / "log.jsonl"
+    kept = _read_log(log_path, state.epoch)  # lines after the last save are trained again
+    atomic_write(log_path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+    saved_at = time.monotonic()
+    bar = tqdm(total=config.epochs, initial=state.epoch, desc=title, unit="epoch", dynamic_ncols=True)
+    with log_path.open("a") as log, bar:
+
+        def on_epoch(line: dict) -> None:
+            nonlocal saved_at
+            log.write(json.dumps(line) + "\n")
+            log.flush()
+            bar.set_postfix(loss=f"{line['train_loss']:.3f}", val_wf1=f"{100 * line['val_w_f1']:.1f}", refresh=False)
+            bar.update()
+            if time.monotonic() - saved_at > SAVE_SECONDS:
+                _save(state, folder, description, resumable=True)
+                saved_at = time.monotonic()
+
+        try:
+            fit(state, train, val, config, on_epoch)
+        except KeyboardInterrupt:
+            _save(state, folder, description, resumable=True)
+            tqdm.write(f"{title}: saved after epoch {state.epoch} in {folder}; the same command with --resume goes on")
+            raise
+    _save(state, folder, description, resumable=True)
+
+
+def _save(state: TrainingState, folder: Path, description: dict, resumable: bool) -> None:
+    """``best.pt``, the chosen weights, and ``last.pt``, the latest; ``resumable`` adds all that going on needs."""
+    best = {**description, "weights": state.best_weights, "epoch": state.best_epoch}
+    last = {**description, "weights": state.model.state_dict(), "epoch": state.epoch}
+    save_checkpoint(folder / "best.pt", best)
+    save_checkpoint(folder / "last.pt", {**last, "training": state.to_dict()} if resumable else last)
+
+
+def _read_log(path: Path, epochs: int | None = None) -> list[dict]:
+    """The first ``epochs`` lines; a kill may have cut the last one short."""
+    return [json.loads(line) for line in path.read_text().splitlines()[:epochs]] if path.exists() else []
+
+
+def summarise(experiment: Experiment, per_seed: dict[int, dict]) -> dict:
+    """Write and return ``summary.json``: the test figures of each seed, their mean and sample std; so for val."""
+    summary = {
+        "dataset": display_name(experiment.config.dataset),
+        "config": dataclasses.asdict(experiment.config),
+        "class_names": list(experiment.class_names),
+    }
+    for split in ("val", "test"):
+        mean, std = mean_and_std([metrics[split] for metrics in per_seed.values()])
+        summary[split] = {
+            "seeds": {str(seed): metrics[split] for seed, metrics in per_seed.items()},
+            "mean": mean,
+            "std": std,
+        }
+    write_json(experiment.folder / "summary.json", summary)
+    return summary
+
+
+def read_curves(folder: Path, seeds: Sequence[int]) -> dict[int, list[dict]]:
+    """The logs of the seeds, for the training curves."""
+    return {seed: _read_log(folder / SEED_FOLDER.format(seed) / "log.jsonl") for seed in seeds}

@@ -1,0 +1,93 @@
+"""Figures, as PNGs: training curves, confusion matrix, t-SNE."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # no display is needed, or looked for
+
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.manifold import TSNE
+
+from utils.runs import atomic_write
+
+COLORS = plt.get_cmap("tab10").colors
+MARKERS = "osD^vP*Xph"
+
+
+def plot_training_curves(path: Path, curves: dict[int, list[dict]], selected: dict[int, int], title: str) -> None:
+    """Loss, and validation w-F1 with each seed's chosen epoch marked. ``curves``: the log of each seed."""
+    figure, (loss, score) = plt.subplots(1, 2, figsize=(11, 4.2))
+    for color, (seed, log) in zip(_cycle(COLORS, len(curves)), curves.items(), strict=True):
+        epoch = [line["epoch"] for line in log]
+        w_f1 = [100 * line["val_w_f1"] for line in log]
+        loss.plot(epoch, [line["train_loss"] for line in log], color=color, label=f"seed {seed}")
+        loss.plot(epoch, [line["val_loss"] for line in log], color=color, linestyle="--")
+        score.plot(epoch, w_f1, color=color, label=f"seed {seed}")
+        score.plot(selected[seed], w_f1[selected[seed] - 1], "o", color=color, markeredgecolor="black")
+    loss.plot([], [], color="grey", label="train (labels smoothed, if so configured)")
+    loss.plot([], [], color="grey", linestyle="--", label="val")
+    loss.set(xlabel="epoch", ylabel="cross entropy (nats)", title="Loss")
+    score.set(xlabel="epoch", ylabel="validation w-F1 (%)", title="Validation w-F1, evaluated epoch marked")
+    for axes in (loss, score):
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    _save(figure, path, title)
+
+
+def plot_confusion(path: Path, confusions: Sequence[Sequence], class_names: Sequence[str], title: str) -> None:
+    """Shares of each true class, over all seeds, with the mean count of utterances a seed below them."""
+    counts = np.mean(confusions, axis=0)
+    support = counts.sum(1, keepdims=True)
+    shares = 100 * counts / np.where(support > 0, support, 1)
+    side = 2.6 + 0.95 * len(class_names)
+    figure, axes = plt.subplots(figsize=(side + 0.8, side))
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    ticks = range(len(class_names))
+    axes.set_xticks(ticks, class_names, rotation=30, ha="right")
+    axes.set_yticks(ticks, class_names)
+    for i in ticks:
+        for j in ticks:
+            color = "white" if shares[i, j] > 55 else "black"
+            axes.text(j, i, f"{shares[i, j]:.1f}%\n({counts[i, j]:.4g})", ha="center", va="center", color=color)
+    axes.set(xlabel="predicted emotion", ylabel="true emotion")
+    figure.colorbar(image, fraction=0.046, label="share of the true class (%)")
+    _save(figure, path, title)
+
+
+def plot_tsne(path: Path, embeddings: np.ndarray, labels: np.ndarray, class_names: Sequence[str], title: str) -> None:
+    """t-SNE of [N, D] vectors (perplexity 30, or less where there are few), coloured by true class."""
+    perplexity = min(30, (len(embeddings) - 1) / 3)
+    points = TSNE(perplexity=perplexity, init="pca", random_state=42).fit_transform(embeddings)
+    figure, axes = plt.subplots(figsize=(7, 7))
+    for i, name in enumerate(class_names):
+        of_class = points[labels == i]
+        axes.scatter(
+            *of_class.T,
+            s=28,
+            alpha=0.8,
+            color=COLORS[i % len(COLORS)],
+            marker=MARKERS[i % len(MARKERS)],
+            edgecolor="white",
+            linewidth=0.4,
+            label=f"{name} ({len(of_class)})",
+        )
+    axes.set(xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)")
+    axes.legend(title="true emotion (utterances)", loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3)
+    _save(figure, path, title)
+
+
+def _cycle(colors: Sequence, count: int) -> list:
+    return [colors[i % len(colors)] for i in range(count)]
+
+
+def _save(figure: plt.Figure, path: Path, title: str) -> None:
+    figure.suptitle(title)
+    figure.tight_layout()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    plt.close(figure)
+    atomic_write(path, buffer.getvalue())

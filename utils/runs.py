@@ -1,0 +1,151 @@
+"""Run folders: seeds, atomic files, checkpoints (layout in ``checkpoints/README.md``)."""
+
+import io
+import json
+import os
+import pickle
+import platform
+import random
+import shlex
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from utils.errors import InputError
+
+SEED_FOLDER = "seed{}"
+CHECKPOINT_KEYS = ("weights", "config", "class_names", "text_dim", "audio_dim")
+
+
+def set_seed(seed: int) -> None:
+    """Seed Python, numpy and torch, all devices."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: a temporary file in the same folder takes its place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: dict) -> None:
+    atomic_write(path, (json.dumps(data, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> dict:
+    """Raises InputError where the file is missing or is no JSON object."""
+    try:
+        data = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: expected a JSON object, found a {type(data).__name__}")
+    return data
+
+
+def save_checkpoint(path: Path, checkpoint: dict) -> None:
+    buffer = io.BytesIO()  # torch.save to a full disk raises no OSError, a plain write does
+    torch.save(checkpoint, buffer)
+    atomic_write(path, buffer.getvalue())
+
+
+def load_weights_file(path: Path) -> dict:
+    """Read a ``.pt`` file with ``weights_only=True``, so that nothing in it can run.
+
+    Raises:
+        InputError: missing, damaged, asking for code, or not a dict.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(f"{path}: refused: not a file of plain weights; nothing in it was run") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise InputError(f"{path}: not a complete checkpoint ({type(error).__name__})") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: expected a dict, found a {type(data).__name__}")
+    return data
+
+
+def load_checkpoint(path: Path) -> dict:
+    """Read one of our checkpoints (``best.pt``, ``last.pt``): :data:`CHECKPOINT_KEYS` and more.
+
+    Raises:
+        InputError: as :func:`load_weights_file`, or not one of ours; a plain state dict gets a hint.
+    """
+    data = load_weights_file(path)
+    missing = [key for key in CHECKPOINT_KEYS if key not in data]
+    if missing and all(isinstance(value, torch.Tensor) for value in data.values()):
+        raise InputError(f"{path}: a plain state dict; if the published code wrote it, add --profile official")
+    if missing:
+        raise InputError(f"{path}: not a checkpoint of train.py, {missing[0]!r} is missing")
+    return data
+
+
+def describe_run(config: dict, seed: int, splits: dict, dims: tuple[int, int], classes: Sequence[str]) -> dict:
+    """What ``config.json`` says: configuration, data and its fingerprint, versions, command line."""
+    return {
+        "config": config,
+        "seed": seed,
+        "class_names": list(classes),
+        "text_dim": dims[0],
+        "audio_dim": dims[1],
+        "data": {
+            name: {"path": str(f.path.resolve()), "sha256": f.sha256, "utterances": len(f)}
+            for name, f in splits.items()
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "torch-geometric", "numpy")},
+        },
+        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+    }
+
+
+def first_difference(old: dict, new: dict) -> str | None:
+    """The first thing in which two run descriptions would give other numbers, said in words; None where none."""
+    for name in {**old["config"], **new["config"]}:
+        before, now = (run["config"].get(name, "(not there)") for run in (old, new))
+        if before != now:
+            return f"{name} was {before}, now {now}"
+    for split in new["data"]:
+        if old["data"].get(split, {}).get("sha256") != new["data"][split]["sha256"]:
+            return f"the {split} data is another ({new['data'][split]['path']})"
+    if old["class_names"] != new["class_names"]:
+        return f"the classes were {', '.join(old['class_names'])}, now {', '.join(new['class_names'])}"
+    return None
+
+
+def claim_seed_folder(folder: Path, description: dict) -> None:
+    """Write ``config.json`` into a new seed folder, or check that the one there is of the same run.
+
+    Raises:
+        InputError: the folder holds another configuration; the first difference is named, nothing is changed.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        write_json(path, description)
+        return
+    old = read_json(path)
+    if not {"config", "data", "class_names"} <= old.keys():
+        raise InputError(f"{path}: not written by train.py")
+    difference = first_difference(old, description)
+    if difference:
+        raise InputError(
+            f"{folder}: holds a run of another configuration ({difference}); "
+            "choose another --model_name, or add --overwrite"
+        )
