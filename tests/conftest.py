@@ -1,0 +1,60 @@
+"""Shared material: small feature files, a small configuration, and the real data where it lies beside the checkout."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from utils.config import make_config
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+SMALL = {"hidden_dim": 16, "epochs": 4, "k_text": 3, "k_audio": 2, "lr": 1e-2}
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def small_config():
+    """make_config with few epochs and a narrow network."""
+    return lambda **options: make_config({**SMALL, **options})
+
+
+def make_rows(n: int = 24, dims: tuple[int, int] = (6, 5), classes: int = 4, seed: int = 0) -> list[dict]:
+    """Rows of a feature pickle, every class in them, learnable from both embeddings."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % classes
+    centres = [np.random.default_rng(99).standard_normal((classes, dim)) for dim in dims]
+    text, audio = (c[labels] + 0.5 * rng.standard_normal((n, c.shape[1])) for c in centres)
+    return [
+        {"text_embed": t.astype(np.float32), "audio_embed": a.astype(np.float32), "label": int(y)}
+        for t, a, y in zip(text, audio, labels, strict=True)
+    ]
+
+
+def write_pickle(path: Path, data: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(data, protocol=4))
+    return path
+
+
+@pytest.fixture
+def feature_dir(tmp_path):
+    """A folder with the three files of a dataset named TOY (4 classes, text 6, audio 5)."""
+    for seed, (split, n) in enumerate((("train", 40), ("val", 24), ("test", 24))):
+        write_pickle(tmp_path / "feature" / f"TOY_BERT_WAV2VEC_{split}.pkl", make_rows(n, seed=seed))
+    return tmp_path / "feature"
+
+
+@pytest.fixture(scope="session")
+def iemocap_small() -> Path:
+    """Real published features; ``../shared`` is not part of the repository."""
+    folder = SHARED / "data" / "iemocap_small"
+    if not folder.is_dir():
+        pytest.skip(f"real IEMOCAP features are not at {folder}")
+    return folder
