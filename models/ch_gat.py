@@ -9,7 +9,7 @@ from torch_geometric.nn import GATConv
 from torch_geometric.utils import softmax
 
 NORMS = ("layer", "batch", "shared_batch")
-RESIDUALS = ("none", "middle", "linear")
+RESIDUALS = ("none", "middle", "linear", "projection")
 LAST_HEADS = ("average", "single")
 
 
@@ -119,7 +119,9 @@ class CHGAT(nn.Module):
         self.dropout = nn.Dropout(dropout)
         outs = [hidden] * (num_layers - 1) + [hidden_dim]
         self.skips = nn.ModuleList(
-            nn.Linear(i, o, bias=False) for i, o in zip(widths, outs, strict=True) if residual == "linear"
+            nn.Identity() if residual == "projection" and i == o else nn.Linear(i, o, bias=False)
+            for i, o in zip(widths, outs, strict=True)
+            if residual in ("linear", "projection")
         )
         self.scales = nn.ParameterList(torch.full((o,), layer_scale) for o in outs if layer_scale)
 
@@ -131,7 +133,7 @@ class CHGAT(nn.Module):
                 h = F.leaky_relu(self.norms[i](h))
             if self.scales:
                 h = h * self.scales[i]
-            if self.residual == "linear":
+            if self.skips:
                 h = self.skips[i](x) + (self.dropout(h) if i < last else h)
             elif self.residual == "middle" and 0 < i < last:
                 h = x + self.dropout(h)

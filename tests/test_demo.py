@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from utils.demo import AGREEMENT, BITS, MARGIN, SCENE_SIZE, SCENES, bayes_optimal_wa, write_demo
+from utils.demo import AGREEMENT, BITS, MARGIN, SCENE_SIZE, SCENES, bayes_optimal_wa, scene_posterior, write_demo
 from utils.features import SPLITS, load_splits
 from utils.graph import build_graph, homophily, neighbor_lists
 
@@ -57,9 +57,7 @@ def test_posterior_of_a_small_scene_by_enumeration():
         weight *= np.prod([likelihood[i, y] for i, y in enumerate(labels)])
         for i, y in enumerate(labels):
             joint[i, y] += weight
-    by_scene = np.log(likelihood @ p)
-    others = np.exp(by_scene.sum(0, keepdims=True) - by_scene)
-    posterior = likelihood * (others @ p)
+    posterior = scene_posterior(likelihood[None], AGREEMENT)[0]
     assert np.allclose(posterior / posterior.sum(1, keepdims=True), joint / joint.sum(1, keepdims=True))
 
 

@@ -114,7 +114,7 @@ def test_other_files_are_one_line(tmp_path, content):
 
 def test_a_bomb_of_memory_is_one_line(tmp_path):
     path = tmp_path / "bomb.pkl"
-    rebuild, args, state = np.zeros(1).__reduce__()
+    rebuild, args, _ = np.zeros(1).__reduce__()
     bomb = Trap(rebuild, args[0], (1 << 60,), args[2])
     path.write_bytes(pickle.dumps([bomb]))
     with pytest.raises(InputError, match=r"bomb\.pkl: not a complete pickle"):

@@ -73,18 +73,27 @@ def bayes_optimal_wa(agreement: float = AGREEMENT, scenes: int = 100_000) -> dic
         margin = _total_margin(name)
         seen = margin * BITS[label, bit] + rng.standard_normal(label.shape)
         evidence += margin * seen[..., None] * BITS[:, bit]
-    given_scene = agreement * np.eye(4) + (1 - agreement) / 4  # p(class | scene's emotion)
-    likelihood = np.exp(evidence)
-    by_scene = np.log(likelihood @ given_scene)  # [scenes, SCENE_SIZE, 4]
-    others = by_scene.sum(1, keepdims=True) - by_scene
-    others = np.exp(others - others.max(-1, keepdims=True))
-    posterior = likelihood * (others @ given_scene)
+    posterior = scene_posterior(np.exp(evidence), agreement)
     return {
         "text": phi["text"] / 2,
         "audio": phi["audio"] / 2,
         "utterance": phi["text"] * phi["audio"],
         "scene": float((posterior.argmax(-1) == label).mean()),
     }
+
+
+def scene_posterior(likelihood: np.ndarray, agreement: float) -> np.ndarray:
+    """p(class of each member | its whole scene), up to a factor a member, from p(member | class).
+
+    The scene's emotion s is summed out:
+    p(y_i | all) ~ p(x_i | y_i) sum_s p(y_i | s) prod_{j != i} sum_y p(y | s) p(x_j | y).
+    Shapes: likelihood and result [scenes, members, 4].
+    """
+    given_scene = agreement * np.eye(4) + (1 - agreement) / 4  # p(class | scene's emotion), symmetric
+    by_scene = np.log(likelihood @ given_scene)
+    others = by_scene.sum(1, keepdims=True) - by_scene
+    others = np.exp(others - others.max(-1, keepdims=True))
+    return likelihood * (others @ given_scene)
 
 
 def _total_margin(name: str) -> float:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -152,7 +153,8 @@ def _train(
             fit(state, train, val, config, on_epoch)
         except KeyboardInterrupt:
             _save(state, folder, description, resumable=True)
-            tqdm.write(f"{title}: saved after epoch {state.epoch} in {folder}; the same command with --resume goes on")
+            message = f"{title}: saved after epoch {state.epoch} in {folder}; the same command with --resume goes on"
+            tqdm.write(message, file=sys.stderr)
             raise
     _save(state, folder, description, resumable=True)
 

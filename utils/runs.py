@@ -70,11 +70,12 @@ def load_weights_file(path: Path) -> dict:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    content = path.read_bytes()
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
+        data = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(f"{path}: refused: not a file of plain weights; nothing in it was run") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a complete checkpoint ({type(error).__name__})") from error
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected a dict, found a {type(data).__name__}")

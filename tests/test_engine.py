@@ -1,0 +1,208 @@
+import dataclasses
+import signal
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tests.conftest import make_rows, write_pickle
+from utils.config import make_config
+from utils.engine import (
+    GraphData,
+    _deferred_interrupt,
+    build_model,
+    build_scheduler,
+    evaluate,
+    fit,
+    prepare,
+    start_training,
+    train_epoch,
+    train_step,
+)
+from utils.errors import InputError
+from utils.features import load_features
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def data(tmp_path, small_config) -> tuple[GraphData, GraphData]:
+    files = [write_pickle(tmp_path / f"{seed}.pkl", make_rows(32, seed=seed)) for seed in (0, 1)]
+    return tuple(prepare(load_features(file), small_config(), CPU) for file in files)
+
+
+def fresh(config, seed=0):
+    torch.manual_seed(seed)
+    return start_training(build_model(config, 6, 5, 4), config)
+
+
+def train_modes(config, data) -> list[bool]:
+    """model.training at each training forward (those with gradients)."""
+    state, modes = fresh(config), []
+    state.model.register_forward_hook(
+        lambda model, args, out: modes.append(model.training) if torch.is_grad_enabled() else None
+    )
+    fit(state, *data, config, lambda line: None)
+    return modes
+
+
+def test_profile_paper_trains_in_train_mode_at_every_step(small_config, data):
+    assert train_modes(small_config(), data) == [True] * 4
+
+
+def test_profile_official_does_so_at_the_first_step_only(small_config, data):
+    assert train_modes(small_config(profile="official", epochs=4), data) == [True, False, False, False]
+
+
+def test_batch_norm_is_frozen_after_the_first_step_of_profile_official(small_config, data):
+    for profile, tracked in (("paper", 4), ("official", 1)):
+        config = small_config(profile=profile, epochs=4)
+        state = fresh(config)
+        fit(state, *data, config, lambda line: None)
+        assert state.model.text_projection[1].num_batches_tracked == tracked
+
+
+def test_a_step_is_adam_on_the_smoothed_cross_entropy(small_config, data):
+    config = small_config(dropout=0.0, label_smoothing=0.2, weight_decay=0.01)
+    state, other = fresh(config), fresh(config)
+    optimizer = torch.optim.Adam(other.model.parameters(), lr=config.lr, weight_decay=0.01)
+    for _ in range(3):
+        loss = train_step(state, data[0], config)
+        optimizer.zero_grad()
+        logits = other.model(data[0].text, data[0].audio, data[0].graph)
+        log_p = F.log_softmax(logits, dim=1)
+        right = log_p.gather(1, data[0].label[:, None]).squeeze(1)
+        expected = -(0.8 * right + 0.2 * log_p.mean(1)).mean()
+        expected.backward()
+        optimizer.step()
+        assert loss == pytest.approx(expected.item(), abs=1e-5)
+    for mine, theirs in zip(state.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-4)
+
+
+def test_learning_rate_decays_every_30_epochs_in_profile_paper(small_config, data):
+    config = small_config(epochs=62, lr_decay=0.25, lr=1e-3)
+    rates = []
+    fit(fresh(config), *data, config, lambda line: rates.append(line["lr"]))
+    expected = [1e-3] * 30 + [2.5e-4] * 30 + [6.25e-5] * 2
+    assert rates == pytest.approx(expected)
+
+
+def test_plateau_schedule_of_profile_official():
+    config = make_config({"profile": "official"})
+    optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=config.lr)
+    scheduler = build_scheduler(optimizer, config)
+    rates = []
+    for _ in range(18):
+        scheduler.step(1.0)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([1e-4] * 16 + [3e-5] * 2)  # 15 epochs of patience after the first
+
+
+@pytest.mark.parametrize("selection", ["best_val_wf1", "last"])
+def test_chosen_weights(small_config, data, selection):
+    config = small_config(selection=selection, epochs=12, lr=0.05)
+    state, scores, weights = fresh(config), [], []
+
+    def remember(line):
+        scores.append(line["val_w_f1"])
+        weights.append({name: tensor.clone() for name, tensor in state.model.state_dict().items()})
+
+    fit(state, *data, config, remember)
+    chosen = 12 if selection == "last" else 1 + scores.index(max(scores))  # the first of equals
+    assert selection == "last" or chosen < 12, "the best epoch is the last, the test cannot tell them apart"
+    assert state.best_epoch == chosen
+    for name, tensor in state.best_weights.items():
+        assert torch.equal(tensor, weights[chosen - 1][name]), name
+
+
+def test_logged_figures_are_those_of_the_epoch(small_config, data):
+    config = small_config()
+    state = fresh(config)
+    line = train_epoch(state, *data, config)
+    figures = evaluate(state.model, data[1])
+    assert line["epoch"] == 1
+    for name in ("loss", "wa", "ua", "w_f1", "macro_f1"):
+        assert line[f"val_{name}"] == figures[name]
+
+
+def test_evaluation_leaves_the_model_as_it_was(small_config, data):
+    state = fresh(small_config())
+    before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+    first, second = evaluate(state.model, data[1]), evaluate(state.model, data[1])
+    assert first == second  # no dropout
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state.model.state_dict().items())
+
+
+def test_it_learns(small_config, data):
+    config = small_config(epochs=40)
+    state = fresh(config)
+    fit(state, *data, config, lambda line: None)
+    assert evaluate(state.model, data[1])["wa"] > 0.8  # chance is 0.25
+
+
+def test_same_seed_same_numbers(small_config, data):
+    config = small_config()
+    logs = []
+    for seed in (5, 5, 6):
+        log = []
+        fit(fresh(config, seed), *data, config, log.append)
+        logs.append([{name: value for name, value in line.items() if name != "seconds"} for line in log])
+    assert logs[0] == logs[1]
+    assert logs[0] != logs[2]
+
+
+@pytest.mark.parametrize("profile", ["paper", "official"])
+def test_restored_state_ends_at_the_same_weights(small_config, data, profile):
+    config = small_config(profile=profile, epochs=9, lr_patience=2, lr_decay=0.5)
+    whole = fresh(config)
+    fit(whole, *data, config, lambda line: None)
+    first = fresh(config)
+    for _ in range(4):
+        train_epoch(first, *data, config)
+    saved = first.to_dict()
+    second = fresh(config, seed=77)
+    second.restore({**saved, "model": {n: t.clone() for n, t in saved["model"].items()}})
+    fit(second, *data, config, lambda line: None)
+    assert (second.best_epoch, second.best_score) == (whole.best_epoch, whole.best_score)
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, second.model.state_dict()[name]), name
+    for name, tensor in whole.best_weights.items():
+        assert torch.equal(tensor, second.best_weights[name]), name
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change(small_config, data):
+    config = small_config()
+    state = fresh(config)
+    before = [p.clone() for p in state.model.parameters()]
+    bad = dataclasses.replace(data[0], text=data[0].text * float("inf"))
+    with pytest.raises(InputError, match="epoch 1: the training loss is nan; try a smaller --lr"):
+        train_step(state, bad, config)
+    assert all(torch.equal(a, b) for a, b in zip(before, state.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_finishes_the_epoch(small_config, data, signum):
+    config = small_config(epochs=50)
+    state = fresh(config)
+    handler = signal.getsignal(signum)
+    with pytest.raises(KeyboardInterrupt):
+        fit(state, *data, config, lambda line: signal.raise_signal(signum) if line["epoch"] == 3 else None)
+    assert state.epoch == 3
+    assert signal.getsignal(signum) == handler
+
+
+def test_second_interrupt_is_not_held_back():
+    with pytest.raises(KeyboardInterrupt), _deferred_interrupt() as interrupted:
+        signal.raise_signal(signal.SIGINT)
+        assert interrupted()
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_graph_of_each_direction_reaches_the_model(tmp_path, small_config):
+    features = load_features(write_pickle(tmp_path / "x.pkl", make_rows(32)))
+    there = prepare(features, small_config(), CPU).graph
+    back = prepare(features, small_config(message_flow="node_to_neighbors"), CPU).graph
+    pairs = {tuple(e) for e in there.edge_index.T.tolist()}
+    assert {(j, i) for i, j in pairs} == {tuple(e) for e in back.edge_index.T.tolist()} != pairs

@@ -1,0 +1,43 @@
+import pytest
+import torch
+
+from utils.device import pick_device
+from utils.errors import InputError, run_main
+
+
+@pytest.mark.parametrize(
+    "error, code, line",
+    [
+        (InputError("x.pkl: row 3: label 9"), 2, "error: x.pkl: row 3: label 9"),
+        (OSError(28, "No space left on device", "best.pt"), 2, "error: best.pt: No space left on device"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_one_line_and_a_code(capsys, error, code, line):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        run_main(main)
+    assert caught.value.code == code
+    assert capsys.readouterr().err == line + "\n"
+
+
+def test_a_defect_of_ours_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run_main(lambda: 1 / 0)
+
+
+def test_success_is_zero():
+    with pytest.raises(SystemExit) as caught:
+        run_main(lambda: None)
+    assert not caught.value.code
+
+
+def test_cuda_without_cuda_is_said(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="--device cuda: torch sees no CUDA device"):
+        pick_device("cuda")
+    assert pick_device("auto") == pick_device("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pick_device("auto") == torch.device("cuda")

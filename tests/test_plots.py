@@ -1,0 +1,56 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from utils import plots
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that were saved, kept open for a look at what they hold."""
+    saved = []
+    monkeypatch.setattr(plots.plt, "close", saved.append)
+    yield saved
+    monkeypatch.undo()
+    plt.close("all")
+
+
+def is_png(path) -> bool:
+    return path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_confusion_shows_shares_of_the_true_class_and_counts(tmp_path, figures):
+    path = tmp_path / "c.png"
+    plots.plot_confusion(path, [[[3, 1], [0, 0]], [[1, 3], [0, 0]]], ("anger", "joy"), "title")
+    axes = figures[0].axes[0]
+    assert [t.get_text() for t in axes.texts] == ["50.0%\n(2)", "50.0%\n(2)", "0.0%\n(0)", "0.0%\n(0)"]
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["anger", "joy"]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["anger", "joy"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted emotion", "true emotion")
+    assert is_png(path)
+
+
+def test_tsne_has_every_utterance_under_its_class_name(tmp_path, figures):
+    path = tmp_path / "t.png"
+    rng = np.random.default_rng(0)
+    labels = np.array([0] * 5 + [1] * 7)
+    plots.plot_tsne(path, rng.standard_normal((12, 8)).astype(np.float32), labels, ("anger", "joy"), "title")
+    axes = figures[0].axes[0]
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["anger (5)", "joy (7)"]
+    assert [len(c.get_offsets()) for c in axes.collections] == [5, 7]
+    assert is_png(path)
+
+
+def test_training_curves_mark_the_chosen_epoch(tmp_path, figures):
+    path = tmp_path / "l.png"
+    log = [
+        {"epoch": e, "train_loss": 1 / e, "val_loss": 2 / e, "val_w_f1": s} for e, s in ((1, 0.2), (2, 0.6), (3, 0.4))
+    ]
+    plots.plot_training_curves(path, {42: log, 7: log}, {42: 2, 7: 2}, "title")
+    loss, score = figures[0].axes
+    marked = [line.get_xydata().tolist() for line in score.lines if line.get_marker() == "o"]
+    assert marked == [[[2.0, 60.0]], [[2.0, 60.0]]]
+    assert [t.get_text() for t in score.get_legend().get_texts()] == ["seed 42", "seed 7"]
+    assert loss.get_xlabel() == "epoch"
+    assert "nats" in loss.get_ylabel()
+    assert is_png(path)

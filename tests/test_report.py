@@ -1,0 +1,69 @@
+import torch
+
+from models.ch_gat import NeighborGraph
+from utils.config import make_config
+from utils.paper import PRINTED, printed
+from utils.report import config_lines, graph_line, recall_table, results_table
+
+FIGURES = {
+    "seed 1": {"wa": 0.5, "ua": 0.25, "w_f1": 0.125, "macro_f1": 0.1, "recall": [1.0, None]},
+    "seed 2": {"wa": 0.7, "ua": 0.25, "w_f1": 0.125, "macro_f1": 0.1, "recall": [0.5, 0.25]},
+}
+
+
+def test_table_has_every_seed_mean_and_the_paper_with_its_note():
+    text = results_table(make_config({"dataset": "IEMOCAP"}), FIGURES, "title")
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[0] == ["title"]
+    assert lines[1] == ["WA", "UA", "w-F1", "macro-F1"]
+    assert lines[2] == ["seed", "1", "50.00", "25.00", "12.50", "10.00"]
+    assert lines[4][:6] == ["mean", "±", "std", "60.00", "±", "14.14"]
+    assert lines[5] == ["paper,", "as", "printed", "82.17", "81.85", "81.85", "–"]
+    assert "most likely swapped" in text
+
+
+def test_paper_row_is_the_one_of_the_configuration():
+    def row(**options):
+        return printed(make_config({"dataset": "ESD", **options}))
+
+    assert row()["wa"] == 95.09
+    assert row(fusion_type="cls")["w_f1"] == 94.20
+    assert row(ablation="no_xcbam")["wa"] == 60.27
+    assert row(ablation="no_cbam") is None
+    assert row(ablation="no_chgat", fusion_type="max") is None
+    assert printed(make_config({"dataset": "OTHER"})) is None
+
+
+def test_printed_numbers_of_iemocap_show_the_swap():
+    """Every UA is a multiple of 1/2755 to the printed precision; most WA are not. (Design document, metrics.)"""
+
+    def is_accuracy(percent):
+        return any(f"{100 * n / 2755:.2f}" == f"{percent:.2f}" for n in range(2756))
+
+    rows = [row for name, row in PRINTED["IEMOCAP"].items()]
+    assert all(is_accuracy(ua) for _, ua, _ in rows)
+    assert not any(is_accuracy(wa) for wa, _, _ in rows)
+
+
+def test_demo_is_called_synthetic_and_shows_its_bounds():
+    text = results_table(make_config({}), FIGURES, "title")
+    assert "DEMO is synthetic" in text
+    assert "Bayes-optimal WA: 91.0" in text
+
+
+def test_missing_class_shows_a_dash():
+    lines = recall_table(("a", "b"), FIGURES).splitlines()
+    assert lines[1].split() == ["seed", "1", "100.00", "–"]
+
+
+def test_configuration_shows_every_field_and_marks_the_differences():
+    text = config_lines(make_config({"k_text": 3}))
+    assert "k_text           3" in text
+    assert "train_mode       every_step *" in text
+    assert "weight_decay     0.0005\n" in text
+
+
+def test_graph_line():
+    graph = NeighborGraph(torch.tensor([0, 1, 1, 0]), torch.tensor([0, 0, 1, 1]), torch.tensor([0, 2, 4]))
+    line = graph_line("val", graph, torch.tensor([1, 1]))
+    assert line == "graph val: 2 nodes, 4 edges with self-loops (1.0 neighbours a node), homophily 1.000"

@@ -1,0 +1,144 @@
+import json
+import os
+import pickle
+import stat
+
+import numpy as np
+import pytest
+import torch
+
+from utils.errors import InputError
+from utils.runs import atomic_write, claim_seed_folder, load_checkpoint, load_weights_file, read_json, set_seed
+
+
+class Trap:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def describe(**changes) -> dict:
+    run = {
+        "config": {"lr": 0.1, "epochs": 5},
+        "class_names": ["a", "b"],
+        "data": {"train": {"path": "t.pkl", "sha256": "0"}},
+    }
+    return run | changes
+
+
+def test_atomic_write_replaces_whole(tmp_path):
+    path = tmp_path / "new" / "x.bin"
+    atomic_write(path, b"one")
+    atomic_write(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert [p.name for p in path.parent.iterdir()] == ["x.bin"]
+    assert stat.S_IMODE(path.stat().st_mode) & 0o400
+
+
+def test_atomic_write_that_fails_leaves_the_old_file_and_no_scrap(tmp_path, monkeypatch):
+    path = tmp_path / "x.bin"
+    atomic_write(path, b"old")
+
+    def full(self, data):
+        with self.open("wb") as file:
+            file.write(data[:2])
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        atomic_write(path, b"newer")
+    monkeypatch.undo()
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.bin"]
+
+
+def test_seed_covers_every_generator():
+    draws = []
+    for seed in (1, 1, 2):
+        set_seed(seed)
+        draws.append((torch.rand(1).item(), np.random.rand()))
+    assert draws[0] == draws[1]
+    assert draws[0][0] != draws[2][0]
+    assert draws[0][1] != draws[2][1]
+
+
+def test_the_same_run_is_let_in_and_its_file_stays(tmp_path):
+    claim_seed_folder(tmp_path, describe(command="first"))
+    claim_seed_folder(tmp_path, describe(command="second"))
+    assert read_json(tmp_path / "config.json")["command"] == "first"
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"config": {"lr": 0.2, "epochs": 5}}, r"lr was 0\.1, now 0\.2"),
+        ({"config": {"lr": 0.1}}, r"epochs was 5, now \(not there\)"),
+        ({"data": {"train": {"path": "u.pkl", "sha256": "1"}}}, r"the train data is another \(u\.pkl\)"),
+        ({"class_names": ["b", "a"]}, "the classes were a, b, now b, a"),
+    ],
+)
+def test_another_run_is_refused_and_nothing_is_changed(tmp_path, changes, message):
+    claim_seed_folder(tmp_path, describe())
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(InputError, match=rf"{tmp_path}: holds a run of another configuration \({message}\)"):
+        claim_seed_folder(tmp_path, describe(**changes))
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"x": 1}'])
+def test_a_foreign_config_is_refused(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError, match=r"config\.json"):
+        claim_seed_folder(tmp_path, describe())
+
+
+def test_checkpoint_that_would_run_code_is_refused(tmp_path):
+    path, witness = tmp_path / "evil.pt", tmp_path / "ran"
+    torch.save({"weights": Trap(witness)}, path)
+    with pytest.raises(InputError, match=r"evil\.pt: refused.*nothing in it was run"):
+        load_weights_file(path)
+    assert not witness.exists()
+    torch.load(path, weights_only=False)
+    assert witness.exists()
+
+
+def test_plain_pickle_as_checkpoint_is_refused(tmp_path):
+    path, witness = tmp_path / "evil.pt", tmp_path / "ran"
+    path.write_bytes(pickle.dumps({"weights": Trap(witness)}))
+    with pytest.raises(InputError, match=r"evil\.pt"):
+        load_weights_file(path)
+    assert not witness.exists()
+
+
+def test_damaged_checkpoints_are_one_line(tmp_path):
+    path = tmp_path / "cut.pt"
+    torch.save({"weights": torch.ones(1000)}, path)
+    whole = path.read_bytes()
+    for length in (0, 1, 10, len(whole) // 2, len(whole) - 5):
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError, match=r"cut\.pt: (not a complete|refused)") as caught:
+            load_weights_file(path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=r"nowhere\.pt: no such file"):
+        load_weights_file(tmp_path / "nowhere.pt")
+
+
+def test_what_is_not_our_checkpoint_is_said(tmp_path):
+    path = tmp_path / "x.pt"
+    torch.save({"layer.weight": torch.ones(2)}, path)
+    with pytest.raises(InputError, match=r"x\.pt: a plain state dict; .*--profile official"):
+        load_checkpoint(path)
+    torch.save({"weights": {}, "config": {}}, path)
+    with pytest.raises(InputError, match=r"x\.pt: not a checkpoint of train\.py, 'class_names' is missing"):
+        load_checkpoint(path)
+    torch.save([1], path)
+    with pytest.raises(InputError, match=r"x\.pt: expected a dict, found a list"):
+        load_checkpoint(path)
+
+
+def test_json_without_an_object(tmp_path):
+    (tmp_path / "x.json").write_text(json.dumps([1]))
+    with pytest.raises(InputError, match="expected a JSON object, found a list"):
+        read_json(tmp_path / "x.json")

@@ -1,0 +1,310 @@
+"""The shell scripts and what stands behind them, end to end, as a user runs them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import eval as evaluation
+import train
+from tests.conftest import ROOT, make_rows, write_pickle
+from tests.reference import OfficialReference, randomised
+from utils.config import default_feature_dir
+from utils.errors import run_main
+
+TINY = ["--hidden_dim", "16", "--epochs", "3", "--seeds", "1", "2", "--k_text", "3", "--k_audio", "2", "--lr", "0.01"]
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """This interpreter's environment is the active one, so that the scripts install nothing."""
+    active = {"VIRTUAL_ENV": sys.prefix} if sys.prefix != sys.base_prefix else {}
+    return {**os.environ, **active, "OMP_NUM_THREADS": "2", **variables}
+
+
+def bash(script: str, *args: object, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
+    command = ["bash", str(ROOT / script), *map(str, args)]
+    return subprocess.run(command, cwd=cwd, env=environment(**variables), capture_output=True, text=True, timeout=500)
+
+
+@pytest.fixture
+def trained(tmp_path, feature_dir, monkeypatch, capsys):
+    """A finished run of TOY and its printed output."""
+    places = ["--save_path", str(tmp_path / "runs"), "--feature_dir", str(feature_dir)]
+    monkeypatch.setattr(sys, "argv", ["train.py", "--dataset", "TOY", *TINY, *places])
+    train.main()
+    return tmp_path / "runs", capsys.readouterr().out
+
+
+def table(output: str) -> list[str]:
+    """The rows of figures, white space folded."""
+    rows = [" ".join(line.split()) for line in output.splitlines()]
+    return [row for row in rows if re.match(r"(seed \d+|mean ± std) \d", row)]
+
+
+def test_train_then_evaluate_prints_the_same_digits(tmp_path, feature_dir):
+    runs = tmp_path / "runs"
+    result = bash("run_training.sh", "TOY", *TINY, "--save_path", runs, FEATURE_DIR=str(feature_dir))
+    assert result.returncode == 0, result.stderr
+    output = result.stdout
+    assert re.search(r"hidden_dim +16\n", output)
+    assert re.search(r"device (cpu|cuda)", output)
+    assert re.search(r"parameters [\d,]+\n", output)
+    assert re.search(r"graph train: 40 nodes, \d+ edges .* homophily 0\.\d+", output)
+    assert "2/2): 100%" in result.stderr  # the progress bar
+    assert len(table(output)) == 3
+
+    evaluated = bash("run_eval.sh", "TOY", "--save_path", runs)
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert table(output) == table(evaluated.stdout)[:3]
+    assert "note" not in evaluated.stdout
+    run = next((runs / "TOY").iterdir())
+    assert {p.name for p in run.iterdir()} == {"seed1", "seed2", "summary.json", "training_curves.png", "eval"}
+    assert {p.name for p in (run / "eval").iterdir()} == {"test.json", "test_confusion_matrix.png", "test_tsne.png"}
+    recall = json.loads((run / "eval" / "test.json").read_text())["seed 1"]["recall"]
+    assert " ".join(f"{100 * r:.2f}" for r in recall) in " ".join(evaluated.stdout.split())
+    relative = bash("run_eval.sh", f"{run.name}/seed1/best.pt", cwd=run.parent)
+    assert relative.returncode == 0, relative.stderr
+    assert table(relative.stdout)[0] == table(output)[0]
+
+
+@pytest.mark.parametrize("place", ["", "seed1", "seed1/best.pt"])
+def test_every_kind_of_target(trained, capsys, monkeypatch, place):
+    runs, output = trained
+    run = next((runs / "TOY").iterdir())
+    monkeypatch.setattr(sys, "argv", ["eval.py", str(run / place)])
+    evaluation.main()
+    assert table(capsys.readouterr().out)[0] == table(output)[0]
+
+
+def test_training_again_keeps_what_is_finished(trained, capsys):
+    _, output = trained
+    train.main()
+    again = capsys.readouterr().out
+    assert "finished before, kept" in again
+    assert table(again) == table(output)
+
+
+def test_a_changed_file_is_noted_in_evaluation(trained, feature_dir, monkeypatch, capsys):
+    runs, _ = trained
+    write_pickle(feature_dir / "TOY_BERT_WAV2VEC_test.pkl", make_rows(20, seed=9))
+    monkeypatch.setattr(sys, "argv", ["eval.py", "TOY", "--save_path", str(runs)])
+    evaluation.main()
+    assert "is not the test data of the training" in capsys.readouterr().out
+
+
+BAD = {
+    "unknown option": (["--learning_rate", "1"], "unrecognized arguments: --learning_rate"),
+    "abbreviated option": (["--epoch", "1"], "unrecognized arguments: --epoch"),
+    "unknown choice": (["--fusion_type", "sum"], "invalid choice: 'sum'"),
+    "k too large": (["--k_text", "24"], r"--k_text 24: .*_val\.pkl has 24 utterances, so that each has 23"),
+    "missing file": (["--test_path", "nowhere.pkl"], r"nowhere\.pkl: no such file; .* test features of TOY"),
+    "classes": (["--num_classes", "3"], r"TOY_BERT_WAV2VEC_train\.pkl: row 3: label 3, but there are 3 classes"),
+    "too many classes": (["--num_classes", "5"], r"_train\.pkl: class 4 of 5 has no utterance in train"),
+    "cuda": (["--device", "cuda"], "--device cuda: torch sees no CUDA device"),
+    "same seed twice": (["--seeds", "1", "1"], "--seeds 1 1: must be distinct"),
+    "name with a slash": (["--model_name", "../x"], r"--model_name \.\./x: a folder name"),
+    "epochs": (["--epochs", "0"], "--epochs 0: must be at least 1"),
+}
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run a script's main in this process, which spares importing torch: exit code and last error line."""
+
+    def run(main, *args: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", [main.__module__, *map(str, args)])
+        with pytest.raises(SystemExit) as caught:
+            run_main(main)
+        lines = capsys.readouterr().err.splitlines()
+        return caught.value.code, lines[-1] if lines else ""
+
+    return run
+
+
+@pytest.mark.parametrize("options, message", BAD.values(), ids=BAD)
+def test_bad_options_end_in_one_line_and_leave_nothing(tmp_path, feature_dir, call, options, message):
+    if "cuda" in options and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    places = ["--feature_dir", feature_dir, "--save_path", tmp_path / "runs"]
+    code, line = call(train.main, "--dataset", "TOY", *TINY, *options, *places)
+    assert code == 2
+    assert re.search(message, line)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_bad_rows_reach_the_user_as_one_line(tmp_path, feature_dir):
+    rows = make_rows(24)
+    rows[7]["audio_embed"] = np.full(5, np.nan)
+    write_pickle(feature_dir / "TOY_BERT_WAV2VEC_val.pkl", rows)
+    result = bash("run_training.sh", "TOY", *TINY, "--save_path", tmp_path / "runs", FEATURE_DIR=str(feature_dir))
+    assert result.returncode == 2
+    path = feature_dir / "TOY_BERT_WAV2VEC_val.pkl"
+    assert result.stderr == f"error: {path}: row 7: audio_embed holds nan at position 0\n"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_run_folder_of_another_configuration_is_refused(trained, feature_dir, call):
+    runs, _ = trained
+    run = next((runs / "TOY").iterdir())
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    options = [*TINY, "--dropout", "0.1", "--model_name", run.name, "--save_path", runs, "--feature_dir", feature_dir]
+    for extra in ([], ["--resume"]):
+        code, line = call(train.main, "--dataset", "TOY", *options, *extra)
+        assert code == 2
+        assert "holds a run of another configuration (dropout was 0.3, now 0.1)" in line
+    assert before == {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+
+
+def test_evaluation_of_what_does_not_fit_is_refused(trained, tmp_path, feature_dir, call):
+    runs, _ = trained
+    target = ["TOY", "--save_path", runs]
+    swapped = write_pickle(tmp_path / "other.pkl", make_rows(24, dims=(5, 6)))
+    code, line = call(evaluation.main, *target, "--test_path", swapped)
+    assert code == 2
+    assert "dimensions are text 5, audio 6" in line
+    assert "text and audio look swapped" in line
+    beyond = write_pickle(tmp_path / "beyond.pkl", make_rows(24, classes=6))
+    code, line = call(evaluation.main, *target, "--test_path", beyond)
+    assert code == 2
+    assert "row 4: label 4, but there are 4 classes" in line
+    code, line = call(evaluation.main, *target, "--k_text", 3)
+    assert code == 2
+    assert "--k_text: the checkpoint has its own" in line
+    code, line = call(evaluation.main, *target, "--profile", "official")
+    assert code == 2
+    assert "trained with profile paper, not official" in line
+    (feature_dir / "TOY_BERT_WAV2VEC_test.pkl").unlink()
+    code, line = call(evaluation.main, *target)
+    assert code == 2
+    assert "TOY_BERT_WAV2VEC_test.pkl: no such file" in line
+
+
+def test_checkpoints_of_two_configurations_are_not_averaged(trained, feature_dir, call):
+    runs, _ = trained
+    run = next((runs / "TOY").iterdir())
+    options = [*TINY, "--fusion_type", "max", "--seeds", "9", "--model_name", "other", "--save_path", runs]
+    assert not call(train.main, "--dataset", "TOY", *options, "--feature_dir", feature_dir)[0]
+    (runs / "TOY" / "other" / "seed9").rename(run / "seed9")
+    code, line = call(evaluation.main, run)
+    assert code == 2
+    assert re.search(r"seed9/best\.pt: another configuration than .*seed1/best\.pt", line)
+
+
+def test_paths_alone_name_the_dataset(tmp_path, feature_dir, call):
+    names = {"train": "train", "valid": "val", "test": "test"}
+    paths = [f"--{o}_path={feature_dir}/TOY_BERT_WAV2VEC_{s}.pkl" for o, s in names.items()]
+    assert not call(train.main, *paths, *TINY, "--save_path", tmp_path / "runs", "--model_name", "mine")[0]
+    assert (tmp_path / "runs" / "TOY" / "mine" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_and_resumed_ends_at_the_same_numbers(tmp_path, feature_dir, signum):
+    options = ["--dataset", "TOY", *TINY, "--epochs", "150", "--seeds", "1", "--feature_dir", feature_dir]
+
+    def command(folder: str, *extra: str) -> list:
+        return [
+            sys.executable,
+            ROOT / "train.py",
+            *options,
+            "--save_path",
+            tmp_path / folder,
+            "--model_name",
+            "m",
+            *extra,
+        ]
+
+    subprocess.run(command("whole"), env=environment(), capture_output=True, check=True)
+    process = subprocess.Popen(command("stopped"), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    seed = tmp_path / "stopped" / "TOY" / "m" / "seed1"
+    deadline = time.monotonic() + 120
+    while not (seed / "log.jsonl").exists() or len((seed / "log.jsonl").read_text().splitlines()) < 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signum)
+    error = process.communicate()[1].decode()
+    assert not (seed / "metrics.json").exists(), "it finished before it was stopped"
+    if signum == signal.SIGINT:
+        assert process.returncode == 130
+        assert "--resume goes on" in error
+    refused = subprocess.run(command("stopped"), env=environment(), capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "holds an unfinished run; add --resume" in refused.stderr
+    subprocess.run(command("stopped", "--resume"), env=environment(), capture_output=True, check=True)
+    for name in ("seed1/metrics.json", "summary.json"):
+        contents = [(tmp_path / folder / "TOY" / "m" / name).read_bytes() for folder in ("whole", "stopped")]
+        assert contents[0] == contents[1]
+    assert len((seed / "log.jsonl").read_text().splitlines()) == 150
+
+
+def test_official_checkpoint(tmp_path, feature_dir):
+    reference = randomised(OfficialReference(text_dim=6, audio_dim=5, dim=16, classes=5, fusion="max"))
+    path = tmp_path / "ESD_HemoGAT_max.pt"
+    torch.save(reference.state_dict(), path)
+    test = write_pickle(tmp_path / "test.pkl", make_rows(30, classes=5))
+    result = bash("run_eval.sh", path, "--profile", "official", "--test_path", test)
+    assert result.returncode == 0, result.stderr
+    assert "surprise" in result.stdout
+    assert (tmp_path / "ESD_HemoGAT_max_eval" / "test_confusion_matrix.png").exists()
+    hint = bash("run_eval.sh", path, "--test_path", test)
+    assert hint.returncode == 2
+    assert "a plain state dict; if the published code wrote it, add --profile official" in hint.stderr
+
+
+def test_unfit_environment_is_named_and_not_used(tmp_path):
+    """The check that decides whether the active environment serves, on a requirement that none can meet."""
+    (tmp_path / "requirements.txt").write_text("torch==0.0.1\n")
+    script = f'source <(sed "/^active=/,\\$d" {ROOT}/utils/environment.sh); ROOT={tmp_path}; satisfies {sys.executable}'
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert result.returncode != 0
+    assert f"it has torch {torch.__version__.split('+')[0]}, requirements.txt asks for 0.0.1" in result.stderr
+
+
+@pytest.mark.slow
+def test_demo_makes_its_features_and_trains(tmp_path):
+    options = [
+        "--epochs",
+        "12",
+        "--hidden_dim",
+        "64",
+        "--lr",
+        "0.001",
+        "--seeds",
+        "42",
+        "--save_path",
+        tmp_path / "runs",
+    ]
+    result = bash("run_training.sh", *options, FEATURE_DIR=str(tmp_path / "feature"))
+    assert result.returncode == 0, result.stderr
+    assert "making the synthetic DEMO features" in result.stdout
+    assert "DEMO (synthetic) test, 360 utterances" in result.stdout
+    summary = json.loads(next((tmp_path / "runs" / "DEMO").glob("*/summary.json")).read_text())
+    assert summary["dataset"] == "DEMO (synthetic)"
+    assert 0.60 < summary["test"]["mean"]["wa"] < 0.91  # above either modality alone, below the bound
+
+
+@pytest.mark.slow
+def test_real_features_train_and_evaluate(tmp_path, iemocap_small):
+    options = ["--epochs", "20", "--hidden_dim", "128", "--lr", "0.0005", "--seeds", "42", "123"]
+    runs = ["--save_path", tmp_path]
+    result = bash("run_training.sh", "IEMOCAP", *options, *runs, FEATURE_DIR=str(iemocap_small))
+    assert result.returncode == 0, result.stderr
+    assert "paper, as printed 82.17 81.85 81.85 –" in " ".join(result.stdout.split())
+    assert "most likely swapped" in result.stdout
+    evaluated = bash("run_eval.sh", "IEMOCAP", *runs)
+    assert table(evaluated.stdout)[:3] == table(result.stdout)
+    summary = json.loads(next((tmp_path / "IEMOCAP").glob("*/summary.json")).read_text())
+    assert summary["test"]["mean"]["wa"] > 0.5  # chance is 0.32, text alone about 0.46
+
+
+def test_default_folders_follow_the_repository_not_the_caller(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FEATURE_DIR", raising=False)
+    assert Path(default_feature_dir()).resolve() == ROOT / "feature"
