@@ -3,13 +3,11 @@
 import argparse
 from pathlib import Path
 
-import torch
-
 from models.xcbam import FUSIONS
 from utils.checkpoints import Trained, find_checkpoints, load_official, load_trained
 from utils.config import PROFILES, default_feature_dir, default_save_path, display_name, feature_path
 from utils.device import describe, pick_device
-from utils.engine import check_neighbors, evaluate, prepare
+from utils.engine import check_neighbors, embed, evaluate, prepare
 from utils.errors import InputError, run_main
 from utils.features import SPLITS, Features, check_dims, check_labels, load_features
 from utils.metrics import METRICS
@@ -57,22 +55,19 @@ def load_all(args: argparse.Namespace, options: dict) -> tuple[Path, list[Traine
     return folder, trained
 
 
-def load_data(args: argparse.Namespace, trained: Trained) -> Features:
-    """The split's features, checked against the model. Says so where they are not the ones of the training."""
-    recorded = trained.data.get(args.split, {})
-    candidates = (
-        [args.test_path]
-        if args.test_path
-        else [recorded.get("path"), feature_path(default_feature_dir(), trained.config.dataset, args.split)]
-    )
+def load_data(trained: Trained, split: str, given: str | None = None) -> Features:
+    """A split's features, checked against the model: the file given, else the one that the training used, else the
+    one in the feature folder. Says so where the contents are not those of the training.
+    """
+    recorded = trained.data.get(split, {})
+    candidates = (given, recorded.get("path"), feature_path(default_feature_dir(), trained.config.dataset, split))
     paths = [Path(path) for path in candidates if path]
-    path = next((path for path in paths if path.is_file()), paths[0])
+    path = paths[0] if given else next((path for path in paths if path.is_file()), paths[0])
     features = load_features(path)
     check_dims(features, trained.dims, str(trained.path))
     check_labels(features, len(trained.class_names))
-    check_neighbors(features, trained.config)
     if recorded and recorded["sha256"] != features.sha256:
-        print(f"note: {path} is not the {args.split} data of the training, its contents differ")
+        print(f"note: {path} is not the {split} data of the training, its contents differ")
     return features
 
 
@@ -81,8 +76,12 @@ def main() -> None:
     folder, trained = load_all(args, options)
     first = trained[0]
     device = pick_device(args.device)
-    features = load_data(args, first)
-    data = prepare(features, first.config, device)
+    features = load_data(first, args.split, args.test_path)
+    train = None
+    if first.config.graph_scope == "with_train" and args.split != "train":
+        train = load_data(first, "train")
+    check_neighbors(features, first.config, train)
+    data = prepare(features, first.config, device, train)
     print(f"{len(trained)} checkpoint{'s' * (len(trained) > 1)} of {folder}\nfeatures {features.path}")
     print(f"device {describe(device)}")
     print(graph_line(args.split, data.graph, data.label))
@@ -107,11 +106,9 @@ def main() -> None:
         first.class_names,
         f"{name}\nmean of {len(trained)} seeds",
     )
-    with torch.no_grad():
-        embeddings = first.model.embed(data.text, data.audio, data.graph).cpu().numpy()
     plot_tsne(
         out / f"{args.split}_tsne.png",
-        embeddings,
+        embed(first.model, data).cpu().numpy(),
         features.label.numpy(),
         first.class_names,
         f"{name}, {first.name}\nlast hidden layer of the classifier",

@@ -90,10 +90,11 @@ def main() -> None:
     parameters = sum(p.numel() for p in build_model(config, *experiment.dims, num_classes).parameters())
     print(f"classes {', '.join(names)}\nembeddings text {experiment.dims[0]}, audio {experiment.dims[1]}")
     print(f"parameters {parameters:,}")
-    for features in splits.values():
-        check_neighbors(features, config)
+    for split, features in splits.items():
+        check_neighbors(features, config, splits["train"] if split != "train" else None)
     open_run(experiment, args.seeds, args.resume, args.overwrite)
-    train, val = (prepare(splits[split], config, device) for split in ("train", "val"))
+    train = prepare(splits["train"], config, device)
+    val = prepare(splits["val"], config, device, splits["train"])
     print(graph_line("train", train.graph, train.label))
     print(graph_line("val", val.graph, val.label))
 

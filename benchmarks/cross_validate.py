@@ -34,7 +34,6 @@ VARIANTS = {
     "label_smoothing 0": {"label_smoothing": 0.0},
     "dropout 0.5": {"dropout": 0.5},
     "gat_norm batch": {"gat_norm": "batch"},
-    "gat_residual projection": {"gat_residual": "projection"},
     "gat_layer_scale 0 (no gate)": {"gat_layer_scale": 0.0},
     "gat_residual middle, no gate": {"gat_residual": "middle", "gat_layer_scale": 0.0},
     "no_chgat": {"ablation": "no_chgat"},

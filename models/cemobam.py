@@ -37,7 +37,7 @@ class CemoBAM(nn.Module):
         ablation: str = "none",
         gat_norm: str = "layer",
         gat_last_heads: str = "average",
-        gat_residual: str = "linear",
+        gat_residual: str = "projection",
         gat_layer_scale: float = 0.1,
         channel_gate: str = "sum_then_sigmoid",
     ):

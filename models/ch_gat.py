@@ -9,7 +9,7 @@ from torch_geometric.nn import GATConv
 from torch_geometric.utils import softmax
 
 NORMS = ("layer", "batch", "shared_batch")
-RESIDUALS = ("none", "middle", "linear", "projection")
+RESIDUALS = ("none", "middle", "projection")
 LAST_HEADS = ("average", "single")
 
 
@@ -84,10 +84,11 @@ class CHGAT(nn.Module):
         hidden_dim: channels of one head, and of the result.
         heads: attention heads of a hidden layer.
         num_layers: GAT layers in all, at least 2.
-        dropout: on the middle layers (``residual="middle"``) or on each hidden layer (``"linear"``).
+        dropout: on the middle layers (``residual="middle"``) or on each hidden layer (``"projection"``).
         norm: after a hidden layer: ``layer`` or ``batch``, one for each layer, or ``shared_batch``, one for all.
         last_heads: the last layer has ``heads`` heads that are averaged, or a ``single`` one.
-        residual: ``middle``, around the middle layers; ``linear``, a learned projection around every layer; ``none``.
+        residual: ``projection``, around every layer, a learned projection where the width changes; ``middle``, around
+            the middle layers alone; ``none``.
         layer_scale: initial value of a learned gate on each layer's output, one a channel; 0 for no gate.
 
     Shapes: x [N, in_channels], result [N, hidden_dim].
@@ -102,7 +103,7 @@ class CHGAT(nn.Module):
         dropout: float = 0.3,
         norm: str = "layer",
         last_heads: str = "average",
-        residual: str = "linear",
+        residual: str = "projection",
         layer_scale: float = 0.1,
     ):
         super().__init__()
@@ -119,9 +120,9 @@ class CHGAT(nn.Module):
         self.dropout = nn.Dropout(dropout)
         outs = [hidden] * (num_layers - 1) + [hidden_dim]
         self.skips = nn.ModuleList(
-            nn.Identity() if residual == "projection" and i == o else nn.Linear(i, o, bias=False)
+            nn.Identity() if i == o else nn.Linear(i, o, bias=False)
             for i, o in zip(widths, outs, strict=True)
-            if residual in ("linear", "projection")
+            if residual == "projection"
         )
         self.scales = nn.ParameterList(torch.full((o,), layer_scale) for o in outs if layer_scale)
 

@@ -69,14 +69,17 @@ def run_by_hand(model: CHGAT, x: torch.Tensor, graph: NeighborGraph, layer) -> t
 
 
 def test_stack_of_profile_paper(graph):
-    model = CHGAT(12, 8, heads=2, num_layers=3, norm="layer", last_heads="average", residual="linear", layer_scale=0.1)
+    model = CHGAT(
+        12, 8, heads=2, num_layers=3, norm="layer", last_heads="average", residual="projection", layer_scale=0.1
+    )
     model.eval()
     x = torch.randn(50, 12)
 
     def layer(i, x, h):
         if i < 2:
             h = F.leaky_relu(F.layer_norm(h, (16,)), 0.01)
-        return x @ model.skips[i].weight.T + 0.1 * h
+        kept = x if i == 1 else x @ model.skips[i].weight.T  # 12 -> 16 -> 16 -> 8
+        return kept + 0.1 * h
 
     assert torch.allclose(model(x, graph), run_by_hand(model, x, graph, layer), atol=1e-5)
     assert [conv.concat for conv in model.convs] == [True, True, False]

@@ -13,6 +13,8 @@ from utils.engine import (
     _deferred_interrupt,
     build_model,
     build_scheduler,
+    check_neighbors,
+    embed,
     evaluate,
     fit,
     prepare,
@@ -198,6 +200,25 @@ def test_second_interrupt_is_not_held_back():
         signal.raise_signal(signal.SIGINT)
         assert interrupted()
         signal.raise_signal(signal.SIGINT)
+
+
+def test_training_utterances_join_the_graph_of_a_split_and_are_not_scored(tmp_path, small_config):
+    train, val = (load_features(write_pickle(tmp_path / f"{n}.pkl", make_rows(n, seed=n))) for n in (32, 12))
+    alone = prepare(val, small_config(), CPU, train)
+    joined = prepare(val, small_config(graph_scope="with_train"), CPU, train)
+    assert (alone.graph.num_nodes, alone.context) == (12, 0)
+    assert (joined.graph.num_nodes, joined.context) == (44, 32)
+    assert torch.equal(joined.scored_label, val.label)
+    assert (joined.graph.source[joined.graph.target >= 32] < 32).any()  # a val node listens to train nodes
+    model = fresh(small_config()).model.eval()
+    logits = model(joined.text, joined.audio, joined.graph)[32:]
+    figures = evaluate(model, joined)
+    assert figures["wa"] == (logits.argmax(1) == val.label).float().mean().item()
+    assert figures["loss"] == F.cross_entropy(logits, val.label).item()
+    assert embed(model, joined).shape == (12, 16)
+    with pytest.raises(InputError, match=r"--k_text 40: .* has 12 utterances, so that each has 11"):
+        check_neighbors(val, small_config(k_text=40), train)
+    check_neighbors(val, small_config(k_text=40, graph_scope="with_train"), train)
 
 
 def test_graph_of_each_direction_reaches_the_model(tmp_path, small_config):

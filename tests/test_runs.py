@@ -106,7 +106,7 @@ def test_checkpoint_that_would_run_code_is_refused(tmp_path):
 
 def test_plain_pickle_as_checkpoint_is_refused(tmp_path):
     path, witness = tmp_path / "evil.pt", tmp_path / "ran"
-    path.write_bytes(pickle.dumps({"weights": Trap(witness)}))
+    path.write_bytes(pickle.dumps({"weights": Trap(witness)}, protocol=2))
     with pytest.raises(InputError, match=r"evil\.pt"):
         load_weights_file(path)
     assert not witness.exists()

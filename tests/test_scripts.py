@@ -84,6 +84,16 @@ def test_every_kind_of_target(trained, capsys, monkeypatch, place):
     assert table(capsys.readouterr().out)[0] == table(output)[0]
 
 
+def test_graph_with_training_utterances_is_evaluated_from_the_path_alone(tmp_path, feature_dir, call, capsys):
+    runs = ["--save_path", tmp_path / "runs"]
+    options = ["--dataset", "TOY", *TINY, "--graph_scope", "with_train", "--feature_dir", feature_dir]
+    assert not call(train.main, *options, *runs)[0]
+    assert not call(evaluation.main, "TOY", *runs)[0]
+    run = next((tmp_path / "runs" / "TOY").iterdir())
+    figures = json.loads((run / "eval" / "test.json").read_text())["seed 1"]
+    assert figures == json.loads((run / "seed1" / "metrics.json").read_text())["test"]
+
+
 def test_training_again_keeps_what_is_finished(trained, capsys):
     _, output = trained
     train.main()

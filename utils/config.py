@@ -12,7 +12,7 @@ from models.cemobam import ABLATIONS
 from models.ch_gat import LAST_HEADS, NORMS, RESIDUALS
 from models.xcbam import CHANNEL_GATES, FUSIONS
 from utils.errors import InputError
-from utils.graph import MESSAGE_FLOWS, TOPK_SELF
+from utils.graph import GRAPH_SCOPES, MESSAGE_FLOWS, TOPK_SELF
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = (42, 123, 456, 789, 101112)
@@ -61,12 +61,15 @@ class Config:
     ablation: str = _choice(ABLATIONS, "none", "leave a part of the network out")
     gat_norm: str = _choice(NORMS, "layer", "normalisation after a hidden GAT layer")
     gat_last_heads: str = _choice(LAST_HEADS, "average", "heads of the last GAT layer")
-    gat_residual: str = _choice(RESIDUALS, "linear", "residual connections of CH-GAT")
+    gat_residual: str = _choice(RESIDUALS, "projection", "residual connections of CH-GAT")
     gat_layer_scale: float = _value(0.1, "initial value of the gate on a GAT layer's output, 0 for none")
     channel_gate: str = _choice(CHANNEL_GATES, "sum_then_sigmoid", "channel attention: Eq. (3) or the published code")
     # graph
     message_flow: str = _choice(MESSAGE_FLOWS, "neighbors_to_node", "direction of the edges: Eq. (2) or its reverse")
     topk_self: str = _choice(TOPK_SELF, "mask", "keep a node out of its own Top-K, or drop what ranks first")
+    graph_scope: str = _choice(
+        GRAPH_SCOPES, "split", "val and test each have a graph of their own, or one with the training utterances in it"
+    )
     # training
     epochs: int = _value(100, "full-batch steps")
     lr: float = _value(1e-4, "learning rate of Adam")

@@ -21,17 +21,25 @@ from utils.metrics import compute_metrics
 
 @dataclass(frozen=True)
 class GraphData:
-    """One split on the device. Shapes: text [N, D_text], audio [N, D_audio], label [N], graph over the N nodes."""
+    """One graph on the device. Shapes: text [N, D_text], audio [N, D_audio], label [N], graph over the N nodes.
+
+    The first ``context`` nodes are neighbours only: they are not scored.
+    """
 
     text: Tensor
     audio: Tensor
     label: Tensor
     graph: NeighborGraph
+    context: int = 0
+
+    @property
+    def scored_label(self) -> Tensor:
+        return self.label[self.context :]
 
 
-def check_neighbors(features: Features, config: Config) -> None:
-    """Raise an InputError where the split is too small for ``k_text`` or ``k_audio``."""
-    most = len(features) - 1
+def check_neighbors(features: Features, config: Config, train: Features | None = None) -> None:
+    """Raise an InputError where the graph of :func:`prepare` is too small for ``k_text`` or ``k_audio``."""
+    most = len(features) + _context(config, train) - 1
     for name in ("k_text", "k_audio"):
         if getattr(config, name) > most:
             raise InputError(
@@ -40,11 +48,23 @@ def check_neighbors(features: Features, config: Config) -> None:
             )
 
 
-def prepare(features: Features, config: Config, device: torch.device) -> GraphData:
-    """Build the split's graph, always on the CPU so that it is the same for every device, and move both."""
-    lists = neighbor_lists(features.text, features.audio, config.k_text, config.k_audio, config.topk_self)
+def prepare(features: Features, config: Config, device: torch.device, train: Features | None = None) -> GraphData:
+    """Build the graph of a split, always on the CPU so that it is the same for every device, and move it there.
+
+    Args:
+        features: the split.
+        train: for val and test, the training split, whose utterances join the graph if ``graph_scope`` says so.
+    """
+    context = _context(config, train)
+    parts = [train, features] if context else [features]
+    text, audio, label = (torch.cat([getattr(part, name) for part in parts]) for name in ("text", "audio", "label"))
+    lists = neighbor_lists(text, audio, config.k_text, config.k_audio, config.topk_self)
     graph = build_graph(lists, config.k_text, config.k_audio, config.message_flow)
-    return GraphData(features.text.to(device), features.audio.to(device), features.label.to(device), graph.to(device))
+    return GraphData(text.to(device), audio.to(device), label.to(device), graph.to(device), context)
+
+
+def _context(config: Config, train: Features | None) -> int:
+    return len(train) if config.graph_scope == "with_train" and train is not None else 0
 
 
 def build_model(config: Config, text_dim: int, audio_dim: int, num_classes: int) -> CemoBAM:
@@ -78,18 +98,20 @@ def build_scheduler(optimizer: torch.optim.Optimizer, config: Config):
     return torch.optim.lr_scheduler.StepLR(optimizer, config.lr_patience, config.lr_decay)
 
 
-def predict(model: CemoBAM, data: GraphData) -> Tensor:
-    """Logits [N, classes] in evaluation mode."""
+def embed(model: CemoBAM, data: GraphData) -> Tensor:
+    """The last hidden layer of the classifier in evaluation mode, [N - context, hidden_dim]."""
     model.eval()
     with torch.no_grad():
-        return model(data.text, data.audio, data.graph)
+        return model.embed(data.text, data.audio, data.graph)[data.context :]
 
 
 def evaluate(model: CemoBAM, data: GraphData) -> dict:
     """The figures of :func:`utils.metrics.compute_metrics`, and ``loss``, the plain cross entropy."""
-    logits = predict(model, data)
-    loss = F.cross_entropy(logits, data.label).item()
-    figures = compute_metrics(data.label.tolist(), logits.argmax(1).tolist(), logits.size(1))
+    model.eval()
+    with torch.no_grad():
+        logits = model(data.text, data.audio, data.graph)[data.context :]
+    loss = F.cross_entropy(logits, data.scored_label).item()
+    figures = compute_metrics(data.scored_label.tolist(), logits.argmax(1).tolist(), logits.size(1))
     return {"loss": loss, **figures}
 
 

@@ -49,7 +49,7 @@ class Experiment:
 
     @cached_property
     def test(self) -> GraphData:
-        return prepare(self.splits["test"], self.config, self.device)
+        return prepare(self.splits["test"], self.config, self.device, self.splits["train"])
 
     def describe(self, seed: int) -> dict:
         return describe_run(dataclasses.asdict(self.config), seed, self.splits, self.dims, self.class_names)

@@ -10,6 +10,7 @@ from models.ch_gat import NeighborGraph
 from utils.errors import InputError
 
 TOPK_SELF = ("mask", "drop_first")
+GRAPH_SCOPES = ("split", "with_train")
 MESSAGE_FLOWS = ("neighbors_to_node", "node_to_neighbors")
 _BLOCK_VALUES = 1 << 20  # similarities held at a time: 8 MiB in float64, about what a cache holds
 _SIMILARITY_STEPS = 1 << 40  # cosines nearer than 1e-12 count as equal: below it float64 products differ by machine
