@@ -13,7 +13,7 @@ from utils.features import SPLITS, Features, check_dims, check_labels, load_feat
 from utils.metrics import METRICS
 from utils.plots import plot_confusion, plot_tsne
 from utils.report import graph_line, recall_table, results_table
-from utils.runs import read_json, write_json
+from utils.runs import SEED_FOLDER, read_json, write_json
 
 OFFICIAL_OPTIONS = ("dataset", "fusion_type", "k_text", "k_audio")
 
@@ -42,7 +42,7 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
 def load_all(args: argparse.Namespace, options: dict) -> tuple[Path, list[Trained]]:
     """The models to evaluate, all of one configuration, and the folder that they lie in."""
     folder, paths = find_checkpoints(args.target, Path(args.save_path))
-    if args.profile == "official" and not (folder / "config.json").exists() and Path(args.target).is_file():
+    if args.profile == "official" and Path(args.target).is_file():
         return folder, [load_official(paths[0], options)]
     if options:
         raise InputError(f"--{next(iter(options))}: the checkpoint has its own; only --profile official needs it")
@@ -88,32 +88,28 @@ def main() -> None:
 
     results = {each.name: evaluate(each.model.to(device), data) for each in trained}
     compare_with_training(trained, results, features, args.split)
-    title = f"\n{display_name(first.config.dataset)} {args.split}, {len(features)} utterances, {folder.name} (percent)"
-    print(results_table(first.config, results, title))
+    name = f"{display_name(first.config.dataset)} {args.split}, {run_label(folder, first)}"
+    print(results_table(first.config, results, f"\n{name}, {len(features)} utterances (percent)"))
     print("\n" + recall_table(first.class_names, results))
 
-    out = Path(args.out) if args.out else folder / "eval"
-    if first.seed is None and not args.out:
-        out = folder / f"{first.path.stem}_eval"
-    write_json(
-        out / f"{args.split}.json", {"features": str(features.path), "class_names": first.class_names, **results}
-    )
+    out = Path(args.out) if args.out else folder / ("eval" if first.seed is not None else f"{first.path.stem}_eval")
+    contents = {"features": str(features.path), "class_names": first.class_names, **results}
+    write_json(out / f"{args.split}.json", contents)
     confusions = [figures["confusion"] for figures in results.values()]
-    name = f"{display_name(first.config.dataset)} {args.split}, {folder.name}"
-    plot_confusion(
-        out / f"{args.split}_confusion_matrix.png",
-        confusions,
-        first.class_names,
-        f"{name}\nmean of {len(trained)} seeds",
-    )
-    plot_tsne(
-        out / f"{args.split}_tsne.png",
-        embed(first.model, data).cpu().numpy(),
-        features.label.numpy(),
-        first.class_names,
-        f"{name}, {first.name}\nlast hidden layer of the classifier",
-    )
+    over = f"mean of {len(trained)} seeds" if len(trained) > 1 else first.name
+    plot_confusion(out / f"{args.split}_confusion_matrix.png", confusions, first.class_names, f"{name}\n{over}")
+    embeddings = embed(first.model, data).cpu().numpy()
+    title = f"{name}, {first.name}\nlast hidden layer of the classifier"
+    plot_tsne(out / f"{args.split}_tsne.png", embeddings, features.label.numpy(), first.class_names, title)
     print(f"\nsaved in {out}: {args.split}.json, {args.split}_confusion_matrix.png, {args.split}_tsne.png")
+
+
+def run_label(folder: Path, trained: Trained) -> str:
+    """What tables and figures call the run: the file of the published code, the run folder, or run/seed."""
+    if trained.seed is None:
+        return trained.path.name
+    folder = folder.resolve()
+    return f"{folder.parent.name}/{folder.name}" if folder.name == SEED_FOLDER.format(trained.seed) else folder.name
 
 
 def compare_with_training(trained: list[Trained], results: dict[str, dict], features: Features, split: str) -> None:

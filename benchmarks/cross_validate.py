@@ -1,6 +1,6 @@
 """Cross-validate the choices that the paper leaves open, on train + val alone; the test file is not opened.
 
-    python benchmarks/cross_validate.py --feature_dir ../shared/data/iemocap_small --dataset IEMOCAP
+    python -m benchmarks.cross_validate --feature_dir ../shared/data/iemocap_small --dataset IEMOCAP
 
 Each variant is trained on 4 of 5 stratified folds and scored on the fifth at every epoch, for each partition. The
 table gives the mean over folds: an epoch is read at the same place in every fold, never picked fold by fold.
@@ -9,7 +9,6 @@ Finished folds are kept in --out, so that an interrupted command goes on.
 
 import argparse
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +16,6 @@ import numpy as np
 import torch
 from sklearn.model_selection import StratifiedKFold
 from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.config import Config, default_feature_dir, feature_path, make_config
 from utils.engine import build_model, fit, prepare, start_training

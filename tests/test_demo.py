@@ -6,7 +6,17 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from utils.demo import AGREEMENT, BITS, MARGIN, SCENE_SIZE, SCENES, bayes_optimal_wa, scene_posterior, write_demo
+from utils.demo import (
+    AGREEMENT,
+    AMBIENT,
+    BITS,
+    MARGIN,
+    SCENE_SIZE,
+    SCENES,
+    bayes_optimal_wa,
+    scene_posterior,
+    write_demo,
+)
 from utils.features import SPLITS, load_splits
 from utils.graph import build_graph, homophily, neighbor_lists
 
@@ -29,7 +39,7 @@ def test_same_bytes_at_every_call(tmp_path):
 
 def test_bounds_of_one_utterance_in_closed_form():
     bound = bayes_optimal_wa(scenes=100)
-    phi = {name: (1 + erf(margin / sqrt(1.0025) / sqrt(2))) / 2 for name, margin in MARGIN.items()}
+    phi = {name: (1 + erf(margin / sqrt(1 + AMBIENT**2) / sqrt(2))) / 2 for name, margin in MARGIN.items()}
     assert bound["utterance"] == pytest.approx(phi["text"] * phi["audio"])
     assert bound["text"] == pytest.approx(phi["text"] / 2)
     assert bound["audio"] == pytest.approx(phi["audio"] / 2)
@@ -40,7 +50,7 @@ def test_bound_with_the_scene_in_its_two_known_cases():
     """No agreement: the scene says nothing. Full agreement: the evidence of all members adds up."""
     alone = bayes_optimal_wa(scenes=100)["utterance"]
     assert bayes_optimal_wa(agreement=0.0)["scene"] == pytest.approx(alone, abs=0.003)
-    margins = [m / sqrt(1.0025) * sqrt(SCENE_SIZE) for m in MARGIN.values()]
+    margins = [m / sqrt(1 + AMBIENT**2) * sqrt(SCENE_SIZE) for m in MARGIN.values()]
     pooled = np.prod([(1 + erf(m / sqrt(2))) / 2 for m in margins])
     assert bayes_optimal_wa(agreement=1.0)["scene"] == pytest.approx(pooled, abs=0.001)
     assert alone + 0.1 < bayes_optimal_wa()["scene"] < pooled

@@ -47,6 +47,7 @@ BAD = {
     "text label": (broken(4, label="anger"), "row 4: label 'anger' is not an integer"),
     "boolean label": (broken(4, label=True), "row 4: label True is not an integer"),
     "boolean tensor label": (broken(4, label=torch.tensor(True)), "row 4: label True is not an integer"),
+    "huge label": (broken(4, label=2**70), f"row 4: label {2**70} is beyond 10000 classes"),
     "negative label": (broken(4, label=-1), "row 4: label -1 is negative"),
 }
 

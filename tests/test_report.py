@@ -2,6 +2,7 @@ import torch
 
 from models.ch_gat import NeighborGraph
 from utils.config import make_config
+from utils.demo import bayes_optimal_wa
 from utils.paper import PRINTED, printed
 from utils.report import config_lines, graph_line, recall_table, results_table
 
@@ -48,7 +49,9 @@ def test_printed_numbers_of_iemocap_show_the_swap():
 def test_demo_is_called_synthetic_and_shows_its_bounds():
     text = results_table(make_config({}), FIGURES, "title")
     assert "DEMO is synthetic" in text
-    assert "Bayes-optimal WA: 91.0" in text
+    bound = bayes_optimal_wa()
+    assert f"Bayes-optimal WA: {100 * bound['scene']:.1f} with the utterance's whole scene" in text
+    assert f"{100 * bound['utterance']:.1f} from the utterance alone" in text
 
 
 def test_missing_class_shows_a_dash():

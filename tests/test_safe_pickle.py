@@ -87,6 +87,14 @@ def test_code_inside_an_object_array_does_not_run(tmp_path):
     assert not witness.exists()
 
 
+def test_tensors_that_were_pickled_on_a_gpu_come_to_the_cpu(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.serialization.location_tag", lambda storage: "cuda:0")
+    data = pickle.dumps([torch.arange(3.0)])
+    assert b"cuda:0" in data
+    (tmp_path / "gpu.pkl").write_bytes(data)
+    assert load_pickle(tmp_path / "gpu.pkl")[0].tolist() == [0.0, 1.0, 2.0]
+
+
 def test_a_codec_is_not_a_back_door(tmp_path):
     path = tmp_path / "evil.pkl"
     path.write_bytes(b"c_codecs\nencode\n(Vabc\nVrot13\ntR.")

@@ -43,7 +43,7 @@ def find_checkpoints(target: str, save_path: Path) -> tuple[Path, list[Path]]:
     path = Path(target)
     if path.is_file():
         return path.parent, [path]
-    if not path.is_dir():
+    if not path.is_dir():  # so it is a dataset's name
         path = _latest_run(save_path / target, target)
     if (path / "best.pt").is_file():
         return path, [path / "best.pt"]

@@ -6,8 +6,8 @@ both embeddings, which makes its members each other's nearest neighbours, and an
 probability ``agreement`` (else it is drawn anew). A scene lies in one split, so its signature teaches nothing that
 carries over; what a Top-K graph can do with it is to pool the evidence of utterances that mostly agree.
 
-    valence, arousal = +1 or -1 each;   z = [MARGIN * bit + n_0, SIGNATURE * scene + n],  n ~ N(0, 1)
-    embedding = z Q + 0.05 N(0, I),     Q a fixed orthonormal [1 + 8, 768], one for each modality
+    valence, arousal = +1 or -1 each;   z = [MARGIN * bit + N(0, 1), SIGNATURE * scene + JITTER * N(0, I)]
+    embedding = z Q + AMBIENT N(0, I),    Q a fixed orthonormal [1 + 12, 768], one for each modality
 """
 
 import pickle
@@ -22,11 +22,12 @@ from utils.runs import atomic_write
 DIM = 768
 SCENE_SIZE = 9
 SCENES = {"train": 60, "val": 20, "test": 40}  # 540, 180 and 360 utterances
-MARGIN = {"text": 1.1, "audio": 1.0}  # of a bit, in standard deviations of the noise
-SIGNATURE = 0.7  # weaker than the bit, so that learning the training scenes by heart does not pay
-JITTER = 0.15  # of a signature inside its scene
+MARGIN = {"text": 1.4, "audio": 1.3}  # of a bit, in standard deviations of the noise
+SIGNATURE = 0.4  # weaker than the bit, so that learning the training scenes by heart does not pay
+JITTER = 0.08  # of a signature inside its scene
 SIGNATURE_DIM = 12
-AGREEMENT = 0.85
+AMBIENT = 0.005  # of every one of the 768 dimensions: more, and 540 utterances are told apart by it
+AGREEMENT = 0.9
 SEED = 2025
 # (valence, arousal) of anger, happiness, neutral, sadness
 BITS = np.array([[-1, 1], [1, 1], [1, -1], [-1, -1]])
@@ -43,7 +44,7 @@ def write_demo(folder: Path, agreement: float = AGREEMENT) -> None:
             scene = np.repeat(rng.standard_normal((SCENES[split], SIGNATURE_DIM)), SCENE_SIZE, axis=0)
             z = np.column_stack([margin * BITS[label, bit], SIGNATURE * scene])
             z += rng.standard_normal(z.shape) * ([1] + [JITTER] * SIGNATURE_DIM)
-            embeddings.append((z @ basis + 0.05 * rng.standard_normal((len(z), DIM))).astype(np.float32))
+            embeddings.append((z @ basis + AMBIENT * rng.standard_normal((len(z), DIM))).astype(np.float32))
         rows = [
             {"text_embed": text, "audio_embed": audio, "label": int(y)}
             for text, audio, y in zip(*embeddings, label, strict=True)
@@ -98,4 +99,4 @@ def scene_posterior(likelihood: np.ndarray, agreement: float) -> np.ndarray:
 
 def _total_margin(name: str) -> float:
     """Margin in standard deviations of all the noise along the bit's axis."""
-    return MARGIN[name] / np.hypot(1, 0.05)
+    return MARGIN[name] / np.hypot(1, AMBIENT)

@@ -12,6 +12,7 @@ from utils.errors import InputError
 from utils.safe_pickle import load_pickle
 
 SPLITS = ("train", "val", "test")
+MAX_CLASSES = 10_000  # a greater label is a mistake, and would be a network that fills the memory
 _KEYS = ("text_embed", "audio_embed", "label")
 
 
@@ -102,6 +103,8 @@ def _label(path: Path, row: int, value: object) -> int:
         raise InputError(f"{path}: row {row}: label {value!r} is not an integer")
     if value < 0:
         raise InputError(f"{path}: row {row}: label {value} is negative")
+    if value >= MAX_CLASSES:
+        raise InputError(f"{path}: row {row}: label {value} is beyond {MAX_CLASSES} classes")
     return value
 
 

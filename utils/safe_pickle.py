@@ -18,8 +18,11 @@ _NUMPY_FROMBUFFER = np.zeros(1).__reduce_ex__(5)[0]
 
 
 def _load_storage(data: bytes):
-    """A pickled tensor keeps its storage as ``torch.save`` bytes, which torch would unpickle without limits."""
-    return torch.load(io.BytesIO(data), weights_only=True)
+    """A pickled tensor keeps its storage as ``torch.save`` bytes, which torch would unpickle without limits.
+
+    Features that were pickled on a GPU come to the CPU.
+    """
+    return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
 
 
 def _encode_latin1(text: str, encoding: str) -> bytes:
