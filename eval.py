@@ -7,9 +7,10 @@ from models.xcbam import FUSIONS
 from utils.checkpoints import Trained, find_checkpoints, load_official, load_trained
 from utils.config import PROFILES, default_feature_dir, default_save_path, display_name, feature_path
 from utils.device import describe, pick_device
-from utils.engine import check_neighbors, embed, evaluate, prepare
+from utils.engine import embed, evaluate
 from utils.errors import InputError, run_main
 from utils.features import SPLITS, Features, check_dims, check_labels, load_features
+from utils.graph_data import check_neighbors, prepare
 from utils.metrics import METRICS
 from utils.plots import plot_confusion, plot_tsne
 from utils.report import graph_line, recall_table, results_table

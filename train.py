@@ -19,10 +19,11 @@ from utils.config import (
 )
 from utils.demo import write_demo
 from utils.device import describe, pick_device
-from utils.engine import build_model, check_neighbors, prepare
+from utils.engine import build_model
 from utils.errors import InputError, run_main
 from utils.experiment import Experiment, open_run, read_curves, run_seed, summarise
 from utils.features import SPLITS, load_splits
+from utils.graph_data import check_neighbors, prepare
 from utils.plots import plot_training_curves
 from utils.report import config_lines, graph_line, results_table
 

@@ -18,9 +18,10 @@ from sklearn.model_selection import StratifiedKFold
 from tqdm import tqdm
 
 from utils.config import Config, default_feature_dir, feature_path, make_config
-from utils.engine import build_model, fit, prepare, start_training
+from utils.engine import build_model, fit, start_training
 from utils.errors import run_main
 from utils.features import Features, load_splits
+from utils.graph_data import prepare
 from utils.report import align
 from utils.runs import set_seed
 

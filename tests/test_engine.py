@@ -9,21 +9,19 @@ from torch import nn
 from tests.conftest import make_rows, write_pickle
 from utils.config import make_config
 from utils.engine import (
-    GraphData,
     _deferred_interrupt,
     build_model,
     build_scheduler,
-    check_neighbors,
     embed,
     evaluate,
     fit,
-    prepare,
     start_training,
     train_epoch,
     train_step,
 )
 from utils.errors import InputError
 from utils.features import load_features
+from utils.graph_data import GraphData, check_neighbors, prepare
 
 CPU = torch.device("cpu")
 

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from utils.checkpoints import find_checkpoints, load_trained
-from utils.engine import evaluate, fit, prepare
+from utils.engine import evaluate, fit
 from utils.errors import InputError
 from utils.experiment import Experiment, open_run, run_seed, summarise
 from utils.features import load_splits
+from utils.graph_data import prepare
 
 CPU = torch.device("cpu")
 

@@ -14,9 +14,10 @@ import torch
 from tqdm import tqdm
 
 from utils.config import Config, display_name
-from utils.engine import GraphData, TrainingState, build_model, evaluate, fit, prepare, start_training
+from utils.engine import TrainingState, build_model, evaluate, fit, start_training
 from utils.errors import InputError
 from utils.features import Features
+from utils.graph_data import GraphData, prepare
 from utils.metrics import mean_and_std
 from utils.runs import (
     SEED_FOLDER,
