@@ -1,5 +1,5 @@
 # Sourced by the scripts of the top level: sets ROOT and PYTHON, makes the environment where there is none.
-# REQUIREMENTS names the requirement files (default: requirements.txt).
+# REQUIREMENTS names the requirement files, several with spaces between (default: requirements.txt).
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 REQUIREMENTS="${REQUIREMENTS:-requirements.txt}"
@@ -25,7 +25,7 @@ new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev
 
 find_python() {
     local candidate
-    for candidate in python3 python3.12 python3.11 python3.10 python; do
+    for candidate in python3.12 python3.11 python3.10 python3 python; do # a newer one may lack wheels of the pins
         if command -v "$candidate" >/dev/null && new_enough "$candidate"; then
             echo "$candidate"
             return
@@ -40,11 +40,10 @@ make_environment() {
     PYTHON="$venv/bin/python"
     stamp="$venv/$(cd "$ROOT" && cat $REQUIREMENTS | cksum | cut -d' ' -f1).installed"
     if [[ -e $stamp ]]; then return; fi
-    if [[ ! -x $PYTHON ]]; then
+    if ! "$PYTHON" -m pip --version >/dev/null 2>&1; then # none there, or its making was interrupted
         base="$(find_python)"
         echo "making the environment .venv with $("$base" --version)"
-        "$base" -m venv "$venv" || {
-            rm -rf "$venv"
+        "$base" -m venv --clear "$venv" || {
             echo "error: '$base -m venv' failed (on Debian and Ubuntu: apt install python3-venv)" >&2
             return 1
         }
