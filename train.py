@@ -120,8 +120,8 @@ def check_runtime(args: argparse.Namespace) -> None:
         raise InputError(f"--model_name {args.model_name}: a folder name of letters, digits and . _ - + =")
     if args.num_classes is not None and args.num_classes < 2:
         raise InputError(f"--num_classes {args.num_classes}: must be at least 2")
-    if len(set(args.seeds)) < len(args.seeds) or min(args.seeds) < 0:
-        raise InputError(f"--seeds {' '.join(map(str, args.seeds))}: must be distinct and not negative")
+    if len(set(args.seeds)) < len(args.seeds) or not all(0 <= seed < 2**63 for seed in args.seeds):
+        raise InputError(f"--seeds {' '.join(map(str, args.seeds))}: must be distinct, from 0 to 2^63 - 1")
 
 
 if __name__ == "__main__":

@@ -29,12 +29,18 @@ def set_seed(seed: int) -> None:
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: a temporary file in the same folder takes its place."""
+    """Write a file whole or not at all: a temporary file in the same folder takes its place.
+
+    Raises:
+        OSError: names ``path`` also where the system names no file, as it does when the disk is full.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_bytes(data)
         temporary.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
