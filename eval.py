@@ -25,7 +25,7 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
         "target", nargs="?", default="DEMO", help="dataset (its latest run), run folder, seed folder or .pt file"
     )
     parser.add_argument("--split", choices=SPLITS, default="test")
-    parser.add_argument("--test_path", help="feature pickle to evaluate on (default: the one named in the checkpoint)")
+    parser.add_argument("--test_path", help="feature pickle of the split (default: the one named in the checkpoint)")
     parser.add_argument("--save_path", default=default_save_path(), help="where the runs of a dataset are looked for")
     parser.add_argument("--out", help="folder of the results (default: eval beside the checkpoints)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -99,10 +99,14 @@ def main() -> None:
     confusions = [figures["confusion"] for figures in results.values()]
     over = f"mean of {len(trained)} seeds" if len(trained) > 1 else first.name
     plot_confusion(out / f"{args.split}_confusion_matrix.png", confusions, first.class_names, f"{name}\n{over}")
+    print(f"\nsaved in {out}: {args.split}.json, {args.split}_confusion_matrix.png")
+    if len(features) < 4:
+        print(f"no t-SNE of {len(features)} utterances")
+        return
     embeddings = embed(first.model, data).cpu().numpy()
     title = f"{name}, {first.name}\nlast hidden layer of the classifier"
     plot_tsne(out / f"{args.split}_tsne.png", embeddings, features.label.numpy(), first.class_names, title)
-    print(f"\nsaved in {out}: {args.split}.json, {args.split}_confusion_matrix.png, {args.split}_tsne.png")
+    print(f"saved in {out}: {args.split}_tsne.png")
 
 
 def run_label(folder: Path, trained: Trained) -> str:

@@ -21,7 +21,7 @@ from utils.demo import write_demo
 from utils.device import describe, pick_device
 from utils.engine import build_model
 from utils.errors import InputError, run_main
-from utils.experiment import Experiment, open_run, read_curves, run_seed, summarise
+from utils.experiment import Experiment, finished_seeds, open_run, read_curves, run_seed, summarise
 from utils.features import SPLITS, load_splits
 from utils.graph_data import check_neighbors, prepare
 from utils.plots import plot_training_curves
@@ -44,8 +44,9 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
     run.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     run.add_argument("--num_classes", type=int, help="default: the dataset's, else the greatest train label + 1")
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    run.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    run.add_argument("--overwrite", action="store_true", help="train again where the run folder exists")
+    existing = run.add_mutually_exclusive_group()
+    existing.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    existing.add_argument("--overwrite", action="store_true", help="train again where the run folder exists")
     add_config_options(parser.add_argument_group("configuration"))
     args = vars(parser.parse_args())
     runtime = {a.dest: args.pop(a.dest) for group in (files, run) for a in group._group_actions}
@@ -60,10 +61,10 @@ def dataset_of(args: argparse.Namespace, options: dict) -> str:
 
 
 def feature_paths(args: argparse.Namespace, dataset: str) -> dict[str, Path]:
-    """The file of each split; DEMO's are made where they are missing."""
+    """The file of each split; DEMO's are made anew, so that they are always those of this version."""
     given = {split: getattr(args, option) for split, option in PATH_OPTIONS.items()}
     paths = {split: Path(given[split] or feature_path(args.feature_dir, dataset, split)) for split in SPLITS}
-    if dataset == "DEMO" and not any(given.values()) and not all(path.exists() for path in paths.values()):
+    if dataset == "DEMO" and not any(given.values()):
         print(f"making the synthetic DEMO features in {args.feature_dir}")
         write_demo(Path(args.feature_dir))
     for split, path in paths.items():
@@ -99,13 +100,13 @@ def main() -> None:
     print(graph_line("train", train.graph, train.label))
     print(graph_line("val", val.graph, val.label))
 
-    per_seed = {}
     for i, seed in enumerate(args.seeds, 1):
-        per_seed[seed] = run_seed(experiment, seed, train, val, title=f"seed {seed} ({i}/{len(args.seeds)})")
+        run_seed(experiment, seed, train, val, title=f"seed {seed} ({i}/{len(args.seeds)})")
+    per_seed = finished_seeds(folder)  # those of earlier commands too, as in run_eval.sh
     summarise(experiment, per_seed)
     plot_training_curves(
         folder / "training_curves.png",
-        read_curves(folder, args.seeds),
+        read_curves(folder, list(per_seed)),
         {seed: metrics["selected_epoch"] for seed, metrics in per_seed.items()},
         title=f"{display_name(config.dataset)}, {folder.name}",
     )

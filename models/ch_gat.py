@@ -70,7 +70,9 @@ class CSRGATConv(GATConv):
 
     def forward(self, x: Tensor, graph: NeighborGraph) -> Tensor:
         h = self.lin(x).view(-1, self.heads, self.out_channels)
-        score = (h * self.att_src).sum(-1)[graph.source] + (h * self.att_dst).sum(-1)[graph.target]
+        # index_select, whose gradient is summed in order: that of x[index] is summed atomically on several threads
+        score = (h * self.att_src).sum(-1).index_select(0, graph.source)
+        score = score + (h * self.att_dst).sum(-1).index_select(0, graph.target)
         alpha = softmax(F.leaky_relu(score, self.negative_slope), graph.target, num_nodes=graph.num_nodes)
         out = aggregate(h, alpha, graph)
         return (out.flatten(1) if self.concat else out.mean(1)) + self.bias

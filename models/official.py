@@ -26,13 +26,19 @@ _PARTS = [
 ]
 
 
+_RANKS = {"text_projection.0.weight": 2, "audio_projection.0.weight": 2, "mlp.4.weight": 2, "gnn.conv1.att_src": 3}
+
+
 def infer_dimensions(state: dict[str, Tensor]) -> dict[str, int]:
     """The arguments of :class:`models.cemobam.CemoBAM` that the shapes of an official state dict tell.
 
     Raises:
-        ValueError: names what is missing.
+        ValueError: names what is missing or of another shape.
     """
     try:
+        for name, rank in _RANKS.items():
+            if state[name].ndim != rank:
+                raise ValueError(f"{name!r} has shape {list(state[name].shape)}, expected {rank} dimensions")
         hidden_dim, text_dim = state["text_projection.0.weight"].shape
         return {
             "text_dim": text_dim,

@@ -124,6 +124,26 @@ def test_last_layer_averages_its_heads(graph):
     assert torch.allclose(out, concatenated(x, graph).view(50, 3, 8).mean(1) + state["bias"], atol=1e-6)
 
 
+def test_gradients_are_the_same_at_every_run_on_several_threads():
+    """Large enough (edges x heads > 32 768) for torch to spread the sums over threads."""
+    graph = build_graph(neighbor_lists(torch.randn(1500, 4), torch.randn(1500, 4), 7, 8), 7, 8)
+    assert graph.num_edges * 4 > 1 << 15
+    conv = CSRGATConv(8, 16, 4, concat=True)
+    x = torch.randn(1500, 8)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        runs = []
+        for _ in range(6):
+            conv.zero_grad()
+            conv(x, graph).square().sum().backward()
+            runs.append([p.grad.clone() for p in conv.parameters()])
+    finally:
+        torch.set_num_threads(threads)
+    for run in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(run, runs[0], strict=True))
+
+
 def test_a_stack_of_one_layer_is_refused():
     with pytest.raises(ValueError, match="num_layers must be at least 2, not 1"):
         CHGAT(12, 8, num_layers=1)

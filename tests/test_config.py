@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from utils.config import OFFICIAL, Config, class_names, config_from_dict, make_config, run_name
+from utils.config import OFFICIAL, SEEDS, Config, class_names, config_from_dict, make_config, run_name
 from utils.errors import InputError
 
 
@@ -28,6 +28,10 @@ def test_paper_settings():
     assert (c.train_mode, c.selection, c.topk_self) == ("every_step", "best_val_wf1", "mask")
 
 
+def test_the_five_seeds():
+    assert SEEDS == (42, 123, 456, 789, 101112)
+
+
 @pytest.mark.parametrize("dataset, k", [("IEMOCAP", (7, 8)), ("ESD", (5, 4))])
 def test_best_k_of_the_paper(dataset, k):
     config = make_config({"dataset": dataset})
@@ -39,6 +43,7 @@ def test_best_k_of_the_paper(dataset, k):
     "options, message",
     [
         ({"k_text": 0}, "--k_text 0: must be at least 1"),
+        ({"heads": 0}, "--heads 0: must be at least 1"),
         ({"lr": 0.0}, "--lr 0.0: must be above 0"),
         ({"lr": float("nan")}, "--lr nan"),
         ({"epochs": 0}, "--epochs 0"),

@@ -9,6 +9,7 @@ from torch import nn
 from tests.conftest import make_rows, write_pickle
 from utils.config import make_config
 from utils.engine import (
+    Interrupted,
     _deferred_interrupt,
     build_model,
     build_scheduler,
@@ -182,12 +183,18 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(small_config,
     assert all(torch.equal(a, b) for a, b in zip(before, state.model.parameters(), strict=True))
 
 
+def test_weights_that_diverged_are_not_scored(small_config, data):
+    config = small_config(lr=1e38)
+    with pytest.raises(InputError, match=r"epoch \d: the (validation|training) loss is (nan|inf); try a smaller --lr"):
+        fit(fresh(config), *data, config, lambda line: None)
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt_finishes_the_epoch(small_config, data, signum):
     config = small_config(epochs=50)
     state = fresh(config)
     handler = signal.getsignal(signum)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         fit(state, *data, config, lambda line: signal.raise_signal(signum) if line["epoch"] == 3 else None)
     assert state.epoch == 3
     assert signal.getsignal(signum) == handler

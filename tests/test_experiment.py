@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from utils.checkpoints import find_checkpoints, load_trained
-from utils.engine import evaluate, fit
+from utils.engine import Interrupted, evaluate, fit
 from utils.errors import InputError
-from utils.experiment import Experiment, open_run, run_seed, summarise
+from utils.experiment import Experiment, finished_seeds, open_run, run_seed, summarise
 from utils.features import load_splits
 from utils.graph_data import prepare
 
@@ -97,10 +97,10 @@ def test_interrupted_and_resumed_is_uninterrupted(experiment, monkeypatch, optio
 
     def interrupted_fit(state, train, val, config, on_epoch):
         fit(state, train, val, dataclasses.replace(config, epochs=5), on_epoch)
-        raise KeyboardInterrupt
+        raise Interrupted
 
     monkeypatch.setattr("utils.experiment.fit", interrupted_fit)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         run(stopped)
     monkeypatch.undo()
     folder = stopped.seed_folder(3)
@@ -171,6 +171,35 @@ def test_open_run_refuses_another_configuration_before_anything_is_written(exper
     assert not other.seed_folder(1).exists()
 
 
+def test_open_run_looks_at_every_seed_of_the_folder(experiment):
+    run(experiment(), seed=3)
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"seed3: holds a run of another configuration \(lr was 0\.01, now 0\.5\)"):
+            open_run(experiment(lr=0.5), [4], resume=False, overwrite=overwrite)
+    open_run(experiment(lr=0.5), [3], resume=False, overwrite=True)  # nothing else is there
+
+
+def test_a_second_interrupt_saves_no_torn_state(experiment, monkeypatch):
+    e = experiment()
+
+    def torn(state, *args):
+        raise KeyboardInterrupt  # in the middle of a step
+
+    monkeypatch.setattr("utils.experiment.fit", torn)
+    with pytest.raises(KeyboardInterrupt):
+        run(e)
+    assert not (e.seed_folder(3) / "last.pt").exists()
+    assert not (e.seed_folder(3) / "best.pt").exists()
+
+
+def test_finished_seeds_are_those_of_every_command(experiment):
+    e = experiment()
+    expected = {seed: run(e, seed) for seed in (10, 3)}
+    (e.folder / "seed3_copy").mkdir()
+    assert finished_seeds(e.folder) == expected
+    assert list(finished_seeds(e.folder)) == [3, 10]
+
+
 def test_last_checkpoint_of_another_configuration_is_refused(experiment):
     e, other = experiment(), experiment("other", lr=0.5)
     run(e)
@@ -206,8 +235,9 @@ def test_find_checkpoints(experiment, tmp_path, capsys):
     assert "not finished, left out: seed10" in capsys.readouterr().out
     with pytest.raises(InputError, match="NOTHING: neither a file or folder, nor a dataset with a finished run"):
         find_checkpoints("NOTHING", tmp_path)
+    (e.seed_folder(3) / "metrics.json").unlink()
     with pytest.raises(InputError, match="no finished seed"):
-        find_checkpoints(str(tmp_path / "feature"), tmp_path)
+        find_checkpoints(str(e.folder), tmp_path)
 
 
 def test_latest_run_of_a_dataset_is_taken_and_said(experiment, tmp_path, capsys):
@@ -222,6 +252,7 @@ def test_latest_run_of_a_dataset_is_taken_and_said(experiment, tmp_path, capsys)
     "change, message",
     [
         (lambda s: s["weights"].popitem(), "the weights do not fit their configuration"),
+        (lambda s: s.update(text_dim="x"), "its dimensions are text 'x', audio 5"),
         (lambda s: s.update(text_dim=7), "the weights do not fit their configuration"),
         (lambda s: s["config"].update(heads=2), "the weights do not fit their configuration"),
         (lambda s: s["config"].pop("heads"), "written by another version"),

@@ -42,6 +42,15 @@ BAD = {
     "scalar": (broken(3, audio_embed=1.0), r"row 3: audio_embed has shape \[\]"),
     "empty vector": (broken(3, audio_embed=[]), r"row 3: audio_embed has shape \[0\]"),
     "words": (broken(3, audio_embed="abc"), "row 3: audio_embed is not a vector of numbers but a str"),
+    "numbers as words": (
+        broken(3, audio_embed=["1"] * 5),
+        "row 3: audio_embed is not a vector of numbers but a list of",
+    ),
+    "complex": (
+        broken(3, audio_embed=torch.ones(5) * 1j),
+        "row 3: audio_embed is not a vector of numbers but a ndarray",
+    ),
+    "booleans": (broken(3, audio_embed=[True] * 5), "row 3: audio_embed is not a vector of numbers but a list of bool"),
     "ragged": (broken(3, audio_embed=[[1.0], [1.0, 2.0]]), "row 3: audio_embed is not a vector of numbers but a list"),
     "float label": (broken(4, label=1.0), r"row 4: label 1\.0 is not an integer"),
     "text label": (broken(4, label="anger"), "row 4: label 'anger' is not an integer"),

@@ -62,7 +62,7 @@ def test_paper_differences_are_differences(tmp_path):
 
 
 def test_published_size_has_the_published_names():
-    """DESIGN.md section 4 lists the names; 20.8 million weights less what length-1 attention cannot use."""
+    """The names are those of DESIGN.md section 4; the weights all but those that length-1 attention cannot use."""
     state = OfficialReference().state_dict()
     assert infer_dimensions(state) == {
         "text_dim": 768,
@@ -99,7 +99,8 @@ def drop(state, name):
             lambda s: {**s, "gnn.conv1.lin_dst.weight": torch.ones(1)} | {"gnn.conv1.lin_src.weight": torch.zeros(1)},
             "differs from its lin_src",
         ),
-        (lambda s: {**s, "mlp.0.weight": 3}, "mlp.0.weight|do not fit"),
+        (lambda s: {**s, "gnn.conv1.att_src": torch.ones(4)}, r"'gnn.conv1.att_src' has shape \[4\], expected 3"),
+        (lambda s: {**s, "mlp.0.weight": 3}, "not a state dict, which holds tensors alone"),
     ],
 )
 def test_other_state_dicts_are_refused(tmp_path, change, message):

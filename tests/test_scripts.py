@@ -102,6 +102,38 @@ def test_training_again_keeps_what_is_finished(trained, capsys):
     assert table(again) == table(output)
 
 
+def test_one_seed_more_and_train_and_eval_still_agree(trained, monkeypatch, capsys):
+    """The table of train.py, summary.json and eval.py are of every finished seed of the folder."""
+    runs, _ = trained
+    run = next((runs / "TOY").iterdir())
+    place = sys.argv.index("--seeds")
+    monkeypatch.setattr(sys, "argv", [*sys.argv[: place + 1], "7", *sys.argv[place + 3 :]])
+    train.main()
+    printed = table(capsys.readouterr().out)
+    assert [row.split()[1] for row in printed[:3]] == ["1", "2", "7"]
+    assert list(json.loads((run / "summary.json").read_text())["test"]["seeds"]) == ["1", "2", "7"]
+    monkeypatch.setattr(sys, "argv", ["eval.py", str(run)])
+    evaluation.main()
+    assert table(capsys.readouterr().out)[:4] == printed
+
+
+def test_a_folder_of_the_datasets_name_does_not_hide_its_runs(trained, tmp_path, monkeypatch, call):
+    runs, _ = trained
+    (tmp_path / "TOY").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert not call(evaluation.main, "TOY", "--save_path", runs)[0]
+
+
+def test_three_utterances_have_no_tsne(tmp_path, feature_dir, call):
+    runs = ["--save_path", tmp_path / "runs"]
+    options = ["--dataset", "TOY", *TINY, "--graph_scope", "with_train", "--feature_dir", feature_dir]
+    assert not call(train.main, *options, *runs)[0]
+    small = write_pickle(tmp_path / "small.pkl", make_rows(4)[:3])
+    assert not call(evaluation.main, "TOY", *runs, "--test_path", small)[0]
+    run = next((tmp_path / "runs" / "TOY").iterdir())
+    assert {p.name for p in (run / "eval").iterdir()} == {"test.json", "test_confusion_matrix.png"}
+
+
 def test_a_changed_file_is_noted_in_evaluation(trained, feature_dir, monkeypatch, capsys):
     runs, _ = trained
     write_pickle(feature_dir / "TOY_BERT_WAV2VEC_test.pkl", make_rows(20, seed=9))

@@ -11,7 +11,7 @@ from models.xcbam import FUSIONS
 from utils.config import DATASETS, Config, class_names, config_from_dict, make_config
 from utils.engine import build_model
 from utils.errors import InputError
-from utils.runs import load_checkpoint, load_weights_file
+from utils.runs import load_checkpoint, load_weights_file, seed_folders
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,17 @@ def find_checkpoints(target: str, save_path: Path) -> tuple[Path, list[Path]]:
     path = Path(target)
     if path.is_file():
         return path.parent, [path]
-    if not path.is_dir():  # so it is a dataset's name
+    is_run = bool(seed_folders(path)) or (path / "best.pt").is_file()
+    if not is_run and ((save_path / target).is_dir() or not path.is_dir()):  # a corpus may lie in a folder of its name
         path = _latest_run(save_path / target, target)
     if (path / "best.pt").is_file():
         return path, [path / "best.pt"]
-    seeds = sorted(path.glob("seed*/config.json"), key=lambda p: int(p.parent.name.removeprefix("seed")))
-    finished = [p.parent / "best.pt" for p in seeds if (p.parent / "metrics.json").is_file()]
+    folders = seed_folders(path).values()
+    finished = [folder / "best.pt" for folder in folders if (folder / "metrics.json").is_file()]
     if not finished:
         raise InputError(f"{path}: no finished seed in this folder")
-    if len(finished) < len(seeds):
-        left_out = [p.parent.name for p in seeds if p.parent / "best.pt" not in finished]
+    left_out = [folder.name for folder in folders if folder / "best.pt" not in finished]
+    if left_out:
         print(f"not finished, left out: {', '.join(left_out)}")
     return path, finished
 
@@ -75,6 +76,8 @@ def load_trained(path: Path) -> Trained:
     saved = load_checkpoint(path)
     config = config_from_dict(saved["config"], str(path))
     dims = (saved["text_dim"], saved["audio_dim"])
+    if not all(isinstance(dim, int) and dim > 0 for dim in dims):
+        raise InputError(f"{path}: its dimensions are text {dims[0]!r}, audio {dims[1]!r}")
     names = tuple(saved["class_names"])
     model = _load_weights(path, build_model(config, *dims, len(names)), saved["weights"])
     return Trained(path, model, config, names, dims, saved.get("seed"), saved.get("data", {}))
@@ -93,6 +96,8 @@ def load_official(path: Path, options: dict) -> Trained:
     if "weights" in state and "config" in state:
         raise InputError(f"{path}: a checkpoint of train.py, which knows its profile; leave --profile out")
     try:
+        if not all(isinstance(value, Tensor) for value in state.values()):
+            raise ValueError("not a state dict, which holds tensors alone")
         sizes = infer_dimensions(state)
         weights = from_official(state, sizes["num_layers"])
     except ValueError as error:

@@ -161,7 +161,7 @@ def _check(config: Config) -> None:
         ("k_audio", config.k_audio >= 1, "at least 1"),
         ("heads", config.heads >= 1, "at least 1"),
         ("hidden_dim", config.hidden_dim >= 16, "at least 16, the reduction of the channel attention"),
-        ("hidden_dim", config.hidden_dim % config.heads == 0, f"a multiple of the {config.heads} heads"),
+        ("hidden_dim", config.hidden_dim % max(config.heads, 1) == 0, f"a multiple of the {config.heads} heads"),
         ("num_layers", config.num_layers >= 2, "at least 2"),
         ("epochs", config.epochs >= 1, "at least 1"),
         ("lr", 0 < config.lr < math.inf, "above 0"),

@@ -34,7 +34,7 @@ BITS = np.array([[-1, 1], [1, 1], [1, -1], [-1, -1]])
 
 
 def write_demo(folder: Path, agreement: float = AGREEMENT) -> None:
-    """Write the three pickles ``DEMO_BERT_WAV2VEC_{train,val,test}.pkl``, the same bits at every call."""
+    """Write the pickles ``DEMO_BERT_WAV2VEC_{train,val,test}.pkl``, the same bits at every call on one machine."""
     rng = np.random.default_rng(SEED)
     bases = [np.linalg.qr(rng.standard_normal((DIM, 1 + SIGNATURE_DIM)))[0].T for _ in MARGIN]
     for split in SPLITS:

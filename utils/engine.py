@@ -1,5 +1,6 @@
 """Train and evaluate: full-batch steps over one graph. Knows tensors and the configuration, no arguments, no files."""
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -136,6 +137,8 @@ def train_epoch(state: TrainingState, train: GraphData, val: GraphData, config: 
     lr = state.optimizer.param_groups[0]["lr"]
     train_loss = train_step(state, train, config)
     figures = evaluate(state.model, val)
+    if not math.isfinite(figures["loss"]):
+        raise InputError(f"epoch {state.epoch + 1}: the validation loss is {figures['loss']}; try a smaller --lr")
     if config.lr_schedule == "plateau":
         state.scheduler.step(figures["loss"])
     else:
@@ -160,13 +163,17 @@ def fit(
     """Train from the state's epoch to ``config.epochs``; ``on_epoch`` gets each line of the log.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM came; the epoch under way was finished first, so the state is whole.
+        Interrupted: after the first Ctrl-C or SIGTERM. A second one is a bare KeyboardInterrupt, at once.
     """
     with _deferred_interrupt() as interrupted:
         while state.epoch < config.epochs:
             on_epoch(train_epoch(state, train, val, config))
             if interrupted():
-                raise KeyboardInterrupt
+                raise Interrupted
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM came, and the epoch under way was finished first: the state is whole."""
 
 
 @contextmanager

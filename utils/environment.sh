@@ -36,10 +36,9 @@ find_python() {
 }
 
 make_environment() {
-    local venv="$ROOT/.venv" base stamp
+    local venv="$ROOT/.venv" base
     PYTHON="$venv/bin/python"
-    stamp="$venv/$(cd "$ROOT" && cat $REQUIREMENTS | cksum | cut -d' ' -f1).installed"
-    if [[ -e $stamp ]]; then return; fi
+    if satisfies "$PYTHON" 2>/dev/null; then return; fi
     if ! "$PYTHON" -m pip --version >/dev/null 2>&1; then # none there, or its making was interrupted
         base="$(find_python)"
         echo "making the environment .venv with $("$base" --version)"
@@ -50,7 +49,6 @@ make_environment() {
     fi
     echo "installing $REQUIREMENTS into .venv (some GB and a few minutes the first time)"
     (cd "$ROOT" && "$PYTHON" -m pip install --disable-pip-version-check $(printf -- '-r %s ' $REQUIREMENTS))
-    touch "$stamp"
 }
 
 active="${VIRTUAL_ENV:-${CONDA_PREFIX:-}}"

@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from utils.config import Config, display_name
-from utils.engine import TrainingState, build_model, evaluate, fit, start_training
+from utils.engine import Interrupted, TrainingState, build_model, evaluate, fit, start_training
 from utils.errors import InputError
 from utils.features import Features
 from utils.graph_data import GraphData, prepare
@@ -27,6 +27,7 @@ from utils.runs import (
     load_checkpoint,
     read_json,
     save_checkpoint,
+    seed_folders,
     set_seed,
     write_json,
 )
@@ -60,21 +61,24 @@ class Experiment:
 
 
 def open_run(experiment: Experiment, seeds: Sequence[int], resume: bool, overwrite: bool) -> None:
-    """Claim the seed folders, before anything is trained.
+    """Check the run folder before anything is trained, and clear what is to be overwritten.
 
     Raises:
-        InputError: one holds another configuration, or an unfinished run that neither ``resume`` nor ``overwrite``
-            says what to do with; nothing is changed then.
+        InputError: one of its seeds, requested or not, holds another configuration; or an unfinished run that neither
+            ``resume`` nor ``overwrite`` says what to do with. Nothing is changed then.
     """
-    folders = {seed: experiment.seed_folder(seed) for seed in seeds}
+    requested = {experiment.seed_folder(seed) for seed in seeds}
+    present = {path.parent for path in experiment.folder.glob("seed*/config.json")}
+    for folder in present - requested if overwrite else present:
+        claim_seed_folder(folder, experiment.describe(0))
     if overwrite:
-        for folder in folders.values():
-            if folder.exists():
-                shutil.rmtree(folder)
-    present = {seed: folder for seed, folder in folders.items() if (folder / "config.json").exists()}
-    for seed, folder in present.items():
-        claim_seed_folder(folder, experiment.describe(seed))
-    unfinished = [folder for folder in present.values() if not (folder / "metrics.json").exists()]
+        for path in (*requested, experiment.folder / "eval"):
+            if path.exists():
+                shutil.rmtree(path)
+        for name in ("summary.json", "training_curves.png"):
+            (experiment.folder / name).unlink(missing_ok=True)
+        return
+    unfinished = [folder for folder in present & requested if not (folder / "metrics.json").exists()]
     if unfinished and not resume:
         raise InputError(
             f"{unfinished[0]}: holds an unfinished run; add --resume to go on, or --overwrite to start anew"
@@ -152,7 +156,7 @@ def _train(
 
         try:
             fit(state, train, val, config, on_epoch)
-        except KeyboardInterrupt:
+        except Interrupted:
             _save(state, folder, description, resumable=True)
             message = f"{title}: saved after epoch {state.epoch} in {folder}; the same command with --resume goes on"
             tqdm.write(message, file=sys.stderr)
@@ -189,6 +193,12 @@ def summarise(experiment: Experiment, per_seed: dict[int, dict]) -> dict:
         }
     write_json(experiment.folder / "summary.json", summary)
     return summary
+
+
+def finished_seeds(folder: Path) -> dict[int, dict]:
+    """What ``metrics.json`` holds of each finished seed of a run folder, in order of the seeds."""
+    finished = {seed: path / "metrics.json" for seed, path in seed_folders(folder).items()}
+    return {seed: read_json(path) for seed, path in finished.items() if path.is_file()}
 
 
 def read_curves(folder: Path, seeds: Sequence[int]) -> dict[int, list[dict]]:

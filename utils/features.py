@@ -74,13 +74,16 @@ def _vector(where: str, value: object) -> np.ndarray:
     """One embedding as float32 [D], from a tensor, array or list of shape [D] or [1, D]."""
     if value is None:
         raise InputError(f"{where} is None")
-    if isinstance(value, Tensor):
-        value = value.detach().float().numpy()
+    if isinstance(value, Tensor):  # numpy has no bfloat16
+        value = value.detach().float().numpy() if value.is_floating_point() else value.detach().numpy()
     try:
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf and is named below
-            vector = np.asarray(value, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+        vector = np.asarray(value)
+    except ValueError as error:  # lists of unequal length
         raise InputError(f"{where} is not a vector of numbers but a {type(value).__name__}") from error
+    if vector.dtype.kind not in "iuf" and vector.size:
+        raise InputError(f"{where} is not a vector of numbers but a {type(value).__name__} of {vector.dtype}")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf and is named below
+        vector = vector.astype(np.float32)
     if vector.ndim == 2 and vector.shape[0] == 1:
         vector = vector[0]
     if vector.ndim != 1 or vector.size == 0:

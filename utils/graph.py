@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from models.ch_gat import NeighborGraph
@@ -12,7 +11,8 @@ from utils.errors import InputError
 TOPK_SELF = ("mask", "drop_first")
 GRAPH_SCOPES = ("split", "with_train")
 MESSAGE_FLOWS = ("neighbors_to_node", "node_to_neighbors")
-_BLOCK_VALUES = 1 << 20  # similarities held at a time: 8 MiB in float64, about what a cache holds
+_BLOCK_VALUES = 1 << 20  # similarities of a block: 8 MiB in float64, about what a cache holds
+_LEAST_ROWS = 64  # of a block, so that a product reads all N embeddings for more than a few rows
 _SIMILARITY_STEPS = 1 << 40  # cosines nearer than 1e-12 count as equal: below it float64 products differ by machine
 
 
@@ -49,9 +49,10 @@ def top_k_neighbors(embeddings: Tensor, k: int, self_rule: str = "mask") -> Tens
         raise InputError(f"k = {k}: each of {n} utterances has 1 to {n - 1} neighbours")
     distinct, inverse = torch.unique(embeddings, dim=0, return_inverse=True)
     duplicates = distinct.size(0) < n
-    units = F.normalize((distinct if duplicates else embeddings).double(), dim=1)
+    units = (distinct if duplicates else embeddings).double()
+    units = units / units.norm(dim=1, keepdim=True)
     reversed_index = torch.arange(n - 1, -1, -1, device=embeddings.device)
-    block = max(1, _BLOCK_VALUES // n)
+    block = max(_LEAST_ROWS, _BLOCK_VALUES // n)
     result = torch.empty(n, k, dtype=torch.long, device=embeddings.device)
     for start in range(0, n, block):
         rows = torch.arange(start, min(start + block, n), device=embeddings.device)

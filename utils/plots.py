@@ -59,7 +59,7 @@ def plot_confusion(path: Path, confusions: Sequence[Sequence], class_names: Sequ
 
 
 def plot_tsne(path: Path, embeddings: np.ndarray, labels: np.ndarray, class_names: Sequence[str], title: str) -> None:
-    """t-SNE of [N, D] vectors (perplexity 30, or less where there are few), coloured by true class."""
+    """t-SNE of [N, D] vectors, N at least 4 (perplexity 30, or less where there are few), coloured by true class."""
     perplexity = min(30, (len(embeddings) - 1) / 3)
     points = TSNE(perplexity=perplexity, init="pca", random_state=42).fit_transform(embeddings)
     figure, axes = plt.subplots(figsize=(7, 7))

@@ -6,6 +6,7 @@ import os
 import pickle
 import platform
 import random
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,12 @@ from utils.errors import InputError
 
 SEED_FOLDER = "seed{}"
 CHECKPOINT_KEYS = ("weights", "config", "class_names", "text_dim", "audio_dim")
+
+
+def seed_folders(folder: Path) -> dict[int, Path]:
+    """The seed folders of a run folder, in order of the seeds; a copy of another name is none of them."""
+    named = {int(match[1]): path for path in folder.glob("seed*") if (match := re.fullmatch(r"seed(\d+)", path.name))}
+    return dict(sorted(named.items()))
 
 
 def set_seed(seed: int) -> None:
@@ -46,7 +53,7 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, data: dict) -> None:
-    atomic_write(path, (json.dumps(data, indent=2) + "\n").encode())
+    atomic_write(path, (json.dumps(data, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> dict:
