@@ -23,9 +23,10 @@ from utils.errors import run_main
 from utils.features import Features, load_splits
 from utils.graph_data import prepare
 from utils.report import align
-from utils.runs import set_seed
+from utils.runs import atomic_write, set_seed
 
 FOLDS = 5
+EPOCHS = 100
 VARIANTS = {
     "profile paper": {},
     "lr_decay 0.9": {"lr_decay": 0.9},
@@ -47,7 +48,9 @@ def pooled(dataset: str, feature_dir: str) -> Features:
     splits, _ = load_splits(paths, None)
     train, val = splits["train"], splits["val"]
     return replace(
-        train, **{name: torch.cat([getattr(train, name), getattr(val, name)]) for name in ("text", "audio", "label")}
+        train,
+        sha256=train.sha256 + val.sha256,
+        **{name: torch.cat([getattr(train, name), getattr(val, name)]) for name in ("text", "audio", "label")},
     )
 
 
@@ -72,6 +75,16 @@ def run_fold(config: Config, features: Features, partition: int, fold: int) -> l
     return curve
 
 
+def read_done(path: Path) -> dict[tuple, list]:
+    """Curves of finished folds; a line that a kill cut short is taken away, and its fold trained again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = (
+        [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")] if path.exists() else []
+    )
+    atomic_write(path, "".join(whole).encode())
+    return {(data, config, partition, fold): curve for data, config, partition, fold, curve in map(json.loads, whole)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="IEMOCAP")
@@ -82,35 +95,32 @@ def main() -> None:
     args = parser.parse_args()
     features = pooled(args.dataset, args.feature_dir)
 
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    done = {}
-    if args.out.exists():
-        lines = [json.loads(line) for line in args.out.read_text().splitlines()]
-        done = {(line["config"], line["partition"], line["fold"]): line["curve"] for line in lines}
-    jobs = [(v, p, f) for p in range(args.partitions) for v in args.variants for f in range(FOLDS)]
-    curves = {name: [] for name in args.variants}
+    variants = dict.fromkeys(["profile paper", *args.variants])  # the first is what the others are compared with
+    data = f"{args.dataset} {features.sha256}"
+    done = read_done(args.out)
+    curves = {name: [] for name in variants}
+    jobs = [(v, p, f) for p in range(args.partitions) for v in variants for f in range(FOLDS)]
     for name, partition, fold in tqdm(jobs, unit="fold"):
-        config = make_config({"dataset": args.dataset, **VARIANTS[name]})
-        key = (repr(config), partition, fold)
+        config = make_config({"dataset": args.dataset, "epochs": EPOCHS, **VARIANTS[name]})
+        key = (data, repr(config), partition, fold)
         if key not in done:
             done[key] = run_fold(config, features, partition, fold)
-            line = {"config": key[0], "partition": partition, "fold": fold, "curve": done[key]}
             with args.out.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps([*key, done[key]]) + "\n")
         curves[name].append(done[key])
 
     rows = [("variant", "WA at 30", "60", "100", "UA at 100", "w-F1 at 100", "± s.e.", "WA - paper's at 100")]
-    base = np.array(curves.get("profile paper", curves[args.variants[0]]))[:, 99, 0]
+    base = np.array(curves["profile paper"])[:, EPOCHS - 1, 0]
     for name, of_variant in curves.items():
         c = 100 * np.array(of_variant)  # [folds, epochs, 3]
-        difference = c[:, 99, 0] - 100 * base
-        error = [x.std(ddof=1) / len(x) ** 0.5 for x in (c[:, 99, 0], difference)]
+        difference = c[:, EPOCHS - 1, 0] - 100 * base
+        error = [x.std(ddof=1) / len(x) ** 0.5 for x in (c[:, EPOCHS - 1, 0], difference)]
         rows.append(
             (
                 name,
-                *(f"{c[:, epoch - 1, 0].mean():.1f}" for epoch in (30, 60, 100)),
-                f"{c[:, 99, 1].mean():.1f}",
-                f"{c[:, 99, 2].mean():.1f}",
+                *(f"{c[:, epoch - 1, 0].mean():.1f}" for epoch in (30, 60, EPOCHS)),
+                f"{c[:, EPOCHS - 1, 1].mean():.1f}",
+                f"{c[:, EPOCHS - 1, 2].mean():.1f}",
                 f"{error[0]:.1f}",
                 f"{difference.mean():+.1f} ± {error[1]:.1f}",
             )
