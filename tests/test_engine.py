@@ -200,7 +200,15 @@ def test_interrupt_finishes_the_epoch(small_config, data, signum):
     assert signal.getsignal(signum) == handler
 
 
-def test_second_interrupt_is_not_held_back():
+@pytest.fixture
+def python_interrupts():
+    """Python's own SIGINT handler, which a job that a shell put in the background is started without."""
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
+
+
+def test_second_interrupt_is_not_held_back(python_interrupts):
     with pytest.raises(KeyboardInterrupt), _deferred_interrupt() as interrupted:
         signal.raise_signal(signal.SIGINT)
         assert interrupted()
