@@ -99,22 +99,24 @@ def main() -> None:
     confusions = [figures["confusion"] for figures in results.values()]
     over = f"mean of {len(trained)} seeds" if len(trained) > 1 else first.name
     plot_confusion(out / f"{args.split}_confusion_matrix.png", confusions, first.class_names, f"{name}\n{over}")
-    print(f"\nsaved in {out}: {args.split}.json, {args.split}_confusion_matrix.png")
+    print(f"\nsaved in {out}: {args.split}.json, {args.split}_confusion_matrix.png", end="")
     if len(features) < 4:
-        print(f"no t-SNE of {len(features)} utterances")
+        print(f"; no t-SNE of {len(features)} utterances")
         return
     embeddings = embed(first.model, data).cpu().numpy()
     title = f"{name}, {first.name}\nlast hidden layer of the classifier"
     plot_tsne(out / f"{args.split}_tsne.png", embeddings, features.label.numpy(), first.class_names, title)
-    print(f"saved in {out}: {args.split}_tsne.png")
+    print(f", {args.split}_tsne.png")
 
 
 def run_label(folder: Path, trained: Trained) -> str:
-    """What tables and figures call the run: the file of the published code, the run folder, or run/seed."""
+    """What tables and figures call it: the run, or the file of the published code."""
     if trained.seed is None:
         return trained.path.name
     folder = folder.resolve()
-    return f"{folder.parent.name}/{folder.name}" if folder.name == SEED_FOLDER.format(trained.seed) else folder.name
+    if folder.name == SEED_FOLDER.format(trained.seed):
+        folder = folder.parent
+    return f"run {folder.name}"
 
 
 def compare_with_training(trained: list[Trained], results: dict[str, dict], features: Features, split: str) -> None:

@@ -108,9 +108,9 @@ def main() -> None:
         folder / "training_curves.png",
         read_curves(folder, list(per_seed)),
         {seed: metrics["selected_epoch"] for seed, metrics in per_seed.items()},
-        title=f"{display_name(config.dataset)}, {folder.name}",
+        title=f"{display_name(config.dataset)}, run {folder.name}",
     )
-    title = f"\n{display_name(config.dataset)} test, {len(splits['test'])} utterances, {folder.name} (percent)"
+    title = f"\n{display_name(config.dataset)} test, {len(splits['test'])} utterances, run {folder.name} (percent)"
     print(results_table(config, {f"seed {seed}": metrics["test"] for seed, metrics in per_seed.items()}, title))
     print(f"\nsaved in {folder}: a folder a seed, summary.json, training_curves.png")
     print(f"evaluate with: bash run_eval.sh {folder}")

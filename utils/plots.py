@@ -24,13 +24,13 @@ def plot_training_curves(path: Path, curves: dict[int, list[dict]], selected: di
     for color, (seed, log) in zip(_cycle(COLORS, len(curves)), curves.items(), strict=True):
         epoch = [line["epoch"] for line in log]
         w_f1 = [100 * line["val_w_f1"] for line in log]
-        loss.plot(epoch, [line["train_loss"] for line in log], color=color, label=f"seed {seed}")
+        loss.plot(epoch, [line["train_loss"] for line in log], color=color)
         loss.plot(epoch, [line["val_loss"] for line in log], color=color, linestyle="--")
         score.plot(epoch, w_f1, color=color, label=f"seed {seed}")
         score.plot(selected[seed], w_f1[selected[seed] - 1], "o", color=color, markeredgecolor="black")
-    loss.plot([], [], color="grey", label="train (labels smoothed, if so configured)")
+    loss.plot([], [], color="grey", label="train")
     loss.plot([], [], color="grey", linestyle="--", label="val")
-    loss.set(xlabel="epoch", ylabel="cross entropy (nats)", title="Loss")
+    loss.set(xlabel="epoch", ylabel="cross entropy (nats)", title="Loss (training: as configured, with dropout)")
     score.set(xlabel="epoch", ylabel="validation w-F1 (%)", title="Validation w-F1, evaluated epoch marked")
     for axes in (loss, score):
         axes.grid(alpha=0.3)
