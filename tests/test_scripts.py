@@ -309,6 +309,28 @@ def test_unfit_environment_is_named_and_not_used(tmp_path):
     assert f"it has torch {torch.__version__.split('+')[0]}, requirements.txt asks for 0.0.1" in result.stderr
 
 
+def test_environment_is_made_once_and_mended_when_broken(tmp_path):
+    """On an empty requirements file, so that nothing is fetched."""
+    (tmp_path / "utils").mkdir()
+    (tmp_path / "utils" / "environment.sh").write_text((ROOT / "utils" / "environment.sh").read_text())
+    (tmp_path / "requirements.txt").write_text("# nothing\n")
+    outside = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
+
+    def source() -> str:
+        script = f"set -euo pipefail; source {tmp_path}/utils/environment.sh; $PYTHON -c 'print(6 * 7)'"
+        result = subprocess.run(["bash", "-c", script], env=outside, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.endswith("42\n")
+        return result.stdout
+
+    assert "making the environment .venv" in source()
+    assert source() == "42\n"
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.unlink()
+    python.symlink_to("/nowhere")  # its Python was removed from the system
+    assert "making the environment .venv" in source()
+
+
 @pytest.mark.slow
 def test_demo_makes_its_features_and_trains(tmp_path):
     options = [
