@@ -7,7 +7,6 @@ paired over the seeds, ± its standard error; it speaks of this test split alone
 """
 
 import argparse
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from models.cemobam import ABLATIONS
 from utils.config import ROOT, default_save_path, display_name, make_config, run_name
 from utils.errors import InputError, run_main
 from utils.metrics import METRICS
+from utils.runs import read_json
 
 ROWS = {
     "profile paper": {},
@@ -33,7 +33,7 @@ def train(options: dict) -> dict:
     if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
         raise InputError(f"{' '.join(command[1:])}: failed")
     folder = Path(default_save_path()) / options["dataset"] / run_name(make_config(options))
-    return json.loads((folder / "summary.json").read_text())
+    return read_json(folder / "summary.json")
 
 
 def main() -> None:

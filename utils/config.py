@@ -27,13 +27,12 @@ class Dataset:
     class_names: tuple[str, ...]
     k_text: int
     k_audio: int
-    epochs: int = 100
+    epochs: int | None = None  # None: as the configuration has it
 
 
 DATASETS = {
-    "DEMO": Dataset(
-        ("anger", "happiness", "neutral", "sadness"), 7, 8, epochs=40
-    ),  # its best one comes before the 20th
+    # its best epoch comes before the 20th
+    "DEMO": Dataset(("anger", "happiness", "neutral", "sadness"), 7, 8, epochs=40),
     "IEMOCAP": Dataset(("anger", "happiness", "neutral", "sadness"), 7, 8),
     "ESD": Dataset(("neutral", "angry", "happy", "sad", "surprise"), 5, 4),
 }
@@ -115,7 +114,8 @@ def profile_defaults(profile: str, dataset: str) -> dict:
         raise InputError(f"--profile {profile}: expected one of {', '.join(PROFILES)}")
     values = {f.name: f.default for f in fields(Config)} | {"dataset": dataset}
     if dataset in DATASETS:
-        values |= {name: getattr(DATASETS[dataset], name) for name in ("k_text", "k_audio", "epochs")}
+        of_dataset = {name: getattr(DATASETS[dataset], name) for name in ("k_text", "k_audio", "epochs")}
+        values |= {name: value for name, value in of_dataset.items() if value is not None}
     return values | (OFFICIAL if profile == "official" else {})
 
 

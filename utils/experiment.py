@@ -68,7 +68,7 @@ def open_run(experiment: Experiment, seeds: Sequence[int], resume: bool, overwri
             ``resume`` nor ``overwrite`` says what to do with. Nothing is changed then.
     """
     requested = {experiment.seed_folder(seed) for seed in seeds}
-    present = {path.parent for path in experiment.folder.glob("seed*/config.json")}
+    present = {path for path in seed_folders(experiment.folder).values() if (path / "config.json").exists()}
     for folder in present - requested if overwrite else present:
         claim_seed_folder(folder, experiment.describe(0))
     if overwrite:
@@ -203,4 +203,5 @@ def finished_seeds(folder: Path) -> dict[int, dict]:
 
 def read_curves(folder: Path, seeds: Sequence[int]) -> dict[int, list[dict]]:
     """The logs of the seeds, for the training curves."""
-    return {seed: _read_log(folder / SEED_FOLDER.format(seed) / "log.jsonl") for seed in seeds}
+    folders = seed_folders(folder)
+    return {seed: _read_log(folders[seed] / "log.jsonl") for seed in seeds}
