@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from models.ch_gat import CHGAT, NeighborGraph
+from models.dropout import Dropout
 from models.xcbam import XCBAM
 
 ABLATIONS = ("none", "no_xcbam", "no_chgat", "no_cbam", "no_chgat_no_cbam")
@@ -68,7 +69,7 @@ class CemoBAM(nn.Module):
             nn.Linear(branches * hidden_dim, hidden_dim),
             nn.LayerNorm(hidden_dim),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(hidden_dim, num_classes),
         )
 
@@ -92,4 +93,4 @@ class CemoBAM(nn.Module):
 
 
 def _projection(in_dim: int, hidden_dim: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(in_dim, hidden_dim), nn.BatchNorm1d(hidden_dim), nn.ReLU(), nn.Dropout(dropout))
+    return nn.Sequential(nn.Linear(in_dim, hidden_dim), nn.BatchNorm1d(hidden_dim), nn.ReLU(), Dropout(dropout))

@@ -1,12 +1,14 @@
 """CH-GAT: graph attention over the Top-K text and audio neighbours (section II.B of the paper)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import GATConv
 from torch_geometric.utils import softmax
+
+from models.dropout import Dropout
 
 NORMS = ("layer", "batch", "shared_batch")
 RESIDUALS = ("none", "middle", "projection")
@@ -24,6 +26,7 @@ class NeighborGraph:
     source: Tensor
     target: Tensor
     offsets: Tensor
+    _by_head: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def num_nodes(self) -> int:
@@ -38,24 +41,44 @@ class NeighborGraph:
         """PyG's form of the same edges, [2, E]."""
         return torch.stack([self.source, self.target])
 
+    def by_head(self, heads: int) -> tuple[Tensor, Tensor]:
+        """The (edge, head) pairs, counted as ``edge * H + head``, sorted by target, then head; made once a graph.
+
+        Returns:
+            The order [E * H], and where the pairs of each (target, head) begin in it, [N * H].
+        """
+        if heads not in self._by_head:
+            head = torch.arange(heads, device=self.source.device)
+            order = (self.target.unsqueeze(1) * heads + head).flatten().argsort(stable=True)
+            starts = self.offsets[:-1].unsqueeze(1) * heads + self.offsets.diff().unsqueeze(1) * head
+            self._by_head[heads] = order, starts.flatten()
+        return self._by_head[heads]
+
     def to(self, device: torch.device | str) -> "NeighborGraph":
         return NeighborGraph(self.source.to(device), self.target.to(device), self.offsets.to(device))
 
 
-def aggregate(values: Tensor, weights: Tensor, graph: NeighborGraph) -> Tensor:
+def aggregate(values: Tensor, weights: Tensor, graph: NeighborGraph, average: bool = False) -> Tensor:
     """Weighted sum over the edges into each node: out[i, h] = sum_e weights[e, h] * values[source[e], h].
 
     Stock message passing builds the [E, H, C] messages first; ``embedding_bag`` sums them as it reads
-    them (``benchmarks/`` has the figures). Shapes: values [N, H, C], weights [E, H], result [N, H, C].
+    them (``benchmarks/`` has the figures).
+
+    Args:
+        average: return the mean over the heads, [N, C], summed as one bag a node.
+
+    Shapes: values [N, H, C], weights [E, H], result [N, H, C].
     """
-    num_nodes, heads, channels = values.shape
-    head = torch.arange(heads, device=values.device).unsqueeze(1)
-    rows = (graph.source * heads + head).flatten()  # one bag per (head, target): the heads stand one below the other
-    starts = (graph.offsets[:-1] + graph.num_edges * head).flatten()
-    out = F.embedding_bag(
-        rows, values.reshape(-1, channels), starts, mode="sum", per_sample_weights=weights.t().reshape(-1)
-    )
-    return out.view(heads, num_nodes, channels).transpose(0, 1)
+    _, heads, channels = values.shape
+    rows = (graph.source.unsqueeze(1) * heads + torch.arange(heads, device=values.device)).flatten()
+    weights = weights.flatten()
+    if average:
+        starts, weights = graph.offsets[:-1] * heads, weights / heads
+    else:
+        order, starts = graph.by_head(heads)
+        rows, weights = rows.index_select(0, order), weights.index_select(0, order)
+    out = F.embedding_bag(rows, values.reshape(-1, channels), starts, mode="sum", per_sample_weights=weights)
+    return out if average else out.view(-1, heads, channels)
 
 
 class CSRGATConv(GATConv):
@@ -70,12 +93,14 @@ class CSRGATConv(GATConv):
 
     def forward(self, x: Tensor, graph: NeighborGraph) -> Tensor:
         h = self.lin(x).view(-1, self.heads, self.out_channels)
+        # a^T (W x) = (W^T a)^T x: products with 2H vectors in place of sums over the [N, H, C] of each score
+        weight = self.lin.weight.view(self.heads, self.out_channels, -1)
+        vectors = torch.einsum("shc,hcf->shf", torch.cat([self.att_src, self.att_dst]), weight)
+        as_source, as_target = F.linear(x, vectors.flatten(0, 1)).chunk(2, dim=1)  # [N, H] each
         # index_select, whose gradient is summed in order: that of x[index] is summed atomically on several threads
-        score = (h * self.att_src).sum(-1).index_select(0, graph.source)
-        score = score + (h * self.att_dst).sum(-1).index_select(0, graph.target)
+        score = as_source.index_select(0, graph.source) + as_target.index_select(0, graph.target)
         alpha = softmax(F.leaky_relu(score, self.negative_slope), graph.target, num_nodes=graph.num_nodes)
-        out = aggregate(h, alpha, graph)
-        return (out.flatten(1) if self.concat else out.mean(1)) + self.bias
+        return aggregate(h, alpha, graph, average=not self.concat).flatten(1) + self.bias
 
 
 class CHGAT(nn.Module):
@@ -119,7 +144,7 @@ class CHGAT(nn.Module):
         self.convs = nn.ModuleList(CSRGATConv(width, hidden_dim, heads, concat=True) for width in widths[:-1])
         self.convs.append(CSRGATConv(hidden, hidden_dim, heads if last_heads == "average" else 1, concat=False))
         self.norms = nn.ModuleList(_norms(norm, hidden, num_layers - 1))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         outs = [hidden] * (num_layers - 1) + [hidden_dim]
         self.skips = nn.ModuleList(
             nn.Identity() if i == o else nn.Linear(i, o, bias=False)

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.dropout import Dropout
+
 FUSIONS = ("min", "max", "mean", "cls")
 CHANNEL_GATES = ("sum_then_sigmoid", "sum_of_sigmoids")
 
@@ -69,8 +71,21 @@ class CBAM1D(nn.Module):
         gate = torch.sigmoid(2 * pooled) if self.channel_gate == "sum_then_sigmoid" else 2 * torch.sigmoid(pooled)
         x = x * gate
         # a two-channel convolution of [x; x] is a one-channel convolution with the two kernels added
-        kernel = self.conv.weight.sum(1, keepdim=True)
-        return x * torch.sigmoid(F.conv1d(x.unsqueeze(1), kernel, padding=3)).squeeze(1)
+        return x * torch.sigmoid(convolve(x, self.conv.weight.sum((0, 1))))
+
+
+def convolve(x: Tensor, kernel: Tensor) -> Tensor:
+    """``F.conv1d`` of each row with zero padding, as a sum of shifted rows: out[n, i] = sum_j kernel[j] * x[n, i + j - K // 2].
+
+    ``F.conv1d`` with one channel cannot use matrix products and is slow on CPUs (``benchmarks/`` has the figures).
+    Shapes: x [N, D], kernel [K], K odd, result [N, D].
+    """
+    width = x.size(1)
+    padded = F.pad(x, (kernel.numel() // 2,) * 2)
+    out = padded[:, :width] * kernel[0]
+    for j in range(1, kernel.numel()):
+        out = torch.addcmul(out, padded[:, j : j + width], kernel[j])
+    return out
 
 
 class CrossModalLayer(nn.Module):
@@ -84,7 +99,7 @@ class CrossModalLayer(nn.Module):
         self.attention = SingleTokenAttention(dim, heads, dropout)
         self.linear = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.cbam = cbam
 
     def forward(self, query: Tensor, key_value: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
+import numpy as np
 import pytest
+import torch
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score
 
 from utils.metrics import compute_metrics, mean_and_std
 
@@ -7,7 +10,7 @@ PREDICTED = [0, 0, 0, 0, 0, 1, 1, 0, 2, 0]
 
 
 def test_by_hand():
-    m = compute_metrics(TRUE, PREDICTED, 3)
+    m = compute_metrics(torch.tensor(TRUE), torch.tensor(PREDICTED), 3)
     assert m["wa"] == pytest.approx(7 / 10)  # correct of all
     assert m["recall"] == pytest.approx([5 / 6, 1 / 2, 1 / 2])
     assert m["ua"] == pytest.approx((5 / 6 + 1 / 2 + 1 / 2) / 3)
@@ -18,10 +21,23 @@ def test_by_hand():
 
 
 def test_a_class_that_does_not_occur_is_not_counted(recwarn):
-    m = compute_metrics([0, 0, 2], [0, 1, 2], 3)
+    m = compute_metrics(torch.tensor([0, 0, 2]), torch.tensor([0, 1, 2]), 3)
     assert m["recall"] == [0.5, None, 1.0]
     assert m["ua"] == pytest.approx(0.75)
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+def test_equal_to_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    true, predicted = rng.integers(0, 5, 60), rng.choice([0, 1, 2, 3, 6], 60)  # of 8: some in neither, some in one
+    m = compute_metrics(torch.from_numpy(true), torch.from_numpy(predicted), 8)
+    assert m["wa"] == pytest.approx(accuracy_score(true, predicted))
+    assert m["ua"] == pytest.approx(balanced_accuracy_score(true, predicted))
+    for kind, name in (("weighted", "w_f1"), ("macro", "macro_f1")):
+        assert m[name] == pytest.approx(f1_score(true, predicted, average=kind, zero_division=0))
+    assert m["confusion"] == confusion_matrix(true, predicted, labels=range(8)).tolist()
 
 
 def test_mean_and_sample_deviation():

@@ -62,7 +62,7 @@ def evaluate(model: CemoBAM, data: GraphData) -> dict:
     with torch.no_grad():
         logits = model(data.text, data.audio, data.graph)[data.context :]
     loss = F.cross_entropy(logits, data.scored_label).item()
-    figures = compute_metrics(data.scored_label.tolist(), logits.argmax(1).tolist(), logits.size(1))
+    figures = compute_metrics(data.scored_label, logits.argmax(1), logits.size(1))
     return {"loss": loss, **figures}
 
 

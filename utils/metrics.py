@@ -1,34 +1,38 @@
 """WA, UA, weighted and macro F1 in the field's definitions."""
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+import torch
+from torch import Tensor
 
 METRICS = {"wa": "WA", "ua": "UA", "w_f1": "w-F1", "macro_f1": "macro-F1"}
 
 
-def compute_metrics(y_true: Sequence[int], y_pred: Sequence[int], num_classes: int) -> dict:
-    """All figures of one split, as fractions.
+def compute_metrics(label: Tensor, prediction: Tensor, num_classes: int) -> dict:
+    """All figures of one split, as fractions; equal to scikit-learn's, which takes longer than a GPU's training step.
+
+    Shapes: label [N] and prediction [N], on any device, in 0 .. num_classes - 1.
 
     Returns:
         ``wa``: accuracy over all utterances; ``ua``: mean of the per-class recalls, over the classes that occur;
-        ``w_f1``, ``macro_f1``: F1 weighted by support, and unweighted; ``recall``: one a class, None where it does
-        not occur; ``confusion``: counts [num_classes, num_classes], rows true.
+        ``w_f1``, ``macro_f1``: F1 weighted by support, and unweighted over the classes that occur or are predicted;
+        ``recall``: one a class, None where it does not occur; ``confusion``: counts [num_classes, num_classes], rows
+        true.
     """
-    confusion = confusion_matrix(y_true, y_pred, labels=range(num_classes))
-    support = confusion.sum(1)
-    recall = [float(hit / n) if n else None for hit, n in zip(confusion.diagonal(), support, strict=True)]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning)  # a class without utterances or predictions counts 0
-        w_f1, macro_f1 = (float(f1_score(y_true, y_pred, average=kind)) for kind in ("weighted", "macro"))
+    pairs = torch.bincount(label * num_classes + prediction, minlength=num_classes**2)
+    confusion = pairs.view(num_classes, num_classes).cpu().numpy()
+    hits, support, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    occurs, known = support > 0, support + predicted > 0
+    recall = hits[occurs] / support[occurs]
+    f1 = np.zeros(num_classes)
+    f1[known] = 2 * hits[known] / (support + predicted)[known]
     return {
-        "wa": float(accuracy_score(y_true, y_pred)),
-        "ua": float(np.mean([r for r in recall if r is not None])),
-        "w_f1": w_f1,
-        "macro_f1": macro_f1,
-        "recall": recall,
+        "wa": float(hits.sum() / support.sum()),
+        "ua": float(recall.mean()),
+        "w_f1": float(np.average(f1, weights=support)),
+        "macro_f1": float(f1[known].mean()),
+        "recall": [float(hits[i] / support[i]) if occurs[i] else None for i in range(num_classes)],
         "confusion": confusion.tolist(),
     }
 
