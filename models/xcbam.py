@@ -75,7 +75,7 @@ class CBAM1D(nn.Module):
 
 
 def convolve(x: Tensor, kernel: Tensor) -> Tensor:
-    """``F.conv1d`` of each row with zero padding, as a sum of shifted rows: out[n, i] = sum_j kernel[j] * x[n, i + j - K // 2].
+    """Each row's convolution with zero padding, out[n, i] = sum_j kernel[j] * x[n, i + j - K // 2], by shifted rows.
 
     ``F.conv1d`` with one channel cannot use matrix products and is slow on CPUs (``benchmarks/`` has the figures).
     Shapes: x [N, D], kernel [K], K odd, result [N, D].

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from utils.errors import InputError
-from utils.runs import atomic_write, claim_seed_folder, load_checkpoint, load_weights_file, read_json, set_seed
+from utils.runs import atomic_write, claim_folder, load_checkpoint, load_weights_file, read_json, set_seed
 
 
 class Trap:
@@ -65,8 +65,8 @@ def test_seed_covers_every_generator():
 
 
 def test_the_same_run_is_let_in_and_its_file_stays(tmp_path):
-    claim_seed_folder(tmp_path, describe(command="first"))
-    claim_seed_folder(tmp_path, describe(command="second"))
+    claim_folder(tmp_path, describe(command="first"))
+    claim_folder(tmp_path, describe(command="second"))
     assert read_json(tmp_path / "config.json")["command"] == "first"
 
 
@@ -80,10 +80,10 @@ def test_the_same_run_is_let_in_and_its_file_stays(tmp_path):
     ],
 )
 def test_another_run_is_refused_and_nothing_is_changed(tmp_path, changes, message):
-    claim_seed_folder(tmp_path, describe())
+    claim_folder(tmp_path, describe())
     before = (tmp_path / "config.json").read_bytes()
     with pytest.raises(InputError, match=rf"{tmp_path}: holds a run of another configuration \({message}\)"):
-        claim_seed_folder(tmp_path, describe(**changes))
+        claim_folder(tmp_path, describe(**changes))
     assert (tmp_path / "config.json").read_bytes() == before
 
 
@@ -91,7 +91,7 @@ def test_another_run_is_refused_and_nothing_is_changed(tmp_path, changes, messag
 def test_a_foreign_config_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(InputError, match=r"config\.json"):
-        claim_seed_folder(tmp_path, describe())
+        claim_folder(tmp_path, describe())
 
 
 def test_checkpoint_that_would_run_code_is_refused(tmp_path):

@@ -5,6 +5,7 @@ import dataclasses
 import math
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -197,9 +198,11 @@ def class_names(dataset: str, num_classes: int) -> tuple[str, ...]:
     return names
 
 
-def add_config_options(parser: argparse.ArgumentParser) -> None:
+def add_config_options(parser: argparse.ArgumentParser, leave_out: Sequence[str] = ()) -> None:
     """One option for each field; what is not given is left out of the namespace, for the profile to decide."""
     for f in fields(Config):
+        if f.name in leave_out:
+            continue
         doc = f.metadata["doc"]
         if f.name in OFFICIAL and f.name != "profile":
             doc += f" (paper: {f.default}, official: {OFFICIAL[f.name]})"

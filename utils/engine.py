@@ -172,6 +172,16 @@ def fit(
                 raise Interrupted
 
 
+def evaluate_selected(state: TrainingState, val: GraphData, test: GraphData) -> dict:
+    """Put the weights of the selected epoch into the model and evaluate both splits: what a finished training found."""
+    state.model.load_state_dict(state.best_weights)
+    return {
+        "selected_epoch": state.best_epoch,
+        "val": evaluate(state.model, val),
+        "test": evaluate(state.model, test),
+    }
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM came, and the epoch under way was finished first: the state is whole."""
 

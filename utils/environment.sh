@@ -62,3 +62,9 @@ if [[ -n $active && $active != "$ROOT/.venv" && -x $active/bin/python ]]; then
 else
     make_environment
 fi
+
+# glibc: keep the memory of large activations instead of giving it back and faulting it in anew at every step, in large
+# pages where the kernel has them (measured by benchmarks/speed.py); other systems take no notice
+export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-4294967296}"
+export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-68719476736}"
+export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"

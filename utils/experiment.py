@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from utils.config import Config, display_name
-from utils.engine import Interrupted, TrainingState, build_model, evaluate, fit, start_training
+from utils.engine import Interrupted, TrainingState, build_model, evaluate_selected, fit, start_training
 from utils.errors import InputError
 from utils.features import Features
 from utils.graph_data import GraphData, prepare
@@ -22,7 +22,7 @@ from utils.metrics import mean_and_std
 from utils.runs import (
     SEED_FOLDER,
     atomic_write,
-    claim_seed_folder,
+    claim_folder,
     describe_run,
     load_checkpoint,
     read_json,
@@ -54,7 +54,8 @@ class Experiment:
         return prepare(self.splits["test"], self.config, self.device, self.splits["train"])
 
     def describe(self, seed: int) -> dict:
-        return describe_run(dataclasses.asdict(self.config), seed, self.splits, self.dims, self.class_names)
+        description = describe_run(dataclasses.asdict(self.config), self.splits, self.dims, self.class_names)
+        return {**description, "seed": seed}
 
     def seed_folder(self, seed: int) -> Path:
         return self.folder / SEED_FOLDER.format(seed)
@@ -70,7 +71,7 @@ def open_run(experiment: Experiment, seeds: Sequence[int], resume: bool, overwri
     requested = {experiment.seed_folder(seed) for seed in seeds}
     present = {path for path in seed_folders(experiment.folder).values() if (path / "config.json").exists()}
     for folder in present - requested if overwrite else present:
-        claim_seed_folder(folder, experiment.describe(0))
+        claim_folder(folder, experiment.describe(0))
     if overwrite:
         for path in (*requested, experiment.folder / "eval"):
             if path.exists():
@@ -96,18 +97,12 @@ def run_seed(experiment: Experiment, seed: int, train: GraphData, val: GraphData
         print(f"{title}: finished before, kept ({folder})")
         return read_json(folder / "metrics.json")
     description = experiment.describe(seed)
-    claim_seed_folder(folder, description)
+    claim_folder(folder, description)
     state = _fresh_or_saved_state(experiment, seed, folder)
     _train(experiment.config, state, train, val, folder, description, title)
 
     last_weights = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
-    state.model.load_state_dict(state.best_weights)
-    metrics = {
-        "seed": seed,
-        "selected_epoch": state.best_epoch,
-        "val": evaluate(state.model, val),
-        "test": evaluate(state.model, experiment.test),
-    }
+    metrics = {"seed": seed, **evaluate_selected(state, val, experiment.test)}
     write_json(folder / "metrics.json", metrics)
     state.model.load_state_dict(last_weights)
     _save(state, folder, description, resumable=False)  # finished: what going on would need is only weight

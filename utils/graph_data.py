@@ -1,6 +1,6 @@
 """A split and its graph, on the device: what the engine trains on and evaluates."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from models.ch_gat import NeighborGraph
 from utils.config import Config
 from utils.errors import InputError
 from utils.features import Features
-from utils.graph import build_graph, neighbor_lists
+from utils.graph import NeighborLists, build_graph, neighbor_lists
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,27 @@ def check_neighbors(features: Features, config: Config, train: Features | None =
             )
 
 
-def prepare(features: Features, config: Config, device: torch.device, train: Features | None = None) -> GraphData:
-    """Build the graph of a split, always on the CPU so that it is the same for every device, and move it there.
+@dataclass(frozen=True)
+class SplitNodes:
+    """The nodes of a split's graph and their neighbour lists, of which every graph with smaller k is a slice."""
+
+    text: Tensor
+    audio: Tensor
+    label: Tensor
+    context: int
+    lists: NeighborLists  # on the CPU: a graph is built there, so that it is the same for every device
+
+    def to(self, device: torch.device) -> "SplitNodes":
+        return replace(self, **{name: getattr(self, name).to(device) for name in ("text", "audio", "label")})
+
+    def graph_data(self, config: Config) -> GraphData:
+        """The graph of ``config``'s k and direction, on the device of the nodes."""
+        graph = build_graph(self.lists, config.k_text, config.k_audio, config.message_flow)
+        return GraphData(self.text, self.audio, self.label, graph.to(self.text.device), self.context)
+
+
+def find_neighbors(features: Features, config: Config, train: Features | None = None) -> SplitNodes:
+    """The nodes of a split, with lists as long as ``config``'s k.
 
     Args:
         features: the split.
@@ -52,8 +71,12 @@ def prepare(features: Features, config: Config, device: torch.device, train: Fea
     parts = [train, features] if context else [features]
     text, audio, label = (torch.cat([getattr(part, name) for part in parts]) for name in ("text", "audio", "label"))
     lists = neighbor_lists(text, audio, config.k_text, config.k_audio, config.topk_self)
-    graph = build_graph(lists, config.k_text, config.k_audio, config.message_flow)
-    return GraphData(text.to(device), audio.to(device), label.to(device), graph.to(device), context)
+    return SplitNodes(text, audio, label, context, lists)
+
+
+def prepare(features: Features, config: Config, device: torch.device, train: Features | None = None) -> GraphData:
+    """The nodes and the graph of a split for one configuration; arguments as in :func:`find_neighbors`."""
+    return find_neighbors(features, config, train).to(device).graph_data(config)
 
 
 def _context(config: Config, train: Features | None) -> int:

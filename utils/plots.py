@@ -10,6 +10,7 @@ matplotlib.use("Agg")  # no display is needed, or looked for
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from sklearn.manifold import TSNE
 
 from utils.runs import atomic_write
@@ -78,6 +79,43 @@ def plot_tsne(path: Path, embeddings: np.ndarray, labels: np.ndarray, class_name
     axes.set(xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)")
     axes.legend(title="true emotion (utterances)", loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3)
     _save(figure, path, title)
+
+
+def plot_topk_grid(
+    path: Path, summary: pd.DataFrame, best: pd.Series | None, paper: pd.Series | None, title: str
+) -> None:
+    """Heat maps over k_text x k_audio (Fig. 2): validation w-F1, which chooses the cell, and test w-F1.
+
+    ``summary``: a row a cell, from :func:`utils.sweep.results.summary_table`; ``best`` and ``paper``: rows of it.
+    """
+    k_texts, k_audios = (sorted(summary[name].unique()) for name in ("k_text", "k_audio"))
+    marks = [("best on validation", best, "red", "-", 0.92), ("the paper's best", paper, "black", "--", 0.78)]
+    marks = [mark for mark in marks if mark[1] is not None]
+    size = 5.2 + 1.05 * len(k_audios), 3.4 + 0.4 * len(k_texts)
+    figure, both = plt.subplots(1, 2, figsize=size, sharey=True)
+    for axes, split in zip(both, ("validation", "test"), strict=True):
+        column = f"{'val' if split == 'validation' else split}_w_f1_mean"
+        values = 100 * summary.pivot(index="k_text", columns="k_audio", values=column).to_numpy(float)
+        axes.set_facecolor("lightgrey")  # where every seed failed
+        image = axes.imshow(values, cmap="viridis", origin="lower", aspect="auto")
+        for (i, j), value in np.ndenumerate(values):
+            color = "white" if image.norm(value) < 0.6 else "black"
+            axes.text(j, i, f"{value:.1f}" if np.isfinite(value) else "–", ha="center", va="center", color=color)
+        for _, cell, color, style, side in marks:
+            corner = (k_audios.index(cell["k_audio"]) - side / 2, k_texts.index(cell["k_text"]) - side / 2)
+            axes.add_patch(
+                plt.Rectangle(corner, side, side, fill=False, edgecolor=color, linestyle=style, linewidth=2.5)
+            )
+        axes.set_xticks(range(len(k_audios)), k_audios)
+        axes.set_yticks(range(len(k_texts)), k_texts)
+        axes.set(xlabel="k_audio (neighbours)", ylabel="k_text (neighbours)", title=f"{split} w-F1 (%)")
+        figure.colorbar(image, ax=axes)
+    for name, cell, color, style, _ in marks:
+        label = f"{name}: k_text {int(cell['k_text'])}, k_audio {int(cell['k_audio'])}"
+        both[0].plot([], [], color=color, linestyle=style, linewidth=2.5, label=label)
+    if marks:
+        both[0].legend(loc="upper left", bbox_to_anchor=(0, -0.22), ncols=2, frameon=False)
+    _save(figure, path, f"{title}, mean over seeds")
 
 
 def _cycle(colors: Sequence, count: int) -> list:

@@ -13,9 +13,9 @@ from utils.metrics import METRICS, mean_and_std
 from utils.paper import SWAPPED, printed
 
 
-def config_lines(config: Config) -> str:
+def config_lines(config: Config, leave_out: Sequence[str] = ()) -> str:
     """One field a line; those in which the two profiles differ are marked."""
-    values = dataclasses.asdict(config)
+    values = {name: value for name, value in dataclasses.asdict(config).items() if name not in leave_out}
     width = max(map(len, values))
     lines = [f"  {name:<{width}}  {value}{' *' if name in OFFICIAL else ''}" for name, value in values.items()]
     return "\n".join([*lines, "  (* the profiles paper and official differ here)"])

@@ -110,11 +110,10 @@ def load_checkpoint(path: Path) -> dict:
     return data
 
 
-def describe_run(config: dict, seed: int, splits: dict, dims: tuple[int, int], classes: Sequence[str]) -> dict:
+def describe_run(config: dict, splits: dict, dims: tuple[int, int], classes: Sequence[str]) -> dict:
     """What ``config.json`` says: configuration, data and its fingerprint, versions, command line."""
     return {
         "config": config,
-        "seed": seed,
         "class_names": list(classes),
         "text_dim": dims[0],
         "audio_dim": dims[1],
@@ -144,8 +143,8 @@ def first_difference(old: dict, new: dict) -> str | None:
     return None
 
 
-def claim_seed_folder(folder: Path, description: dict) -> None:
-    """Write ``config.json`` into a new seed folder, or check that the one there is of the same run.
+def claim_folder(folder: Path, description: dict) -> None:
+    """Write ``config.json`` into a new folder of results, or check that the one there is of the same run.
 
     Raises:
         InputError: the folder holds another configuration; the first difference is named, nothing is changed.
@@ -156,10 +155,10 @@ def claim_seed_folder(folder: Path, description: dict) -> None:
         return
     old = read_json(path)
     if not {"config", "data", "class_names"} <= old.keys():
-        raise InputError(f"{path}: not written by train.py")
+        raise InputError(f"{path}: not a run's configuration")
     difference = first_difference(old, description)
     if difference:
         raise InputError(
-            f"{folder}: holds a run of another configuration ({difference}); "
-            "choose another --model_name, or add --overwrite"
+            f"{folder}: holds a run of another configuration ({difference}); choose another --model_name, "
+            "or remove it (train.py: --overwrite)"
         )

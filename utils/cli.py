@@ -1,0 +1,94 @@
+"""The options that train.py and the sweep share, and what they name: configuration, features, device."""
+
+import argparse
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+
+from utils.config import (
+    DATASETS,
+    NAME,
+    SEEDS,
+    Config,
+    class_names,
+    default_feature_dir,
+    default_save_path,
+    feature_path,
+    make_config,
+)
+from utils.demo import write_demo
+from utils.device import pick_device
+from utils.errors import InputError
+from utils.features import SPLITS, Features, load_splits
+
+PATH_OPTIONS = {"train": "train_path", "val": "valid_path", "test": "test_path"}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every training of a command shares."""
+
+    config: Config
+    splits: dict[str, Features]
+    class_names: tuple[str, ...]
+    device: torch.device
+
+
+def add_shared_options(parser: argparse.ArgumentParser) -> None:
+    files = parser.add_argument_group("files")
+    files.add_argument("--train_path", help="default: <feature_dir>/<dataset>_BERT_WAV2VEC_train.pkl")
+    files.add_argument("--valid_path", help="likewise, ..._val.pkl")
+    files.add_argument("--test_path", help="likewise, ..._test.pkl")
+    files.add_argument("--feature_dir", default=default_feature_dir(), help="default: $FEATURE_DIR, or feature")
+    files.add_argument("--save_path", default=default_save_path(), help="root of the run folders")
+    files.add_argument("--model_name", help="default: the profile and every option that differs from it")
+    run = parser.add_argument_group("run")
+    run.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    run.add_argument("--num_classes", type=int, help="default: the dataset's, else the greatest train label + 1")
+    run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def parse(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, dict]:
+    """The options of the command, checked, and those of the configuration that were given."""
+    args = vars(parser.parse_args())
+    options = {f.name: args.pop(f.name) for f in fields(Config) if f.name in args}
+    args = argparse.Namespace(**args)
+    if args.model_name is not None and not re.fullmatch(NAME, args.model_name):
+        raise InputError(f"--model_name {args.model_name}: a folder name of letters, digits and . _ - + =")
+    if args.num_classes is not None and args.num_classes < 2:
+        raise InputError(f"--num_classes {args.num_classes}: must be at least 2")
+    if len(set(args.seeds)) < len(args.seeds) or not all(0 <= seed < 2**63 for seed in args.seeds):
+        raise InputError(f"--seeds {' '.join(map(str, args.seeds))}: must be distinct, from 0 to 2^63 - 1")
+    return args, options
+
+
+def read_setup(args: argparse.Namespace, options: dict) -> Setup:
+    """Make the configuration, pick the device, read and check the features."""
+    config = make_config({**options, "dataset": _dataset(args, options)})
+    device = pick_device(args.device)
+    known = DATASETS.get(config.dataset)
+    num_classes = args.num_classes or (len(known.class_names) if known else None)
+    splits, num_classes = load_splits(_feature_paths(args, config.dataset), num_classes)
+    return Setup(config, splits, class_names(config.dataset, num_classes), device)
+
+
+def _dataset(args: argparse.Namespace, options: dict) -> str:
+    """The dataset's name: as given, else what stands before ``_BERT_WAV2VEC`` in the train file's name."""
+    if "dataset" in options or args.train_path is None:
+        return options.get("dataset", "DEMO")
+    return Path(args.train_path).stem.split("_BERT_WAV2VEC")[0].removesuffix("_train")
+
+
+def _feature_paths(args: argparse.Namespace, dataset: str) -> dict[str, Path]:
+    """The file of each split; DEMO's are made anew, so that they are always those of this version."""
+    given = {split: getattr(args, option) for split, option in PATH_OPTIONS.items()}
+    paths = {split: Path(given[split] or feature_path(args.feature_dir, dataset, split)) for split in SPLITS}
+    if dataset == "DEMO" and not any(given.values()):
+        print(f"making the synthetic DEMO features in {args.feature_dir}")
+        write_demo(Path(args.feature_dir))
+    for split, path in paths.items():
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; it should hold the {split} features of {dataset}")
+    return paths

@@ -1,0 +1,94 @@
+"""The sweep's folder: a file for each finished cell, and locks so that sweeps started side by side share the work."""
+
+import errno
+import fcntl
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from utils.errors import InputError
+from utils.runs import claim_folder, read_json, write_json
+from utils.sweep.grid import Cell
+
+_FIGURES = {"k_text", "k_audio", "seed", "selected_epoch", "val", "test", "seconds"}
+_FAILURE = {"k_text", "k_audio", "seed", "error"}
+_WHOLE_FOLDER = 0  # byte of the lock file that stands for the folder; the others stand for cells
+
+
+class SweepFolder:
+    """``cells/<cell>.json`` holds what a cell found, or its error; a file is written whole or not at all.
+
+    A cell is locked while it is trained: one byte of the file ``.lock``, by the system, which frees it when the process
+    ends, however it ends. So a killed sweep leaves no lock behind, and two sweeps never train the same cell.
+
+    Raises:
+        InputError: the folder holds a sweep of another configuration or other data.
+    """
+
+    def __init__(self, path: Path, description: dict):
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock_file = (path / ".lock").open("ab")
+        self._lock(_WHOLE_FOLDER, wait=True)
+        try:
+            claim_folder(path, description)
+        finally:
+            self._unlock(_WHOLE_FOLDER)
+        self._failed_before = {file: file.stat().st_mtime_ns for file in (path / "cells").glob("*.json")}
+
+    def read(self, cell: Cell) -> dict | None:
+        """What the cell found, its failure, or None.
+
+        Raises:
+            InputError: the file is damaged or not of this cell.
+        """
+        path = self._file(cell)
+        if not path.exists():
+            return None
+        result = read_json(path)
+        if result.keys() not in (_FIGURES, _FAILURE) or any(result[name] != k for name, k in vars(cell).items()):
+            raise InputError(f"{path}: not a result of this cell; remove the file, and the cell is trained again")
+        return result
+
+    def is_done(self, cell: Cell) -> bool:
+        """Whether there is nothing left to do: a failure from before this sweep began is tried again."""
+        result = self.read(cell)
+        if result is None or "error" not in result:
+            return result is not None
+        path = self._file(cell)
+        return path.stat().st_mtime_ns != self._failed_before.get(path)
+
+    def write(self, cell: Cell, result: dict) -> None:
+        write_json(self._file(cell), result)
+
+    def results(self, cells: Iterable[Cell]) -> list[dict]:
+        """Those that there are, in order of k and seed."""
+        ordered = sorted(cells, key=lambda cell: (cell.k_text, cell.k_audio, cell.seed))
+        return [result for result in map(self.read, ordered) if result is not None]
+
+    def claim(self, cell: Cell, wait: bool = False) -> bool:
+        """Lock a cell for this process; False where another process has it, or, with ``wait``, once it is free."""
+        return self._lock(_byte(cell), wait)
+
+    def release(self, cell: Cell) -> None:
+        self._unlock(_byte(cell))
+
+    def _file(self, cell: Cell) -> Path:
+        return self.path / "cells" / f"{cell.name}.json"
+
+    def _lock(self, byte: int, wait: bool) -> bool:
+        try:
+            fcntl.lockf(self._lock_file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, byte)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            return False
+        return True
+
+    def _unlock(self, byte: int) -> None:
+        fcntl.lockf(self._lock_file, fcntl.LOCK_UN, 1, byte)
+
+
+def _byte(cell: Cell) -> int:
+    """A byte of its own for each cell, the same in every process; the file itself stays empty."""
+    return 1 + int.from_bytes(hashlib.sha256(cell.name.encode()).digest()[:7], "big")
