@@ -25,7 +25,7 @@ from utils.plots import plot_topk_grid
 from utils.report import config_lines
 from utils.runs import describe_run
 from utils.sweep.folder import SweepFolder
-from utils.sweep.grid import SweepData, grid
+from utils.sweep.grid import Cell, SweepData, grid
 from utils.sweep.local import run_local
 from utils.sweep.progress import Progress
 from utils.sweep.ray_backend import run_on_ray
@@ -78,31 +78,36 @@ def main() -> int:
     folder = SweepFolder(path, describe_sweep(setup))
     print(f"sweep folder {path}\ndevice {'Ray ' + args.ray if args.ray else describe(setup.device)}\nconfiguration")
     print(config_lines(config, leave_out=("k_text", "k_audio")))
-    print(
-        f"{len(args.k_texts)} x {len(args.k_audios)} values of k, {len(args.seeds)} seeds: {len(cells)} cells", end=""
-    )
     kept = [cell for cell in cells if folder.is_done(cell)]
-    print(f", {len(kept)} of them finished before" if kept else "")
-
-    left = [cell for cell in cells if cell not in set(kept)]
-    if left:
-        nodes = {s: find_neighbors(f, config, splits["train"] if s != "train" else None) for s, f in splits.items()}
-        data = SweepData(config, nodes, len(setup.class_names))
-        progress = Progress(config.epochs, len(cells), folder.results(kept))
-        try:
-            if args.ray:
-                run_on_ray(args.ray, data, folder, left, progress, args.cpus_per_cell, args.gpus_per_cell)
-            else:
-                run_local(data, folder, left, progress, setup.device)
-        except KeyboardInterrupt:
-            finished = len(folder.results(cells))
-            print(
-                f"\n{finished} of {len(cells)} cells are finished and kept; the same command goes on", file=sys.stderr
-            )
-            raise
-        finally:
-            progress.close()
+    size = f"{len(args.k_texts)} x {len(args.k_audios)} values of k, {len(args.seeds)} seeds: {len(cells)} cells"
+    print(size + (f", {len(kept)} of them finished before" if kept else ""))
+    try:
+        train_cells(args, setup, folder, cells, kept)
+    except KeyboardInterrupt:
+        finished = len(folder.results(cells))
+        print(f"{finished} of {len(cells)} cells are done and kept; the same command goes on", file=sys.stderr)
+        raise
     return conclude(args, setup, folder.results(cells), path)
+
+
+def train_cells(
+    args: argparse.Namespace, setup: Setup, folder: SweepFolder, cells: list[Cell], kept: list[Cell]
+) -> None:
+    """Train what is left, here or on the cluster, under a progress bar."""
+    config, splits = setup.config, setup.splits
+    left = [cell for cell in cells if cell not in set(kept)]
+    if not left:
+        return
+    nodes = {s: find_neighbors(f, config, splits["train"] if s != "train" else None) for s, f in splits.items()}
+    data = SweepData(config, nodes, len(setup.class_names))
+    progress = Progress(config.epochs, len(cells), folder.results(kept))
+    try:
+        if args.ray:
+            run_on_ray(args.ray, data, folder, left, progress, args.cpus_per_cell, args.gpus_per_cell)
+        else:
+            run_local(data, folder, left, progress, setup.device)
+    finally:
+        progress.close()
 
 
 def sweep_name(setup: Setup) -> str:

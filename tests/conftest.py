@@ -1,6 +1,8 @@
 """Shared material: small feature files, a small configuration, and the real data where it lies beside the checkout."""
 
+import os
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import torch
 
 from utils.config import make_config
+from utils.errors import run_main
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -58,3 +61,23 @@ def iemocap_small() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real IEMOCAP features are not at {folder}")
     return folder
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run a script's main in this process, which spares importing torch: exit code and last error line."""
+
+    def run(main, *args: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", [main.__module__, *map(str, args)])
+        with pytest.raises(SystemExit) as caught:
+            run_main(main)
+        lines = capsys.readouterr().err.splitlines()
+        return caught.value.code, lines[-1] if lines else ""
+
+    return run
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """This interpreter's environment is the active one, so that the scripts install nothing."""
+    active = {"VIRTUAL_ENV": sys.prefix} if sys.prefix != sys.base_prefix else {}
+    return {**os.environ, **active, "OMP_NUM_THREADS": "2", **variables}

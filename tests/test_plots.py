@@ -1,5 +1,6 @@
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
 from utils import plots
@@ -53,4 +54,29 @@ def test_training_curves_mark_the_chosen_epoch(tmp_path, figures):
     assert [t.get_text() for t in score.get_legend().get_texts()] == ["seed 42", "seed 7"]
     assert loss.get_xlabel() == "epoch"
     assert "nats" in loss.get_ylabel()
+    assert is_png(path)
+
+
+def test_topk_grid_shows_every_cell_and_marks_two(tmp_path, figures):
+    cells = [(1, 2, 0.5, 0.1), (1, 8, 0.6, 0.2), (7, 2, 0.7, np.nan), (7, 8, 0.8, 0.4)]
+    summary = pd.DataFrame(cells, columns=["k_text", "k_audio", "val_w_f1_mean", "test_w_f1_mean"])
+    path = tmp_path / "g.png"
+    plots.plot_topk_grid(path, summary, summary.loc[1], summary.loc[3], "title")
+    validation, test = figures[0].axes[:2]
+    assert [(*t.get_position(), t.get_text()) for t in validation.texts] == [
+        (0, 0, "50.0"),
+        (1, 0, "60.0"),
+        (0, 1, "70.0"),
+        (1, 1, "80.0"),
+    ]
+    assert [t.get_text() for t in validation.get_yticklabels()] == ["1", "7"]
+    assert [t.get_text() for t in test.texts] == ["10.0", "20.0", "–", "40.0"]
+    for axes in (validation, test):
+        assert [t.get_text() for t in axes.get_xticklabels()] == ["2", "8"]
+        middles = [(round(p.get_x() + p.get_width() / 2), round(p.get_y() + p.get_height() / 2)) for p in axes.patches]
+        assert middles == [(1, 0), (1, 1)]
+    assert [t.get_text() for t in figures[0].legends[0].get_texts()] == [
+        "best on validation: k_text 1, k_audio 8",
+        "the paper's best: k_text 7, k_audio 8",
+    ]
     assert is_png(path)

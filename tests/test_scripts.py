@@ -15,18 +15,11 @@ import torch
 
 import eval as evaluation
 import train
-from tests.conftest import ROOT, make_rows, write_pickle
+from tests.conftest import ROOT, environment, make_rows, write_pickle
 from tests.reference import OfficialReference, randomised
 from utils.config import default_feature_dir
-from utils.errors import run_main
 
 TINY = ["--hidden_dim", "16", "--epochs", "3", "--seeds", "1", "2", "--k_text", "3", "--k_audio", "2", "--lr", "0.01"]
-
-
-def environment(**variables: str) -> dict[str, str]:
-    """This interpreter's environment is the active one, so that the scripts install nothing."""
-    active = {"VIRTUAL_ENV": sys.prefix} if sys.prefix != sys.base_prefix else {}
-    return {**os.environ, **active, "OMP_NUM_THREADS": "2", **variables}
 
 
 def bash(script: str, *args: object, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
@@ -155,20 +148,6 @@ BAD = {
     "name with a slash": (["--model_name", "../x"], r"--model_name \.\./x: a folder name"),
     "epochs": (["--epochs", "0"], "--epochs 0: must be at least 1"),
 }
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run a script's main in this process, which spares importing torch: exit code and last error line."""
-
-    def run(main, *args: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", [main.__module__, *map(str, args)])
-        with pytest.raises(SystemExit) as caught:
-            run_main(main)
-        lines = capsys.readouterr().err.splitlines()
-        return caught.value.code, lines[-1] if lines else ""
-
-    return run
 
 
 @pytest.mark.parametrize("options, message", BAD.values(), ids=BAD)

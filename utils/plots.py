@@ -21,7 +21,7 @@ MARKERS = "osD^vP*Xph"
 
 def plot_training_curves(path: Path, curves: dict[int, list[dict]], selected: dict[int, int], title: str) -> None:
     """Loss, and validation w-F1 with each seed's chosen epoch marked. ``curves``: the log of each seed."""
-    figure, (loss, score) = plt.subplots(1, 2, figsize=(11, 4.2))
+    figure, (loss, score) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     for color, (seed, log) in zip(_cycle(COLORS, len(curves)), curves.items(), strict=True):
         epoch = [line["epoch"] for line in log]
         w_f1 = [100 * line["val_w_f1"] for line in log]
@@ -45,7 +45,7 @@ def plot_confusion(path: Path, confusions: Sequence[Sequence], class_names: Sequ
     support = counts.sum(1, keepdims=True)
     shares = 100 * counts / np.where(support > 0, support, 1)
     side = 2.6 + 0.95 * len(class_names)
-    figure, axes = plt.subplots(figsize=(side + 0.8, side))
+    figure, axes = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     ticks = range(len(class_names))
     axes.set_xticks(ticks, class_names, rotation=30, ha="right")
@@ -63,7 +63,7 @@ def plot_tsne(path: Path, embeddings: np.ndarray, labels: np.ndarray, class_name
     """t-SNE of [N, D] vectors, N at least 4 (perplexity 30, or less where there are few), coloured by true class."""
     perplexity = min(30, (len(embeddings) - 1) / 3)
     points = TSNE(perplexity=perplexity, init="pca", random_state=42).fit_transform(embeddings)
-    figure, axes = plt.subplots(figsize=(7, 7))
+    figure, axes = plt.subplots(figsize=(7, 7), layout="constrained")
     for i, name in enumerate(class_names):
         of_class = points[labels == i]
         axes.scatter(
@@ -89,10 +89,16 @@ def plot_topk_grid(
     ``summary``: a row a cell, from :func:`utils.sweep.results.summary_table`; ``best`` and ``paper``: rows of it.
     """
     k_texts, k_audios = (sorted(summary[name].unique()) for name in ("k_text", "k_audio"))
-    marks = [("best on validation", best, "red", "-", 0.92), ("the paper's best", paper, "black", "--", 0.78)]
-    marks = [mark for mark in marks if mark[1] is not None]
-    size = 5.2 + 1.05 * len(k_audios), 3.4 + 0.4 * len(k_texts)
-    figure, both = plt.subplots(1, 2, figsize=size, sharey=True)
+    marks = [
+        (name, (int(cell["k_text"]), int(cell["k_audio"])), color, style, side)
+        for name, cell, color, style, side in (
+            ("best on validation", best, "red", "-", 0.92),
+            ("the paper's best", paper, "black", "--", 0.78),
+        )
+        if cell is not None
+    ]
+    size = 4.5 + 1.05 * max(len(k_audios), 3), 2.4 + 0.42 * max(len(k_texts), 3)
+    figure, both = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
     for axes, split in zip(both, ("validation", "test"), strict=True):
         column = f"{'val' if split == 'validation' else split}_w_f1_mean"
         values = 100 * summary.pivot(index="k_text", columns="k_audio", values=column).to_numpy(float)
@@ -101,8 +107,8 @@ def plot_topk_grid(
         for (i, j), value in np.ndenumerate(values):
             color = "white" if image.norm(value) < 0.6 else "black"
             axes.text(j, i, f"{value:.1f}" if np.isfinite(value) else "–", ha="center", va="center", color=color)
-        for _, cell, color, style, side in marks:
-            corner = (k_audios.index(cell["k_audio"]) - side / 2, k_texts.index(cell["k_text"]) - side / 2)
+        for _, (k_text, k_audio), color, style, side in marks:
+            corner = (k_audios.index(k_audio) - side / 2, k_texts.index(k_text) - side / 2)
             axes.add_patch(
                 plt.Rectangle(corner, side, side, fill=False, edgecolor=color, linestyle=style, linewidth=2.5)
             )
@@ -110,11 +116,13 @@ def plot_topk_grid(
         axes.set_yticks(range(len(k_texts)), k_texts)
         axes.set(xlabel="k_audio (neighbours)", ylabel="k_text (neighbours)", title=f"{split} w-F1 (%)")
         figure.colorbar(image, ax=axes)
-    for name, cell, color, style, _ in marks:
-        label = f"{name}: k_text {int(cell['k_text'])}, k_audio {int(cell['k_audio'])}"
-        both[0].plot([], [], color=color, linestyle=style, linewidth=2.5, label=label)
-    if marks:
-        both[0].legend(loc="upper left", bbox_to_anchor=(0, -0.22), ncols=2, frameon=False)
+    lines = [
+        plt.Line2D(
+            [], [], color=color, linestyle=style, linewidth=2.5, label=f"{name}: k_text {k_text}, k_audio {k_audio}"
+        )
+        for name, (k_text, k_audio), color, style, _ in marks
+    ]
+    figure.legend(handles=lines, loc="outside lower center", ncols=1 if len(k_audios) < 4 else 2)
     _save(figure, path, f"{title}, mean over seeds")
 
 
@@ -124,7 +132,6 @@ def _cycle(colors: Sequence, count: int) -> list:
 
 def _save(figure: plt.Figure, path: Path, title: str) -> None:
     figure.suptitle(title)
-    figure.tight_layout()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     plt.close(figure)

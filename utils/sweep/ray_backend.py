@@ -1,5 +1,6 @@
 """Train the cells as tasks on a Ray cluster; this process keeps the folder, so the workers need no shared disk."""
 
+import socket
 from collections.abc import Sequence
 
 from utils.config import ROOT
@@ -34,6 +35,7 @@ def run_on_ray(
         import ray
     except ImportError as error:
         raise InputError("--ray: Ray is not installed here; pip install -r requirements-ray.txt") from error
+    _check_reachable(address)
     packages = [str(ROOT / "models"), str(ROOT / "utils")]  # so that every node runs this code
     try:
         ray.init(address, runtime_env={"py_modules": packages}, log_to_driver=False, logging_level="warning")
@@ -73,6 +75,19 @@ def run_on_ray(
                     progress.cell_done(cell, result)
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """At once, where Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    if address == "auto":
+        return
+    if not host or not port.isdigit():
+        raise InputError(f"--ray {address}: expected host:port of the head node, or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"--ray {address}: no Ray cluster there ({error})") from error
 
 
 def _train(data: SweepData, cell: Cell, threads: int, cuda: bool) -> dict:

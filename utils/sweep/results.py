@@ -26,8 +26,8 @@ def cell_table(results: Sequence[dict]) -> pd.DataFrame:
             row |= {f"{split}_{name}": result[split][name] if split in result else None for name in FIGURES}
         rows.append(row | {"seconds": result.get("seconds"), "error": result.get("error")})
     frame = pd.DataFrame(rows)
-    frame["selected_epoch"] = frame["selected_epoch"].astype("Int64")
-    return frame
+    numbers = [f"{split}_{name}" for split in SPLITS for name in FIGURES] + ["seconds"]
+    return frame.astype({"selected_epoch": "Int64", **dict.fromkeys(numbers, float)})  # also where every cell failed
 
 
 def summary_table(cells: pd.DataFrame) -> pd.DataFrame:
