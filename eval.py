@@ -6,7 +6,7 @@ from pathlib import Path
 from models.xcbam import FUSIONS
 from utils.checkpoints import Trained, find_checkpoints, load_official, load_trained
 from utils.config import PROFILES, default_feature_dir, default_save_path, display_name, feature_path
-from utils.device import describe, pick_device
+from utils.device import describe, pick_device, set_matmul_precision
 from utils.engine import embed, evaluate
 from utils.errors import InputError, run_main
 from utils.features import SPLITS, Features, check_dims, check_labels, load_features
@@ -77,6 +77,8 @@ def main() -> None:
     folder, trained = load_all(args, options)
     first = trained[0]
     device = pick_device(args.device)
+    if device.type == "cuda":  # a CPU evaluates what tf32 trained, in float32
+        set_matmul_precision(first.config.matmul_precision, device)
     features = load_data(first, args.split, args.test_path)
     train = None
     if first.config.graph_scope == "with_train" and args.split != "train":

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from utils.device import pick_device
+from utils.device import pick_device, set_matmul_precision
 from utils.errors import InputError, run_main
 
 
@@ -41,3 +41,17 @@ def test_cuda_without_cuda_is_said(monkeypatch):
     assert pick_device("auto") == pick_device("cpu") == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert pick_device("auto") == torch.device("cuda")
+
+
+def test_tf32_is_refused_without_cuda_and_set_with_it():
+    with pytest.raises(InputError, match="--matmul_precision tf32: only a CUDA device has it"):
+        set_matmul_precision("tf32", torch.device("cpu"))
+    set_matmul_precision("fp32", torch.device("cpu"))
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    try:
+        for ours, theirs in (("tf32", "tf32"), ("fp32", "ieee")):
+            set_matmul_precision(ours, torch.device("cuda"))
+            assert matmul.fp32_precision == theirs
+    finally:
+        matmul.fp32_precision = before

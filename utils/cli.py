@@ -19,7 +19,7 @@ from utils.config import (
     make_config,
 )
 from utils.demo import write_demo
-from utils.device import pick_device
+from utils.device import pick_device, set_matmul_precision
 from utils.errors import InputError
 from utils.features import SPLITS, Features, load_splits
 
@@ -68,6 +68,8 @@ def read_setup(args: argparse.Namespace, options: dict) -> Setup:
     """Make the configuration, pick the device, read and check the features."""
     config = make_config({**options, "dataset": _dataset(args, options)})
     device = pick_device(args.device)
+    if not getattr(args, "ray", None):  # the cluster's nodes have devices of their own
+        set_matmul_precision(config.matmul_precision, device)
     known = DATASETS.get(config.dataset)
     num_classes = args.num_classes or (len(known.class_names) if known else None)
     splits, num_classes = load_splits(_feature_paths(args, config.dataset), num_classes)

@@ -83,6 +83,9 @@ class Config:
     lr_patience: int = _value(30, "epochs between decays (step), or without improvement before one (plateau)")
     train_mode: str = _choice(("every_step", "first_step"), "every_step", "steps with dropout and batch statistics on")
     selection: str = _choice(("best_val_wf1", "last"), "best_val_wf1", "epoch whose weights are evaluated")
+    matmul_precision: str = _choice(
+        ("fp32", "tf32"), "fp32", "matrix products on CUDA: float32, or TF32, faster and rounded to 10 bits"
+    )
 
 
 # Where the published code differs from profile paper (DESIGN.md section 4, and the table in the README).

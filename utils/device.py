@@ -16,7 +16,19 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu"))
 
 
+def set_matmul_precision(precision: str, device: torch.device) -> None:
+    """Say how CUDA computes the matrix products of float32 tensors: ``fp32`` exactly, ``tf32`` on tensor cores.
+
+    Raises:
+        InputError: ``tf32`` is asked of a CPU.
+    """
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    elif precision == "tf32":
+        raise InputError("--matmul_precision tf32: only a CUDA device has it")
+
+
 def describe(device: torch.device) -> str:
     if device.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(device)})"
+        return f"cuda ({torch.cuda.get_device_name(device)}, {torch.backends.cuda.matmul.fp32_precision} products)"
     return f"cpu ({torch.get_num_threads()} threads)"

@@ -21,8 +21,13 @@ def run_local(
                 continue
             left.remove(cell)
             try:
-                if not folder.is_done(cell):
-                    folder.write(cell, attempt_cell(data, cell, progress.epoch_done))
-                progress.cell_done(cell, folder.read(cell))
+                train_and_keep(data, folder, cell, progress)
             finally:
                 folder.release(cell)
+
+
+def train_and_keep(data: SweepData, folder: SweepFolder, cell: Cell, progress: Progress) -> None:
+    """One claimed cell, from its graph to its file."""
+    if not folder.is_done(cell):
+        folder.write(cell, attempt_cell(data, cell, progress.epoch_done))
+    progress.cell_done(cell, folder.read(cell))

@@ -3,7 +3,10 @@
 import socket
 from collections.abc import Sequence
 
+import torch
+
 from utils.config import ROOT
+from utils.device import set_matmul_precision
 from utils.errors import InputError
 from utils.sweep.folder import SweepFolder
 from utils.sweep.grid import Cell, SweepData, attempt_cell, failure
@@ -45,6 +48,8 @@ def run_on_ray(
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if gpus is None:
             gpus = 1.0 if any(node.get("GPU") for node in nodes) else 0.0
+        if gpus == 0:
+            set_matmul_precision(data.config.matmul_precision, torch.device("cpu"))  # refuses what no CPU has
         if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
             raise InputError(
                 f"--ray {address}: none of {len(nodes)} nodes has {cpus} CPUs and {gpus:g} GPUs for a cell"
@@ -91,7 +96,7 @@ def _check_reachable(address: str) -> None:
 
 
 def _train(data: SweepData, cell: Cell, threads: int, cuda: bool) -> dict:
-    import torch
-
+    device = torch.device("cuda" if cuda else "cpu")
     torch.set_num_threads(threads)
-    return attempt_cell(data.to(torch.device("cuda" if cuda else "cpu")), cell)
+    set_matmul_precision(data.config.matmul_precision, device)
+    return attempt_cell(data.to(device), cell)

@@ -1,0 +1,267 @@
+"""What the fast paths are worth, each row a ratio measured in one run on this machine (about 20 minutes on 2 cores).
+
+    python -m benchmarks.speed
+
+Training step and peak memory: profile paper on random features, against the same network from stock parts
+(``benchmarks/stock.py``: plain ``GATConv``, two-channel ``Conv1d``, full attention, plain Adam, the allocator's
+defaults) and against the floor, its dense matrix products alone. The two take turns in processes of their own; a ratio
+is the median over the turns. Graphs: all 100 of the grid, against a loop over the nodes for each cell. Sweep: what four
+cells of DEMO take beyond their training steps and validations.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from benchmarks.stock import with_stock_parts
+from models.ch_gat import NeighborGraph
+from utils.config import ROOT, make_config
+from utils.device import describe, pick_device
+from utils.engine import build_model, start_training, train_step
+from utils.errors import InputError, run_main
+from utils.graph import NeighborLists, build_graph, neighbor_lists
+from utils.graph_data import GraphData
+from utils.report import align
+
+SIZES = {4407: 3, 13996: 1}  # utterances in the train split of IEMOCAP and ESD, and timed steps of a turn
+DIM, CLASSES = 768, 4
+ALLOCATOR = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")  # set by utils/environment.sh
+
+
+def timed(work: Callable[[], object], device: torch.device | None = None) -> float:
+    begin = time.perf_counter()
+    work()
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begin
+
+
+def random_data(nodes: int, device: torch.device) -> GraphData:
+    """Random features and neighbours; the time of a step depends on neither."""
+    config = make_config({"dataset": "IEMOCAP"})
+    lists = NeighborLists(*(torch.randint(0, nodes, (nodes, k)) for k in (config.k_text, config.k_audio)))
+    graph = build_graph(lists, config.k_text, config.k_audio)
+    text, audio = torch.randn(nodes, DIM), torch.randn(nodes, DIM)
+    label = torch.randint(0, CLASSES, (nodes,))
+    return GraphData(text.to(device), audio.to(device), label.to(device), graph.to(device))
+
+
+def measure_steps(variant: str, nodes: int, steps: int, device: torch.device) -> dict:
+    """Seconds of each step after the first, which warms up, and the process's peak memory; for ours the floor too."""
+    torch.manual_seed(0)
+    config = make_config({"dataset": "IEMOCAP"})
+    model = build_model(config, DIM, DIM, CLASSES)
+    shapes = product_shapes(model, nodes)
+    if variant == "stock":
+        model = with_stock_parts(model)
+    state = start_training(model.to(device), config)
+    if variant == "stock":
+        state.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    data = random_data(nodes, device)
+    seconds = [timed(lambda: train_step(state, data, config), device) for _ in range(steps + 1)][1:]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated() / 2**20
+    result = {"seconds": median(seconds), "peak": peak}
+    if variant == "ours":
+        del state, model, data
+        result["floor"], result["gflops"] = measure_floor(shapes, device)
+    return result
+
+
+def product_shapes(model: nn.Module, nodes: int) -> list[tuple[int, int, int]]:
+    """(rows, inner, columns) of each dense product of a step: forward, and the gradients of weight and input."""
+    shapes = []
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if weight is not None and weight.dim() == 2:  # nn.Linear, and the Linear of PyG
+            outs, ins = weight.shape
+            shapes += [(nodes, ins, outs), (outs, nodes, ins)]
+            if name not in ("text_projection.0", "audio_projection.0"):  # features need no gradient
+                shapes.append((nodes, outs, ins))
+    return shapes
+
+
+def measure_floor(shapes: list[tuple[int, int, int]], device: torch.device) -> tuple[float, float]:
+    """Seconds of all products alone, into memory that is there already, and their rate in GFLOP/s."""
+    operands = {
+        (rows, inner, columns): (
+            torch.randn(rows, inner, device=device),
+            torch.randn(inner, columns, device=device),
+            torch.empty(rows, columns, device=device),
+        )
+        for rows, inner, columns in set(shapes)
+    }
+
+    def multiply() -> None:
+        for shape in shapes:
+            a, b, out = operands[shape]
+            torch.mm(a, b, out=out)
+
+    seconds = median([timed(multiply, device) for _ in range(4)][1:])
+    return seconds, sum(2 * rows * inner * columns for rows, inner, columns in shapes) / seconds / 1e9
+
+
+def take_turn(variant: str, nodes: int, steps: int, device: str) -> dict:
+    """:func:`measure_steps` in a process of its own: ours with the shell scripts' settings, stock without."""
+    arguments = ["-m", "benchmarks.speed", "--turn", variant, str(nodes), str(steps), device]
+    environment = {name: value for name, value in os.environ.items() if name not in ALLOCATOR}
+    if variant == "ours":
+        environment |= script_settings()
+    process = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    if process.returncode:
+        raise InputError(f"{variant} at {nodes} utterances failed with exit code {process.returncode}")
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+def script_settings() -> dict[str, str]:
+    """What ``utils/environment.sh`` exports."""
+    lines = [
+        line for line in (ROOT / "utils" / "environment.sh").read_text().splitlines() if line.startswith("export ")
+    ]
+    command = "\n".join([*lines, *(f'echo "{name}=${name}"' for name in ALLOCATOR)])
+    environment = {name: value for name, value in os.environ.items() if name not in ALLOCATOR}
+    output = subprocess.run(["bash", "-c", command], env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return dict(line.split("=", 1) for line in output.stdout.splitlines())
+
+
+def step_rows(nodes: int, steps: int, turns: int, device: str) -> list[tuple[str, ...]]:
+    """The table's rows of one size, and the rate of matrix products beside them."""
+    results = {"stock": [], "ours": []}
+    for _ in tqdm(range(turns), desc=f"steps at {nodes} on {device}", unit="turn"):
+        for variant, of_variant in results.items():
+            of_variant.append(take_turn(variant, nodes, steps, device))
+    stock, ours = ({name: [turn[name] for turn in of] for name in of[0]} for of in results.values())
+    where = f"{nodes} utterances, {device}"
+    return [
+        row(f"training step, {where}: stock / ours", stock["seconds"], ours["seconds"], "s"),
+        row(f"training step, {where}: ours / floor", ours["seconds"], ours["floor"], "s"),
+        row(f"peak memory, {where}: stock / ours", stock["peak"], ours["peak"], "MiB"),
+        (f"  matrix products there: {median(ours['gflops']):.0f} GFLOP/s", "", "", ""),
+    ]
+
+
+def row(title: str, first: list[float], second: list[float], unit: str) -> tuple[str, ...]:
+    ratio = median(a / b for a, b in zip(first, second, strict=True))
+    middle = (f"{median(values):{'.2f' if unit == 's' else '.0f'}} {unit}" for values in (first, second))
+    return title, *middle, f"{ratio:.2f}"
+
+
+def graph_by_loop(text: Tensor, audio: Tensor, k_text: int, k_audio: int) -> set[tuple[int, int]]:
+    """Eq. (2) as one writes it first: all similarities, then node after node sorts its row."""
+    edges = set()
+    for embeddings, k in ((text, k_text), (audio, k_audio)):
+        units = embeddings / embeddings.norm(dim=1, keepdim=True)
+        similarity = units @ units.T
+        for i in range(len(units)):
+            ranked = [j for j in similarity[i].argsort(descending=True)[: k + 1].tolist() if j != i]
+            edges.add((i, i))
+            edges.update((i, j) for j in ranked[:k])
+    return edges
+
+
+def graph_rows(nodes: int = 4407, turns: int = 3) -> list[tuple[str, ...]]:
+    """All graphs of the grid at once, against 100 times the loop, of which one cell is run."""
+    torch.manual_seed(0)
+    text, audio = torch.randn(nodes, DIM), torch.randn(nodes, DIM)
+    loops, grids, slices = [], [], []
+    for _ in tqdm(range(turns), desc="graphs of the grid", unit="turn"):
+        expected = []
+        loops.append(100 * timed(lambda found=expected: found.append(graph_by_loop(text, audio, 7, 8))))
+        graphs: dict[tuple[int, int], NeighborGraph] = {}
+
+        def whole_grid(graphs=graphs) -> None:
+            lists = neighbor_lists(text, audio, 10, 10)
+            begin = time.perf_counter()
+            for k in ((t, a) for t in range(1, 11) for a in range(1, 11)):
+                graphs[k] = build_graph(lists, *k)
+            slices.append((time.perf_counter() - begin) / 100)
+
+        grids.append(timed(whole_grid))
+        graph = graphs[7, 8]
+        if set(zip(graph.target.tolist(), graph.source.tolist(), strict=True)) != expected[0]:
+            raise InputError("the graph of k_text 7, k_audio 8 is not the loop's")
+    return [
+        row(f"all 100 graphs, {nodes} utterances: loop for each cell / ours", loops, grids, "s"),
+        (f"  from one cell to the next: {1000 * median(slices):.1f} ms", "", "", ""),
+    ]
+
+
+def sweep_rows() -> list[tuple[str, ...]]:
+    """A sweep of four cells of DEMO: the whole process, and the training steps and validations in it."""
+    with TemporaryDirectory() as folder:
+        grid = ["--k_text", "5", "7", "--k_audio", "6", "8", "--seeds", "42"]
+        command = [sys.executable, "-m", "benchmarks.speed", "--sweep", *grid, "--save_path", folder]
+        command += ["--feature_dir", folder]
+        environment = {**os.environ, **script_settings()}
+        begin = time.perf_counter()
+        subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, check=True)
+        whole = time.perf_counter() - begin
+        inside = json.loads((Path(folder) / "seconds.json").read_text())
+    training, cells = inside["training"], inside["cells"]
+    return [
+        row("sweep of DEMO, 4 cells: cells / training in them", [cells], [training], "s"),
+        (f"  once a sweep: {whole - cells:.1f} s of start, neighbour lists, tables and figure", "", "", ""),
+    ]
+
+
+def run_timed_sweep(arguments: list[str]) -> None:
+    """``sweep.py`` with a clock around each epoch and each cell; the sums go to ``seconds.json`` in its save path."""
+    import sweep
+    from utils import engine
+    from utils.sweep import local
+
+    seconds = {"training": 0.0, "cells": 0.0}
+
+    def clocked(name: str, work: Callable) -> Callable:
+        def run(*args):
+            begin = time.perf_counter()
+            result = work(*args)
+            seconds[name] += time.perf_counter() - begin
+            return result
+
+        return run
+
+    engine.train_epoch = clocked("training", engine.train_epoch)
+    local.train_and_keep = clocked("cells", local.train_and_keep)
+    sys.argv = ["sweep.py", *arguments]
+    sweep.main()
+    folder = Path(arguments[arguments.index("--save_path") + 1])
+    (folder / "seconds.json").write_text(json.dumps(seconds))
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--sweep"]:
+        return run_timed_sweep(sys.argv[2:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--turn", nargs=4, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.turn:
+        variant, nodes, steps, device = args.turn
+        print(json.dumps(measure_steps(variant, int(nodes), int(steps), torch.device(device))))
+        return None
+    rows = [("", "first", "second", "ratio")]
+    for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
+        for nodes, steps in SIZES.items():
+            rows += step_rows(nodes, steps, args.turns, device)
+    rows += graph_rows() + sweep_rows()
+    print(f"{describe(pick_device('auto'))}, torch {torch.__version__}, medians of {args.turns} turns")
+    print("\n".join(align(rows)))
+    return None
+
+
+if __name__ == "__main__":
+    run_main(main)
