@@ -28,7 +28,7 @@ from utils.sweep.folder import SweepFolder
 from utils.sweep.grid import Cell, SweepData, grid
 from utils.sweep.local import run_local
 from utils.sweep.progress import Progress
-from utils.sweep.ray_backend import run_on_ray
+from utils.sweep.ray_backend import check_address, run_on_ray
 from utils.sweep.results import (
     best_cell,
     cell_table,
@@ -55,7 +55,7 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
     add_shared_options(parser)
     cluster = parser.add_argument_group("Ray cluster")
     cluster.add_argument("--ray", metavar="ADDRESS", help="train on the cluster with this head (host:port, or auto)")
-    cluster.add_argument("--cpus_per_cell", type=int, default=1)
+    cluster.add_argument("--cpus_per_cell", type=int, help="default: 1")
     cluster.add_argument("--gpus_per_cell", type=float, help="a fraction shares a GPU (default: 1 if there are GPUs)")
     add_config_options(parser.add_argument_group("configuration"), leave_out=("k_text", "k_audio"))
     args, options = parse(parser)
@@ -64,12 +64,28 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
         if min(values) < 1 or len(set(values)) < len(values):
             raise InputError(f"--{name} {' '.join(map(str, values))}: must be distinct, from 1 on")
         options[name] = max(values)
+    check_cluster_options(args)
     return args, options
+
+
+def check_cluster_options(args: argparse.Namespace) -> None:
+    """Raise an InputError for what contradicts itself or cannot be; nothing is trained yet."""
+    gpus = args.gpus_per_cell
+    if not args.ray and (args.cpus_per_cell is not None or gpus is not None):
+        raise InputError("--cpus_per_cell and --gpus_per_cell: only with --ray")
+    if args.cpus_per_cell is not None and args.cpus_per_cell < 1:
+        raise InputError(f"--cpus_per_cell {args.cpus_per_cell}: must be at least 1")
+    if gpus is not None and not (0 <= gpus <= 1 or (gpus > 1 and gpus.is_integer())):
+        raise InputError(f"--gpus_per_cell {gpus:g}: a fraction of 1, or a whole number")
+    if args.ray and args.device != "auto":
+        raise InputError(f"--device {args.device}: with --ray, --gpus_per_cell says it (0: CPUs alone)")
+    if args.ray:
+        check_address(args.ray)
 
 
 def main() -> int:
     args, options = parse_args()
-    setup = read_setup(args, options)
+    setup = read_setup(args, options, elsewhere=bool(args.ray))
     config, splits = setup.config, setup.splits
     for split, features in splits.items():
         check_neighbors(features, config, splits["train"] if split != "train" else None)
@@ -84,10 +100,11 @@ def main() -> int:
     try:
         train_cells(args, setup, folder, cells, kept)
     except KeyboardInterrupt:
-        finished = len(folder.results(cells))
+        finished = sum("error" not in result for result in folder.results(cells))
         print(f"{finished} of {len(cells)} cells are done and kept; the same command goes on", file=sys.stderr)
         raise
-    return conclude(args, setup, folder.results(cells), path)
+    with folder.exclusive():
+        return conclude(args, setup, folder.results(cells), path)
 
 
 def train_cells(
@@ -103,7 +120,7 @@ def train_cells(
     progress = Progress(config.epochs, len(cells), folder.results(kept))
     try:
         if args.ray:
-            run_on_ray(args.ray, data, folder, left, progress, args.cpus_per_cell, args.gpus_per_cell)
+            run_on_ray(args.ray, data, folder, left, progress, args.cpus_per_cell or 1, args.gpus_per_cell)
         else:
             run_local(data, folder, left, progress, setup.device)
     finally:
@@ -153,6 +170,8 @@ def given_options(args: argparse.Namespace, setup: Setup) -> dict:
     if args.seeds != list(SEEDS):
         options["seeds"] = args.seeds
     options |= {name: getattr(args, name) for name in (*PATH_OPTIONS.values(), "num_classes") if getattr(args, name)}
+    if args.device != "auto":
+        options["device"] = args.device
     for name, default in (("feature_dir", "feature"), ("save_path", "checkpoints")):
         if Path(getattr(args, name)).resolve() != ROOT / default:
             options[name] = getattr(args, name)

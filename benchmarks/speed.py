@@ -5,7 +5,7 @@
 Training step and peak memory: profile paper on random features, against the same network from stock parts
 (``benchmarks/stock.py``: plain ``GATConv``, two-channel ``Conv1d``, full attention, plain Adam, the allocator's
 defaults) and against the floor, its dense matrix products alone. The two take turns in processes of their own; a ratio
-is the median over the turns. Graphs: all 100 of the grid, against a loop over the nodes for each cell. Sweep: what four
+is the median over the turns. Graphs: all 100 of the grid, against a loop over the nodes for each cell. Sweep: what two
 cells of DEMO take beyond their training steps and validations.
 """
 
@@ -27,9 +27,9 @@ from tqdm import tqdm
 
 from benchmarks.stock import with_stock_parts
 from models.ch_gat import NeighborGraph
-from utils.config import ROOT, make_config
-from utils.device import describe, pick_device
-from utils.engine import build_model, start_training, train_step
+from utils.config import ROOT, Config, make_config
+from utils.device import ALLOCATOR_SETTINGS, describe, pick_device, set_matmul_precision
+from utils.engine import TrainingState, build_model, start_training, train_step
 from utils.errors import InputError, run_main
 from utils.graph import NeighborLists, build_graph, neighbor_lists
 from utils.graph_data import GraphData
@@ -37,7 +37,6 @@ from utils.report import align
 
 SIZES = {4407: 3, 13996: 1}  # utterances in the train split of IEMOCAP and ESD, and timed steps of a turn
 DIM, CLASSES = 768, 4
-ALLOCATOR = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")  # set by utils/environment.sh
 
 
 def timed(work: Callable[[], object], device: torch.device | None = None) -> float:
@@ -58,17 +57,20 @@ def random_data(nodes: int, device: torch.device) -> GraphData:
     return GraphData(text.to(device), audio.to(device), label.to(device), graph.to(device))
 
 
-def measure_steps(variant: str, nodes: int, steps: int, device: torch.device) -> dict:
-    """Seconds of each step after the first, which warms up, and the process's peak memory; for ours the floor too."""
+def prepare_training(variant: str, device: torch.device) -> tuple[TrainingState, Config]:
     torch.manual_seed(0)
     config = make_config({"dataset": "IEMOCAP"})
+    set_matmul_precision(config.matmul_precision, device)
     model = build_model(config, DIM, DIM, CLASSES)
-    shapes = product_shapes(model, nodes)
-    if variant == "stock":
-        model = with_stock_parts(model)
-    state = start_training(model.to(device), config)
+    state = start_training((with_stock_parts(model) if variant == "stock" else model).to(device), config)
     if variant == "stock":
         state.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    return state, config
+
+
+def measure_steps(variant: str, nodes: int, steps: int, device: torch.device) -> dict:
+    """Seconds of each step after the first, which warms up, and the process's peak memory; for ours the floor too."""
+    state, config = prepare_training(variant, device)
     data = random_data(nodes, device)
     seconds = [timed(lambda: train_step(state, data, config), device) for _ in range(steps + 1)][1:]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -76,9 +78,23 @@ def measure_steps(variant: str, nodes: int, steps: int, device: torch.device) ->
         peak = torch.cuda.max_memory_allocated() / 2**20
     result = {"seconds": median(seconds), "peak": peak}
     if variant == "ours":
-        del state, model, data
+        shapes = product_shapes(state.model, nodes)
+        del state, data
         result["floor"], result["gflops"] = measure_floor(shapes, device)
     return result
+
+
+def profile_step(variant: str, nodes: int = 4407, steps: int = 3) -> str:
+    """Shares of the operations, after a step that warms up."""
+    state, config = prepare_training(variant, torch.device("cpu"))
+    data = random_data(nodes, torch.device("cpu"))
+    train_step(state, data, config)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        for _ in range(steps):
+            train_step(state, data, config)
+    operations = sorted(profiler.key_averages(), key=lambda op: -op.self_cpu_time_total)
+    whole = sum(op.self_cpu_time_total for op in operations)
+    return "\n".join(f"  {100 * op.self_cpu_time_total / whole:5.1f} %  {op.key}" for op in operations[:10])
 
 
 def product_shapes(model: nn.Module, nodes: int) -> list[tuple[int, int, int]]:
@@ -117,7 +133,7 @@ def measure_floor(shapes: list[tuple[int, int, int]], device: torch.device) -> t
 def take_turn(variant: str, nodes: int, steps: int, device: str) -> dict:
     """:func:`measure_steps` in a process of its own: ours with the shell scripts' settings, stock without."""
     arguments = ["-m", "benchmarks.speed", "--turn", variant, str(nodes), str(steps), device]
-    environment = {name: value for name, value in os.environ.items() if name not in ALLOCATOR}
+    environment = {name: value for name, value in os.environ.items() if name not in ALLOCATOR_SETTINGS}
     if variant == "ours":
         environment |= script_settings()
     process = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
@@ -131,8 +147,8 @@ def script_settings() -> dict[str, str]:
     lines = [
         line for line in (ROOT / "utils" / "environment.sh").read_text().splitlines() if line.startswith("export ")
     ]
-    command = "\n".join([*lines, *(f'echo "{name}=${name}"' for name in ALLOCATOR)])
-    environment = {name: value for name, value in os.environ.items() if name not in ALLOCATOR}
+    command = "\n".join([*lines, *(f'echo "{name}=${name}"' for name in ALLOCATOR_SETTINGS)])
+    environment = {name: value for name, value in os.environ.items() if name not in ALLOCATOR_SETTINGS}
     output = subprocess.run(["bash", "-c", command], env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return dict(line.split("=", 1) for line in output.stdout.splitlines())
 
@@ -172,7 +188,7 @@ def graph_by_loop(text: Tensor, audio: Tensor, k_text: int, k_audio: int) -> set
     return edges
 
 
-def graph_rows(nodes: int = 4407, turns: int = 3) -> list[tuple[str, ...]]:
+def graph_rows(turns: int, nodes: int = 4407) -> list[tuple[str, ...]]:
     """All graphs of the grid at once, against 100 times the loop, of which one cell is run."""
     torch.manual_seed(0)
     text, audio = torch.randn(nodes, DIM), torch.randn(nodes, DIM)
@@ -199,21 +215,25 @@ def graph_rows(nodes: int = 4407, turns: int = 3) -> list[tuple[str, ...]]:
     ]
 
 
-def sweep_rows() -> list[tuple[str, ...]]:
-    """A sweep of four cells of DEMO: the whole process, and the training steps and validations in it."""
-    with TemporaryDirectory() as folder:
-        grid = ["--k_text", "5", "7", "--k_audio", "6", "8", "--seeds", "42"]
-        command = [sys.executable, "-m", "benchmarks.speed", "--sweep", *grid, "--save_path", folder]
-        command += ["--feature_dir", folder]
-        environment = {**os.environ, **script_settings()}
-        begin = time.perf_counter()
-        subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, check=True)
-        whole = time.perf_counter() - begin
-        inside = json.loads((Path(folder) / "seconds.json").read_text())
-    training, cells = inside["training"], inside["cells"]
+def sweep_rows(turns: int) -> list[tuple[str, ...]]:
+    """A sweep of two cells of DEMO: the whole process, and the training steps and validations in it."""
+    training, cells, once = [], [], []
+    for _ in range(turns):
+        with TemporaryDirectory() as folder:
+            grid = ["--k_text", "7", "--k_audio", "6", "8", "--seeds", "42"]
+            command = [sys.executable, "-m", "benchmarks.speed", "--sweep", *grid, "--save_path", folder]
+            command += ["--feature_dir", folder]
+            environment = {**os.environ, **script_settings()}
+            begin = time.perf_counter()
+            subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, check=True)
+            whole = time.perf_counter() - begin
+            inside = json.loads((Path(folder) / "seconds.json").read_text())
+        training.append(inside["training"])
+        cells.append(inside["cells"])
+        once.append(whole - inside["cells"])
     return [
-        row("sweep of DEMO, 4 cells: cells / training in them", [cells], [training], "s"),
-        (f"  once a sweep: {whole - cells:.1f} s of start, neighbour lists, tables and figure", "", "", ""),
+        row("sweep of DEMO, 2 cells: cells / training in them", cells, training, "s"),
+        (f"  once a sweep: {median(once):.1f} s of start, neighbour lists, tables and figure", "", "", ""),
     ]
 
 
@@ -247,17 +267,22 @@ def main() -> None:
         return run_timed_sweep(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--profile", action="store_true", help="instead: what a step spends its time on")
     parser.add_argument("--turn", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.turn:
         variant, nodes, steps, device = args.turn
         print(json.dumps(measure_steps(variant, int(nodes), int(steps), torch.device(device))))
         return None
+    if args.profile:
+        for variant in ("stock", "ours"):
+            print(f"{variant}, share of the time in each operation\n{profile_step(variant)}\n")
+        return None
     rows = [("", "first", "second", "ratio")]
     for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
         for nodes, steps in SIZES.items():
             rows += step_rows(nodes, steps, args.turns, device)
-    rows += graph_rows() + sweep_rows()
+    rows += graph_rows(args.turns) + sweep_rows(args.turns)
     print(f"{describe(pick_device('auto'))}, torch {torch.__version__}, medians of {args.turns} turns")
     print("\n".join(align(rows)))
     return None

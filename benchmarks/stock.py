@@ -1,8 +1,7 @@
 """The same network written with stock parts, as one would write it first: what ``benchmarks.speed`` compares with.
 
-Plain ``GATConv`` over an edge list, ``nn.MultiheadAttention`` over sequences of length 1, both pools of the 1D-CBAM and
-its two-channel ``Conv1d``. The state dict's names are those of the stock parts; values and gradients are equal to ours
-(``tests/test_stock.py``).
+Plain ``GATConv`` over an edge list, ``nn.Dropout``, ``nn.MultiheadAttention`` over sequences of length 1, both pools of
+the 1D-CBAM and its two-channel ``Conv1d``. Values and gradients are equal to ours (``tests/test_stock.py``).
 """
 
 import torch
@@ -11,6 +10,7 @@ from torch_geometric.nn import GATConv
 
 from models.cemobam import CemoBAM
 from models.ch_gat import CSRGATConv, NeighborGraph
+from models.dropout import Dropout
 from models.xcbam import CBAM1D, SingleTokenAttention
 
 
@@ -73,6 +73,10 @@ class StockCrossModalLayer(nn.Module):
 
 def with_stock_parts(model: CemoBAM) -> CemoBAM:
     """Exchange the parts of ``model``, in place; the weights stay."""
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, Dropout):
+                setattr(parent, name, nn.Dropout(child.p))
     if model.ch_gat is not None:
         model.ch_gat.convs = nn.ModuleList(StockGATConv(conv) for conv in model.ch_gat.convs)
     if model.xcbam is not None:

@@ -26,7 +26,7 @@ class NeighborGraph:
     source: Tensor
     target: Tensor
     offsets: Tensor
-    _by_head: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
+    _by_head: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def num_nodes(self) -> int:
@@ -41,17 +41,18 @@ class NeighborGraph:
         """PyG's form of the same edges, [2, E]."""
         return torch.stack([self.source, self.target])
 
-    def by_head(self, heads: int) -> tuple[Tensor, Tensor]:
-        """The (edge, head) pairs, counted as ``edge * H + head``, sorted by target, then head; made once a graph.
+    def by_head(self, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What :func:`aggregate` needs of H heads, made once a graph.
 
         Returns:
-            The order [E * H], and where the pairs of each (target, head) begin in it, [N * H].
+            rows [E * H]: ``source * H + head`` of each (edge, head) pair; order [E * H]: those pairs by target, then
+            head; starts [N * H]: where the pairs of each (target, head) begin in that order.
         """
         if heads not in self._by_head:
             head = torch.arange(heads, device=self.source.device)
-            order = (self.target.unsqueeze(1) * heads + head).flatten().argsort(stable=True)
+            rows, bags = ((node.unsqueeze(1) * heads + head).flatten() for node in (self.source, self.target))
             starts = self.offsets[:-1].unsqueeze(1) * heads + self.offsets.diff().unsqueeze(1) * head
-            self._by_head[heads] = order, starts.flatten()
+            self._by_head[heads] = rows, bags.argsort(stable=True), starts.flatten()
         return self._by_head[heads]
 
     def to(self, device: torch.device | str) -> "NeighborGraph":
@@ -61,8 +62,7 @@ class NeighborGraph:
 def aggregate(values: Tensor, weights: Tensor, graph: NeighborGraph, average: bool = False) -> Tensor:
     """Weighted sum over the edges into each node: out[i, h] = sum_e weights[e, h] * values[source[e], h].
 
-    Stock message passing builds the [E, H, C] messages first; ``embedding_bag`` sums them as it reads
-    them (``benchmarks/`` has the figures).
+    Stock message passing builds the [E, H, C] messages first; ``embedding_bag`` sums them as it reads them.
 
     Args:
         average: return the mean over the heads, [N, C], summed as one bag a node.
@@ -70,12 +70,11 @@ def aggregate(values: Tensor, weights: Tensor, graph: NeighborGraph, average: bo
     Shapes: values [N, H, C], weights [E, H], result [N, H, C].
     """
     _, heads, channels = values.shape
-    rows = (graph.source.unsqueeze(1) * heads + torch.arange(heads, device=values.device)).flatten()
+    rows, order, starts = graph.by_head(heads)
     weights = weights.flatten()
     if average:
         starts, weights = graph.offsets[:-1] * heads, weights / heads
     else:
-        order, starts = graph.by_head(heads)
         rows, weights = rows.index_select(0, order), weights.index_select(0, order)
     out = F.embedding_bag(rows, values.reshape(-1, channels), starts, mode="sum", per_sample_weights=weights)
     return out if average else out.view(-1, heads, channels)

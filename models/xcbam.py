@@ -77,7 +77,7 @@ class CBAM1D(nn.Module):
 def convolve(x: Tensor, kernel: Tensor) -> Tensor:
     """Each row's convolution with zero padding, out[n, i] = sum_j kernel[j] * x[n, i + j - K // 2], by shifted rows.
 
-    ``F.conv1d`` with one channel cannot use matrix products and is slow on CPUs (``benchmarks/`` has the figures).
+    ``F.conv1d`` with one channel has no matrix product to use and is slow on CPUs.
     Shapes: x [N, D], kernel [K], K odd, result [N, D].
     """
     width = x.size(1)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -81,3 +82,9 @@ def environment(**variables: str) -> dict[str, str]:
     """This interpreter's environment is the active one, so that the scripts install nothing."""
     active = {"VIRTUAL_ENV": sys.prefix} if sys.prefix != sys.base_prefix else {}
     return {**os.environ, **active, "OMP_NUM_THREADS": "2", **variables}
+
+
+def sweep_tables(folder: Path) -> list[pd.DataFrame]:
+    """Both CSVs of a sweep without the times, which no two sweeps share."""
+    files = [pd.read_csv(folder / name) for name in ("sweep.csv", "sweep_summary.csv")]
+    return [table.drop(columns=[c for c in table if c.startswith("seconds")]) for table in files]

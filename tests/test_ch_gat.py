@@ -45,6 +45,7 @@ def test_aggregate_is_the_weighted_sum_over_incoming_edges():
         for head in range(2):
             expected[graph.target[edge], head] += weights[edge, head] * values[graph.source[edge], head]
     assert torch.allclose(aggregate(values, weights, graph), expected, atol=1e-6)
+    assert torch.allclose(aggregate(values, weights, graph, average=True), expected.mean(1), atol=1e-6)
 
 
 def test_attention_aggregates_from_the_neighbours_and_not_from_who_points_here():

@@ -45,7 +45,7 @@ def test_logits_and_gradients_agree_with_the_cpu(feature_dir, small_config, prof
     assert relative_error(*both) < tolerance
 
 
-def test_training_learns_as_on_the_cpu(feature_dir, small_config):
+def test_training_learns(feature_dir, small_config):
     config = small_config(hidden_dim=64, epochs=30)
     paths = {s: feature_dir / f"TOY_BERT_WAV2VEC_{s}.pkl" for s in ("train", "val", "test")}
     splits, _ = load_splits(paths, None)

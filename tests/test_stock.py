@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from benchmarks.stock import with_stock_parts
 from models.ch_gat import CSRGATConv
+from models.dropout import Dropout
 from models.xcbam import CBAM1D, SingleTokenAttention
 from tests.reference import randomised
 from utils.engine import build_model
@@ -18,7 +19,9 @@ from utils.graph import build_graph, neighbor_lists
 def test_equal_in_values_and_gradients(profile, small_config):
     ours = randomised(build_model(small_config(profile=profile, hidden_dim=32), 12, 10, 4))
     stock = with_stock_parts(copy.deepcopy(ours)).eval()
-    assert not any(isinstance(module, CSRGATConv | SingleTokenAttention | CBAM1D) for module in stock.modules())
+    assert not any(
+        isinstance(module, CSRGATConv | SingleTokenAttention | CBAM1D | Dropout) for module in stock.modules()
+    )
     text, audio, label = torch.randn(60, 12), torch.randn(60, 10), torch.arange(60) % 4
     graph = build_graph(neighbor_lists(text, audio, 5, 4), 5, 4)
     inputs = []

@@ -15,14 +15,14 @@ import torch
 
 import sweep
 import train
-from tests.conftest import ROOT, environment
+from tests.conftest import ROOT, environment, sweep_tables
 from utils.engine import train_epoch
 from utils.errors import InputError
 from utils.features import load_splits
 from utils.graph_data import find_neighbors, prepare
 from utils.sweep import local
 from utils.sweep.folder import SweepFolder
-from utils.sweep.grid import Cell, attempt_cell, grid
+from utils.sweep.grid import Cell, SweepData, attempt_cell, grid
 from utils.sweep.results import BestSoFar, best_cell, cell_table, report, summary_table, training_command
 
 GRID = ["--k_text", "1", "3", "--k_audio", "2", "4", "--seeds", "1", "2"]
@@ -56,12 +56,6 @@ def run_sweep(monkeypatch, capsys):
 
 def folder_of(tmp_path: Path) -> Path:
     return next((tmp_path / "runs" / "TOY").glob("topk-*"))
-
-
-def tables(folder: Path) -> list[pd.DataFrame]:
-    """Both CSVs without the times, which no two runs share."""
-    files = [pd.read_csv(folder / name) for name in ("sweep.csv", "sweep_summary.csv")]
-    return [table.drop(columns=[c for c in table if c.startswith("seconds")]) for table in files]
 
 
 def test_grid_goes_seed_by_seed():
@@ -127,9 +121,8 @@ def test_the_printed_line_trains_the_chosen_cell_to_the_same_figures(tmp_path, o
     monkeypatch.setattr(sys, "argv", ["train.py", "--dataset", *words[2:]])
     train.main()
     run = next(p for p in (tmp_path / "runs" / "TOY").iterdir() if p.name.startswith("official"))
-    chosen = re.search(r"k_text=(\d+)-k_audio=(\d+)", run.name) or re.match("()()", "")
     k = [int(words[words.index(name) + 1]) for name in ("--k_text", "--k_audio")]
-    assert [int(x) for x in chosen.groups() if x] in ([], k)
+    assert run.name.startswith(f"official-k_text={k[0]}-k_audio={k[1]}-")
     for seed in (1, 2):
         cell = json.loads((folder_of(tmp_path) / "cells" / f"k{k[0]}_{k[1]}_seed{seed}.json").read_text())
         trained = json.loads((run / f"seed{seed}" / "metrics.json").read_text())
@@ -144,7 +137,11 @@ def test_validation_chooses_and_the_optimism_of_the_test_split_is_said():
     assert "warning: chosen on the test split it would be k_text 1, k_audio 2" in text
     assert "40.00 points of optimism" in text
     assert "the paper's best" not in text  # not in this grid
-    assert "the paper's best" in report(summary_table(cell_table([*results, result(7, 8, 1, 0.1, 0.1)])), "IEMOCAP", 2)
+    half = [*results, result(7, 8, 1, 0.1, 0.1)]
+    assert "the paper's best" not in report(summary_table(cell_table(half)), "IEMOCAP", 2)
+    whole = summary_table(cell_table([*half, result(7, 8, 2, 0.1, 0.1)]))
+    assert "the paper's best       7        8  10.00" in report(whole, "IEMOCAP", 2)
+    assert "the paper's best" not in report(whole, "DEMO", 2)  # which the paper never saw
 
 
 def test_equal_cells_and_incomplete_ones():
@@ -159,9 +156,9 @@ def test_equal_cells_and_incomplete_ones():
     assert "no cell has all 3 seeds" in report(summary, "TOY", 3)
 
 
-def test_best_so_far_compares_cells_with_as_many_seeds():
-    best = BestSoFar([result(1, 1, 1, 0.5, 0), result(1, 1, 2, 0.7, 0), result(2, 2, 1, 0.9, 0)])
-    assert str(best) == "best k 1, 1: val w-F1 60.0 (2 seeds)"
+def test_best_so_far_compares_by_the_seeds_that_every_cell_has():
+    best = BestSoFar([result(1, 1, 1, 0.5, 0), result(2, 2, 1, 0.9, 0), result(1, 1, 2, 1.0, 0)])
+    assert str(best) == "best k 2, 2: val w-F1 90.0 (1 seed)"  # the second seed's pass has only begun
     best.add(result(2, 2, 2, 0.8, 0))
     assert str(best) == "best k 2, 2: val w-F1 85.0 (2 seeds)"
     assert str(BestSoFar([])) == ""
@@ -227,17 +224,47 @@ def test_a_loss_that_is_not_finite_ends_the_sweep_with_every_cell_named(options,
     )
 
 
+def test_a_test_loss_that_is_not_finite_is_a_failed_cell_too(tmp_path, options, run_sweep, monkeypatch):
+    from utils import engine
+
+    def evaluate(model, data, original=engine.evaluate):
+        figures = original(model, data)
+        return {**figures, "loss": float("inf")} if len(data.label) == 24 and data is broken[0] else figures
+
+    broken = [None]
+    original = engine.evaluate_selected
+    monkeypatch.setattr(engine, "evaluate", evaluate)
+
+    def evaluate_selected(state, val, test):
+        broken[0] = test
+        return original(state, val, test)
+
+    monkeypatch.setattr("utils.sweep.grid.evaluate_selected", evaluate_selected)
+    code, output = run_sweep(options)
+    assert code == 1
+    assert re.search(r"failed: k_text 1, k_audio 2, seed 1: InputError: epoch \d: the test loss is inf", output)
+
+
+def test_a_gpu_in_error_ends_the_sweep_and_fails_no_cell(monkeypatch):
+    def broken(*args):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr("utils.sweep.grid.train_cell", broken)
+    with pytest.raises(torch.AcceleratorError):
+        attempt_cell(SweepData(None, {}, 4), Cell(1, 2, 3), torch.device("cpu"))
+
+
 def test_errors_of_the_program_are_not_taken_for_failed_cells(monkeypatch):
     monkeypatch.setattr("utils.sweep.grid.train_cell", lambda *args: {}["no such key"])
     with pytest.raises(KeyError):
-        attempt_cell(None, Cell(1, 2, 3))
+        attempt_cell(SweepData(None, {}, 4), Cell(1, 2, 3), torch.device("cpu"))
 
 
 def test_a_second_command_trains_only_what_is_new(tmp_path, options, run_sweep, monkeypatch):
     run_sweep(options)
     trained = []
     original = local.attempt_cell
-    monkeypatch.setattr(local, "attempt_cell", lambda data, cell, on: trained.append(cell) or original(data, cell, on))
+    monkeypatch.setattr(local, "attempt_cell", lambda *args: trained.append(args[1]) or original(*args))
     code, output = run_sweep([*options, "--k_text", "3", "2"])
     assert code == 0
     assert {cell.k_text for cell in trained} == {2}
@@ -251,6 +278,10 @@ BAD = {
     "k too large": (["--k_text", "1", "24"], r"--k_text 24: .*_val\.pkl has 24 utterances, so that each has 23"),
     "missing file": (["--test_path", "nowhere.pkl"], r"nowhere\.pkl: no such file"),
     "same seed twice": (["--seeds", "1", "1"], "--seeds 1 1: must be distinct"),
+    "no cluster": (["--gpus_per_cell", "0.5"], "--cpus_per_cell and --gpus_per_cell: only with --ray"),
+    "no CPU": (["--ray", "auto", "--cpus_per_cell", "0"], "--cpus_per_cell 0: must be at least 1"),
+    "GPU and a half": (["--ray", "auto", "--gpus_per_cell", "1.5"], "--gpus_per_cell 1.5: a fraction of 1, or a whole"),
+    "device of a cluster": (["--ray", "auto", "--device", "cpu"], "--device cpu: with --ray, --gpus_per_cell says it"),
 }
 
 
@@ -288,7 +319,7 @@ import os, sys, time
 sys.path.insert(0, {root!r})
 import sweep
 from utils.sweep import local
-def attempt(data, cell, on_epoch):
+def attempt(data, cell, device, on_epoch):
     with open({log!r}, "a") as log:
         log.write(f"{{cell.name}} {{name}}\\n")
     while name == "hung" and cell.name == "k1_4_seed1":
@@ -330,13 +361,19 @@ def test_killed_at_any_moment_and_gone_on_with(tmp_path, options):
     assert f"{CELLS} cells, {len(finished)} of them finished before" in output
     assert all(path.stat().st_mtime_ns == at for path, at in finished.items())
     undisturbed.communicate()
-    assert all(a.equals(b) for a, b in zip(tables(whole), tables(stopped), strict=True))
+    assert all(a.equals(b) for a, b in zip(sweep_tables(whole), sweep_tables(stopped), strict=True))
     assert not [path for path in stopped.rglob(".*") if path.name != ".lock"]  # no half-written file
 
 
 def test_interrupt_says_what_is_kept(tmp_path, options):
     command = [sys.executable, ROOT / "sweep.py", *options, "--epochs", "200"]
-    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
+    )
     wait_for(lambda: len(list((tmp_path / "runs").glob("TOY/*/cells/*.json"))) >= 1, process)
     process.send_signal(signal.SIGINT)
     error = process.communicate()[1].decode()

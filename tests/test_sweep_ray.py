@@ -4,13 +4,13 @@ import builtins
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 
 import sweep
+from tests.conftest import sweep_tables
 
 OPTIONS = ["--dataset", "TOY", "--k_text", "1", "3", "--k_audio", "2", "4", "--seeds", "1", "2", "--hidden_dim", "16"]
 
@@ -30,11 +30,6 @@ def cluster():
     cluster.nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     yield cluster
     cluster.shutdown()
-
-
-def tables(folder: Path) -> list[pd.DataFrame]:
-    files = [pd.read_csv(folder / name) for name in ("sweep.csv", "sweep_summary.csv")]
-    return [table.drop(columns=[c for c in table if c.startswith("seconds")]) for table in files]
 
 
 @pytest.mark.slow
@@ -62,14 +57,14 @@ def test_a_node_that_dies_costs_its_running_cells_alone(tmp_path, options, clust
         sys, "argv", ["sweep.py", *options, "--epochs", "60", "--model_name", "cluster", "--ray", cluster.address]
     )
     code = sweep.main()
-    killer.join()
     assert code == 0
+    killer.join(60)
+    assert "again: k_text" in capsys.readouterr().err  # a cell was trained anew
     assert 1 <= len(finished) < 8
     assert all(path.stat().st_mtime_ns == at for path, at in finished.items())
     folders = [tmp_path / "runs" / "TOY" / name for name in ("here", "cluster")]
-    for here, there in zip(*map(tables, folders), strict=True):
+    for here, there in zip(*map(sweep_tables, folders), strict=True):
         pd.testing.assert_frame_equal(here, there)
-    capsys.readouterr()
 
     assert sweep.main() == 0  # again, on what is left of the cluster: nothing to do
     assert "8 cells, 8 of them finished before" in capsys.readouterr().out
@@ -79,7 +74,7 @@ def test_a_node_that_dies_costs_its_running_cells_alone(tmp_path, options, clust
 def test_what_a_cluster_cannot_do_is_said(options, cluster, call):
     code, line = call(sweep.main, *options, "--ray", cluster.address, "--gpus_per_cell", "0.5")
     assert code == 2
-    assert line.endswith("none of 3 nodes has 1 CPUs and 0.5 GPUs for a cell")
+    assert line.endswith("no node of the cluster has 1 CPUs and 0.5 GPUs for a cell")
 
 
 @pytest.mark.parametrize(
@@ -108,4 +103,4 @@ def test_without_ray_the_message_says_what_to_install(options, call, monkeypatch
     monkeypatch.setattr(builtins, "__import__", without_ray)
     code, line = call(sweep.main, *options, "--ray", "auto")
     assert code == 2
-    assert line == "error: --ray: Ray is not installed here; pip install -r requirements-ray.txt"
+    assert line == f"error: --ray: Ray is not installed here; {sys.executable} -m pip install -r requirements-ray.txt"

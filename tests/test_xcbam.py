@@ -1,8 +1,9 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from models.xcbam import CBAM1D, XCBAM, SingleTokenAttention, fuse
+from models.xcbam import CBAM1D, XCBAM, SingleTokenAttention, convolve, fuse
 from tests.reference import apply_cbam
 
 
@@ -77,6 +78,15 @@ def test_spatial_gate_is_a_kernel_of_7_over_average_and_maximum():
         window = padded[i : i + 7]
         expected = gated[i] * torch.sigmoid((kernel[0] * window).sum() + (kernel[1] * window).sum())
         assert cbam(x)[0, i].item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_convolution_by_shifts_equals_conv1d_in_values_and_gradients():
+    x, kernel = torch.randn(5, 20, requires_grad=True), torch.randn(7, requires_grad=True)
+    weight = torch.randn(5, 20)
+    results = []
+    for out in (convolve(x, kernel), F.conv1d(x.unsqueeze(1), kernel.view(1, 1, 7), padding=3).squeeze(1)):
+        results.append((out, *torch.autograd.grad((out * weight).sum(), (x, kernel))))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*results, strict=True))
 
 
 def test_fusions_by_hand():

@@ -64,11 +64,15 @@ def parse(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, dict]:
     return args, options
 
 
-def read_setup(args: argparse.Namespace, options: dict) -> Setup:
-    """Make the configuration, pick the device, read and check the features."""
+def read_setup(args: argparse.Namespace, options: dict, elsewhere: bool = False) -> Setup:
+    """Make the configuration, pick the device, read and check the features.
+
+    Args:
+        elsewhere: other machines train, so that this one's device need not be able to.
+    """
     config = make_config({**options, "dataset": _dataset(args, options)})
     device = pick_device(args.device)
-    if not getattr(args, "ray", None):  # the cluster's nodes have devices of their own
+    if not elsewhere:
         set_matmul_precision(config.matmul_precision, device)
     known = DATASETS.get(config.dataset)
     num_classes = args.num_classes or (len(known.class_names) if known else None)

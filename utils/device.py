@@ -4,6 +4,9 @@ import torch
 
 from utils.errors import InputError
 
+# glibc's settings for large activations, exported by utils/environment.sh
+ALLOCATOR_SETTINGS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+
 
 def pick_device(name: str) -> torch.device:
     """``auto`` is CUDA where there is one.

@@ -173,13 +173,17 @@ def fit(
 
 
 def evaluate_selected(state: TrainingState, val: GraphData, test: GraphData) -> dict:
-    """Put the weights of the selected epoch into the model and evaluate both splits: what a finished training found."""
+    """Put the weights of the selected epoch into the model and evaluate both splits: what a finished training found.
+
+    Raises:
+        InputError: a loss is not finite.
+    """
     state.model.load_state_dict(state.best_weights)
-    return {
-        "selected_epoch": state.best_epoch,
-        "val": evaluate(state.model, val),
-        "test": evaluate(state.model, test),
-    }
+    figures = {"val": evaluate(state.model, val), "test": evaluate(state.model, test)}
+    for split, of_split in figures.items():
+        if not math.isfinite(of_split["loss"]):
+            raise InputError(f"epoch {state.best_epoch}: the {split} loss is {of_split['loss']}; try a smaller --lr")
+    return {"selected_epoch": state.best_epoch, **figures}
 
 
 class Interrupted(KeyboardInterrupt):

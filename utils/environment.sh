@@ -11,7 +11,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 for path in sys.argv[1:]:
-    for name, pin in re.findall(r"^([\w-]+)==(\S+)", open(path).read(), re.M):
+    for name, pin in re.findall(r"^([\w-]+)(?:\[[\w,-]+\])?==(\S+)", open(path).read(), re.M):
         try:
             found = version(name).split("+")[0]
         except PackageNotFoundError:

@@ -2,13 +2,13 @@
 
 import io
 import json
-import os
 import pickle
 import platform
 import random
 import re
 import shlex
 import sys
+import uuid
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -42,7 +42,7 @@ def atomic_write(path: Path, data: bytes) -> None:
         OSError: names ``path`` also where the system names no file, as it does when the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         temporary.write_bytes(data)
         temporary.replace(path)

@@ -3,15 +3,16 @@
 import errno
 import fcntl
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from utils.errors import InputError
 from utils.runs import claim_folder, read_json, write_json
 from utils.sweep.grid import Cell
 
-_FIGURES = {"k_text", "k_audio", "seed", "selected_epoch", "val", "test", "seconds"}
-_FAILURE = {"k_text", "k_audio", "seed", "error"}
+_FINISHED = {"k_text", "k_audio", "seed", "selected_epoch", "val", "test", "seconds"}
+_FAILED = {"k_text", "k_audio", "seed", "error"}
 _WHOLE_FOLDER = 0  # byte of the lock file that stands for the folder; the others stand for cells
 
 
@@ -29,12 +30,9 @@ class SweepFolder:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
         self._lock_file = (path / ".lock").open("ab")
-        self._lock(_WHOLE_FOLDER, wait=True)
-        try:
+        with self.exclusive():
             claim_folder(path, description)
-        finally:
-            self._unlock(_WHOLE_FOLDER)
-        self._failed_before = {file: file.stat().st_mtime_ns for file in (path / "cells").glob("*.json")}
+        self._there_before = {file: file.stat().st_mtime_ns for file in (path / "cells").glob("*.json")}
 
     def read(self, cell: Cell) -> dict | None:
         """What the cell found, its failure, or None.
@@ -46,7 +44,7 @@ class SweepFolder:
         if not path.exists():
             return None
         result = read_json(path)
-        if result.keys() not in (_FIGURES, _FAILURE) or any(result[name] != k for name, k in vars(cell).items()):
+        if result.keys() not in (_FINISHED, _FAILED) or any(result[name] != k for name, k in vars(cell).items()):
             raise InputError(f"{path}: not a result of this cell; remove the file, and the cell is trained again")
         return result
 
@@ -56,7 +54,7 @@ class SweepFolder:
         if result is None or "error" not in result:
             return result is not None
         path = self._file(cell)
-        return path.stat().st_mtime_ns != self._failed_before.get(path)
+        return path.stat().st_mtime_ns != self._there_before.get(path)
 
     def write(self, cell: Cell, result: dict) -> None:
         write_json(self._file(cell), result)
@@ -66,27 +64,32 @@ class SweepFolder:
         ordered = sorted(cells, key=lambda cell: (cell.k_text, cell.k_audio, cell.seed))
         return [result for result in map(self.read, ordered) if result is not None]
 
-    def claim(self, cell: Cell, wait: bool = False) -> bool:
-        """Lock a cell for this process; False where another process has it, or, with ``wait``, once it is free."""
-        return self._lock(_byte(cell), wait)
+    def claim_one(self, cells: Iterable[Cell]) -> Cell | None:
+        """Lock the first cell that no other process has; None where they have all. Never waits."""
+        for cell in cells:
+            try:
+                fcntl.lockf(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _byte(cell))
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    raise
+            else:
+                return cell
+        return None
 
     def release(self, cell: Cell) -> None:
-        self._unlock(_byte(cell))
+        fcntl.lockf(self._lock_file, fcntl.LOCK_UN, 1, _byte(cell))
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep other sweeps from writing what belongs to the folder as a whole; waits until they have."""
+        fcntl.lockf(self._lock_file, fcntl.LOCK_EX, 1, _WHOLE_FOLDER)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._lock_file, fcntl.LOCK_UN, 1, _WHOLE_FOLDER)
 
     def _file(self, cell: Cell) -> Path:
         return self.path / "cells" / f"{cell.name}.json"
-
-    def _lock(self, byte: int, wait: bool) -> bool:
-        try:
-            fcntl.lockf(self._lock_file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, byte)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise
-            return False
-        return True
-
-    def _unlock(self, byte: int) -> None:
-        fcntl.lockf(self._lock_file, fcntl.LOCK_UN, 1, byte)
 
 
 def _byte(cell: Cell) -> int:

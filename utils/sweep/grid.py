@@ -75,10 +75,14 @@ def train_cell(data: SweepData, cell: Cell, on_epoch: Callable[[dict], None]) ->
     return {**vars(cell), **figures, "seconds": round(time.perf_counter() - begin, 3)}
 
 
-def attempt_cell(data: SweepData, cell: Cell, on_epoch: Callable[[dict], None] = lambda line: None) -> dict:
+def attempt_cell(
+    data: SweepData, cell: Cell, device: torch.device, on_epoch: Callable[[dict], None] = lambda line: None
+) -> dict:
     """:func:`train_cell`; where it fails, k, the seed and the ``error``, so that the sweep can go on without it."""
     try:
-        return train_cell(data, cell, on_epoch)
+        return train_cell(data.to(device), cell, on_epoch)
+    except torch.AcceleratorError:  # the GPU itself is in error, and would fail every cell after this one
+        raise
     except (InputError, RuntimeError, MemoryError) as error:  # a loss, torch (out of memory is one of its), the system
         return failure(cell, error)
 

@@ -1,5 +1,6 @@
 """The sweep's progress bar."""
 
+import sys
 from collections.abc import Sequence
 
 from tqdm import tqdm
@@ -25,8 +26,12 @@ class Progress:
         self._best.add(result)
         self._bar.update(self._done * self._epochs - self._bar.n)  # the epochs that were not seen here
         if "error" in result:
-            self._bar.write(f"failed: {cell}: {result['error']}")
+            self.write(f"failed: {cell}: {result['error']}")
         self._show()
+
+    def write(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._bar.write(line, file=sys.stderr)
 
     def close(self) -> None:
         self._bar.close()

@@ -7,11 +7,13 @@ from pathlib import Path
 import pandas as pd
 
 from utils.config import DATASETS
+from utils.metrics import METRICS
+from utils.paper import PRINTED
 from utils.report import align
 from utils.runs import atomic_write
 
-FIGURES = {"wa": "WA", "ua": "UA", "w_f1": "w-F1"}
-SPLITS = ("val", "test")
+FIGURES = {name: METRICS[name] for name in ("wa", "ua", "w_f1")}  # those that the paper reports
+SCORED = ("val", "test")
 CHOICE = "w_f1"  # of the validation split: what also chooses the epoch in profile paper
 K = ["k_text", "k_audio"]
 
@@ -22,17 +24,17 @@ def cell_table(results: Sequence[dict]) -> pd.DataFrame:
     for result in results:
         row = {name: result[name] for name in (*K, "seed")}
         row["selected_epoch"] = result.get("selected_epoch")
-        for split in SPLITS:
+        for split in SCORED:
             row |= {f"{split}_{name}": result[split][name] if split in result else None for name in FIGURES}
         rows.append(row | {"seconds": result.get("seconds"), "error": result.get("error")})
     frame = pd.DataFrame(rows)
-    numbers = [f"{split}_{name}" for split in SPLITS for name in FIGURES] + ["seconds"]
+    numbers = [f"{split}_{name}" for split in SCORED for name in FIGURES] + ["seconds"]
     return frame.astype({"selected_epoch": "Int64", **dict.fromkeys(numbers, float)})  # also where every cell failed
 
 
 def summary_table(cells: pd.DataFrame) -> pd.DataFrame:
     """A row for each k_text and k_audio: how many seeds there are, and each figure's mean and sample std over them."""
-    figures = [f"{split}_{name}" for split in SPLITS for name in FIGURES]
+    figures = [f"{split}_{name}" for split in SCORED for name in FIGURES]
     groups = cells.groupby(K)
     summary = groups["val_wa"].count().rename("seeds").to_frame()
     for name in figures:
@@ -60,10 +62,10 @@ def best_cell(summary: pd.DataFrame, seeds: int, split: str = "val") -> pd.Serie
 
 def papers_cell(summary: pd.DataFrame, dataset: str) -> pd.Series | None:
     """The cell that the paper found best for the dataset (IV.A), where the grid has it."""
-    known = DATASETS.get(dataset)
-    rows = (
-        summary[(summary["k_text"] == known.k_text) & (summary["k_audio"] == known.k_audio)] if known else summary[:0]
-    )
+    if dataset not in PRINTED:
+        return None
+    paper = DATASETS[dataset]
+    rows = summary[(summary["k_text"] == paper.k_text) & (summary["k_audio"] == paper.k_audio)]
     return None if rows.empty else rows.iloc[0]
 
 
@@ -75,7 +77,7 @@ def report(summary: pd.DataFrame, dataset: str, seeds: int) -> str:
     rows = [("", "k_text", "k_audio", f"val {FIGURES[CHOICE]}", *(f"test {label}" for label in FIGURES.values()))]
     rows.append(_row("best on validation", best))
     paper = papers_cell(summary, dataset)
-    if paper is not None and paper["seeds"] > 0:
+    if paper is not None and paper["seeds"] == seeds:
         rows.append(_row("the paper's best", paper))
     return "\n".join([*align(rows), _optimism(summary, best, seeds)])
 
@@ -113,7 +115,7 @@ def training_command(best: pd.Series, dataset: str, options: dict) -> str:
 
 
 class BestSoFar:
-    """The cell that is ahead while the sweep runs, of those with the most seeds done."""
+    """The cell that is ahead while the sweep runs, by as many seeds as every cell begun has done."""
 
     def __init__(self, results: Sequence[dict]):
         self._scores: dict[tuple[int, int], list[float]] = {}
@@ -128,7 +130,7 @@ class BestSoFar:
     def __str__(self) -> str:
         if not self._scores:
             return ""
-        seeds = max(map(len, self._scores.values()))
-        means = {cell: sum(s) / seeds for cell, s in self._scores.items() if len(s) == seeds}
+        seeds = min(map(len, self._scores.values()))
+        means = {cell: sum(s[:seeds]) / seeds for cell, s in self._scores.items()}
         (k_text, k_audio), mean = max(means.items(), key=lambda item: item[1])
         return f"best k {k_text}, {k_audio}: val {FIGURES[CHOICE]} {100 * mean:.1f} ({seeds} seed{'s' * (seeds > 1)})"
