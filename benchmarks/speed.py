@@ -1,4 +1,4 @@
-"""What the fast paths are worth, each row a ratio measured in one run on this machine (about 20 minutes on 2 cores).
+"""What the fast paths are worth, each row a ratio measured in one run on this machine (16 minutes on 2 cores).
 
     python -m benchmarks.speed
 
@@ -12,7 +12,6 @@ cells of DEMO take beyond their training steps and validations.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -22,117 +21,23 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.stock import with_stock_parts
+from benchmarks.steps import DIM, profile_step, timed
 from models.ch_gat import NeighborGraph
-from utils.config import ROOT, Config, make_config
-from utils.device import ALLOCATOR_SETTINGS, describe, pick_device, set_matmul_precision
-from utils.engine import TrainingState, build_model, start_training, train_step
+from utils.config import ROOT
+from utils.device import ALLOCATOR_SETTINGS, describe, pick_device
 from utils.errors import InputError, run_main
-from utils.graph import NeighborLists, build_graph, neighbor_lists
-from utils.graph_data import GraphData
+from utils.graph import build_graph, neighbor_lists
 from utils.report import align
 
 SIZES = {4407: 3, 13996: 1}  # utterances in the train split of IEMOCAP and ESD, and timed steps of a turn
-DIM, CLASSES = 768, 4
-
-
-def timed(work: Callable[[], object], device: torch.device | None = None) -> float:
-    begin = time.perf_counter()
-    work()
-    if device is not None and device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - begin
-
-
-def random_data(nodes: int, device: torch.device) -> GraphData:
-    """Random features and neighbours; the time of a step depends on neither."""
-    config = make_config({"dataset": "IEMOCAP"})
-    lists = NeighborLists(*(torch.randint(0, nodes, (nodes, k)) for k in (config.k_text, config.k_audio)))
-    graph = build_graph(lists, config.k_text, config.k_audio)
-    text, audio = torch.randn(nodes, DIM), torch.randn(nodes, DIM)
-    label = torch.randint(0, CLASSES, (nodes,))
-    return GraphData(text.to(device), audio.to(device), label.to(device), graph.to(device))
-
-
-def prepare_training(variant: str, device: torch.device) -> tuple[TrainingState, Config]:
-    torch.manual_seed(0)
-    config = make_config({"dataset": "IEMOCAP"})
-    set_matmul_precision(config.matmul_precision, device)
-    model = build_model(config, DIM, DIM, CLASSES)
-    state = start_training((with_stock_parts(model) if variant == "stock" else model).to(device), config)
-    if variant == "stock":
-        state.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    return state, config
-
-
-def measure_steps(variant: str, nodes: int, steps: int, device: torch.device) -> dict:
-    """Seconds of each step after the first, which warms up, and the process's peak memory; for ours the floor too."""
-    state, config = prepare_training(variant, device)
-    data = random_data(nodes, device)
-    seconds = [timed(lambda: train_step(state, data, config), device) for _ in range(steps + 1)][1:]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated() / 2**20
-    result = {"seconds": median(seconds), "peak": peak}
-    if variant == "ours":
-        shapes = product_shapes(state.model, nodes)
-        del state, data
-        result["floor"], result["gflops"] = measure_floor(shapes, device)
-    return result
-
-
-def profile_step(variant: str, nodes: int = 4407, steps: int = 3) -> str:
-    """Shares of the operations, after a step that warms up."""
-    state, config = prepare_training(variant, torch.device("cpu"))
-    data = random_data(nodes, torch.device("cpu"))
-    train_step(state, data, config)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
-        for _ in range(steps):
-            train_step(state, data, config)
-    operations = sorted(profiler.key_averages(), key=lambda op: -op.self_cpu_time_total)
-    whole = sum(op.self_cpu_time_total for op in operations)
-    return "\n".join(f"  {100 * op.self_cpu_time_total / whole:5.1f} %  {op.key}" for op in operations[:10])
-
-
-def product_shapes(model: nn.Module, nodes: int) -> list[tuple[int, int, int]]:
-    """(rows, inner, columns) of each dense product of a step: forward, and the gradients of weight and input."""
-    shapes = []
-    for name, module in model.named_modules():
-        weight = getattr(module, "weight", None)
-        if weight is not None and weight.dim() == 2:  # nn.Linear, and the Linear of PyG
-            outs, ins = weight.shape
-            shapes += [(nodes, ins, outs), (outs, nodes, ins)]
-            if name not in ("text_projection.0", "audio_projection.0"):  # features need no gradient
-                shapes.append((nodes, outs, ins))
-    return shapes
-
-
-def measure_floor(shapes: list[tuple[int, int, int]], device: torch.device) -> tuple[float, float]:
-    """Seconds of all products alone, into memory that is there already, and their rate in GFLOP/s."""
-    operands = {
-        (rows, inner, columns): (
-            torch.randn(rows, inner, device=device),
-            torch.randn(inner, columns, device=device),
-            torch.empty(rows, columns, device=device),
-        )
-        for rows, inner, columns in set(shapes)
-    }
-
-    def multiply() -> None:
-        for shape in shapes:
-            a, b, out = operands[shape]
-            torch.mm(a, b, out=out)
-
-    seconds = median([timed(multiply, device) for _ in range(4)][1:])
-    return seconds, sum(2 * rows * inner * columns for rows, inner, columns in shapes) / seconds / 1e9
 
 
 def take_turn(variant: str, nodes: int, steps: int, device: str) -> dict:
-    """:func:`measure_steps` in a process of its own: ours with the shell scripts' settings, stock without."""
-    arguments = ["-m", "benchmarks.speed", "--turn", variant, str(nodes), str(steps), device]
+    """``benchmarks.steps`` in a process of its own: ours with the shell scripts' settings, stock without."""
+    arguments = ["-m", "benchmarks.steps", variant, str(nodes), str(steps), device]
     environment = {name: value for name, value in os.environ.items() if name not in ALLOCATOR_SETTINGS}
     if variant == "ours":
         environment |= script_settings()
@@ -268,12 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--profile", action="store_true", help="instead: what a step spends its time on")
-    parser.add_argument("--turn", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.turn:
-        variant, nodes, steps, device = args.turn
-        print(json.dumps(measure_steps(variant, int(nodes), int(steps), torch.device(device))))
-        return None
     if args.profile:
         for variant in ("stock", "ours"):
             print(f"{variant}, share of the time in each operation\n{profile_step(variant)}\n")
