@@ -70,8 +70,8 @@ def run_on_ray(
     }
     try:
         ray.init(address, runtime_env=environment, log_to_driver=False, logging_level="warning")
-    except ConnectionError as error:
-        raise InputError(f"--ray {address}: no Ray cluster there ({' '.join(str(error).split())})") from error
+    except (ConnectionError, RuntimeError) as error:  # no cluster, or one with other versions of Ray or Python
+        raise InputError(f"--ray {address}: {' '.join(str(error).split())}") from error
     try:
         if gpus is None:
             gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
