@@ -94,7 +94,7 @@ def main() -> int:
     folder = SweepFolder(path, describe_sweep(setup))
     print(f"sweep folder {path}\ndevice {'Ray ' + args.ray if args.ray else describe(setup.device)}\nconfiguration")
     print(config_lines(config, leave_out=("k_text", "k_audio")))
-    kept = [cell for cell in cells if folder.is_done(cell)]
+    kept = {cell for cell in cells if folder.is_done(cell)}
     size = f"{len(args.k_texts)} x {len(args.k_audios)} values of k, {len(args.seeds)} seeds: {len(cells)} cells"
     print(size + (f", {len(kept)} of them finished before" if kept else ""))
     try:
@@ -108,11 +108,11 @@ def main() -> int:
 
 
 def train_cells(
-    args: argparse.Namespace, setup: Setup, folder: SweepFolder, cells: list[Cell], kept: list[Cell]
+    args: argparse.Namespace, setup: Setup, folder: SweepFolder, cells: list[Cell], kept: set[Cell]
 ) -> None:
     """Train what is left, here or on the cluster, under a progress bar."""
     config, splits = setup.config, setup.splits
-    left = [cell for cell in cells if cell not in set(kept)]
+    left = [cell for cell in cells if cell not in kept]
     if not left:
         return
     nodes = {s: find_neighbors(f, config, splits["train"] if s != "train" else None) for s, f in splits.items()}

@@ -61,9 +61,9 @@ def test_missing_class_shows_a_dash():
 
 def test_configuration_shows_every_field_and_marks_the_differences():
     text = config_lines(make_config({"k_text": 3}))
-    assert "k_text           3" in text
-    assert "train_mode       every_step *" in text
-    assert "weight_decay     0.0005\n" in text
+    assert "k_text            3" in text
+    assert "train_mode        every_step *" in text
+    assert "weight_decay      0.0005\n" in text
 
 
 def test_graph_line():
