@@ -11,6 +11,7 @@ matplotlib.use("Agg")  # no display is needed, or looked for
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.patheffects import withStroke
 from sklearn.manifold import TSNE
 
 from utils.runs import atomic_write
@@ -109,9 +110,9 @@ def plot_topk_grid(
             axes.text(j, i, f"{value:.1f}" if np.isfinite(value) else "–", ha="center", va="center", color=color)
         for _, (k_text, k_audio), color, style, side in marks:
             corner = (k_audios.index(k_audio) - side / 2, k_texts.index(k_text) - side / 2)
-            axes.add_patch(
-                plt.Rectangle(corner, side, side, fill=False, edgecolor=color, linestyle=style, linewidth=2.5)
-            )
+            frame = plt.Rectangle(corner, side, side, fill=False, edgecolor=color, linestyle=style, linewidth=2.5)
+            frame.set_path_effects([withStroke(linewidth=5, foreground="white")])  # seen on every colour
+            axes.add_patch(frame)
         axes.set_xticks(range(len(k_audios)), k_audios)
         axes.set_yticks(range(len(k_texts)), k_texts)
         axes.set(xlabel="k_audio (neighbours)", ylabel="k_text (neighbours)", title=f"{split} w-F1 (%)")
@@ -133,6 +134,6 @@ def _cycle(colors: Sequence, count: int) -> list:
 def _save(figure: plt.Figure, path: Path, title: str) -> None:
     figure.suptitle(title)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
+    figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight")
     plt.close(figure)
     atomic_write(path, buffer.getvalue())
