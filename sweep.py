@@ -6,7 +6,6 @@ Finished cells are kept: the same command goes on where the last one ended, and 
 import argparse
 import dataclasses
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from utils.cli import PATH_OPTIONS, Setup, add_shared_options, parse, read_setup
@@ -20,7 +19,7 @@ from utils.config import (
 )
 from utils.device import describe
 from utils.errors import InputError, run_main
-from utils.graph_data import check_neighbors, find_neighbors
+from utils.graph_data import find_neighbors
 from utils.plots import plot_topk_grid
 from utils.report import config_lines
 from utils.runs import describe_run
@@ -86,9 +85,7 @@ def check_cluster_options(args: argparse.Namespace) -> None:
 def main() -> int:
     args, options = parse_args()
     setup = read_setup(args, options, elsewhere=bool(args.ray))
-    config, splits = setup.config, setup.splits
-    for split, features in splits.items():
-        check_neighbors(features, config, splits["train"] if split != "train" else None)
+    config = setup.config
     cells = grid(args.k_texts, args.k_audios, args.seeds)
     path = Path(args.save_path) / config.dataset / (args.model_name or sweep_name(setup))
     folder = SweepFolder(path, describe_sweep(setup))
@@ -130,7 +127,7 @@ def train_cells(
 def sweep_name(setup: Setup) -> str:
     """``topk-`` and the name of a run, in which k has no part."""
     own = profile_defaults(setup.config.profile, setup.config.dataset)
-    return "topk-" + run_name(replace(setup.config, k_text=own["k_text"], k_audio=own["k_audio"]))
+    return "topk-" + run_name(dataclasses.replace(setup.config, k_text=own["k_text"], k_audio=own["k_audio"]))
 
 
 def describe_sweep(setup: Setup) -> dict:
@@ -154,7 +151,7 @@ def conclude(args: argparse.Namespace, setup: Setup, results: list[dict], path: 
         print(f"train the chosen cell with: {training_command(best, dataset, given_options(args, setup))}")
     failed = [r for r in results if "error" in r]
     for r in failed:
-        print(f"failed: k_text {r['k_text']}, k_audio {r['k_audio']}, seed {r['seed']}: {r['error']}")
+        print(f"failed: {Cell(r['k_text'], r['k_audio'], r['seed'])}: {r['error']}")
     if failed:
         print(f"{len(failed)} of {len(results)} cells failed; the same command tries them again")
     return 1 if failed else 0

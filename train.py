@@ -9,7 +9,7 @@ from utils.device import describe
 from utils.engine import build_model
 from utils.errors import run_main
 from utils.experiment import Experiment, finished_seeds, open_run, read_curves, run_seed, summarise
-from utils.graph_data import check_neighbors, prepare
+from utils.graph_data import prepare
 from utils.plots import plot_training_curves
 from utils.report import config_lines, graph_line, results_table
 
@@ -37,8 +37,6 @@ def main() -> None:
     parameters = sum(p.numel() for p in build_model(config, *experiment.dims, len(names)).parameters())
     print(f"classes {', '.join(names)}\nembeddings text {experiment.dims[0]}, audio {experiment.dims[1]}")
     print(f"parameters {parameters:,}")
-    for split, features in splits.items():
-        check_neighbors(features, config, splits["train"] if split != "train" else None)
     open_run(experiment, args.seeds, args.resume, args.overwrite)
     train = prepare(splits["train"], config, device)
     val = prepare(splits["val"], config, device, splits["train"])

@@ -11,8 +11,8 @@ class Dropout(nn.Dropout):
     """:class:`torch.nn.Dropout`, with 16 random bits an element on a CPU.
 
     There ``nn.Dropout`` draws each element's Bernoulli variable on one thread, which at full batch takes longer than
-    some matrix products. Here one 64-bit draw serves four elements. ``p`` is rounded
-    to a multiple of 1/65536; the kept values are scaled by that rounded rate, so that the expectation is exact.
+    some matrix products. Here one 64-bit draw serves four elements. ``p`` is rounded to a multiple of 1/65536; the kept
+    values are scaled by that rounded rate, so that the expectation is exact.
     """
 
     def forward(self, x: Tensor) -> Tensor:

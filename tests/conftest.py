@@ -12,6 +12,7 @@ import torch
 
 from utils.config import make_config
 from utils.errors import run_main
+from utils.features import SPLITS, Features, load_splits
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -53,6 +54,13 @@ def feature_dir(tmp_path):
     for seed, (split, n) in enumerate((("train", 40), ("val", 24), ("test", 24))):
         write_pickle(tmp_path / "feature" / f"TOY_BERT_WAV2VEC_{split}.pkl", make_rows(n, seed=seed))
     return tmp_path / "feature"
+
+
+@pytest.fixture
+def toy_splits(feature_dir) -> dict[str, Features]:
+    """TOY as it is read."""
+    paths = {split: feature_dir / f"TOY_BERT_WAV2VEC_{split}.pkl" for split in SPLITS}
+    return load_splits(paths, None)[0]
 
 
 @pytest.fixture(scope="session")

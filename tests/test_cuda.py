@@ -6,7 +6,6 @@ from torch.nn import functional as F
 
 from utils.device import set_matmul_precision
 from utils.engine import build_model, evaluate_selected, fit, start_training
-from utils.features import load_splits
 from utils.graph_data import GraphData, prepare
 from utils.runs import set_seed
 
@@ -35,21 +34,17 @@ def relative_error(here: list[torch.Tensor], there: list[torch.Tensor]) -> float
 
 @pytest.mark.parametrize("profile", ["paper", "official"])
 @pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-4), ("tf32", 2e-2)])
-def test_logits_and_gradients_agree_with_the_cpu(feature_dir, small_config, profile, precision, tolerance):
+def test_logits_and_gradients_agree_with_the_cpu(toy_splits, small_config, profile, precision, tolerance):
     config = small_config(profile=profile, hidden_dim=64)
-    paths = {s: feature_dir / f"TOY_BERT_WAV2VEC_{s}.pkl" for s in ("train", "val", "test")}
-    splits, _ = load_splits(paths, None)
     model = build_model(config, 6, 5, 4).eval()  # without dropout, whose random numbers differ by device
     set_matmul_precision(precision, DEVICES[1])
-    both = [logits_and_gradients(model, prepare(splits["train"], config, device)) for device in DEVICES]
+    both = [logits_and_gradients(model, prepare(toy_splits["train"], config, device)) for device in DEVICES]
     assert relative_error(*both) < tolerance
 
 
-def test_training_learns(feature_dir, small_config):
+def test_training_learns(toy_splits, small_config):
     config = small_config(hidden_dim=64, epochs=30)
-    paths = {s: feature_dir / f"TOY_BERT_WAV2VEC_{s}.pkl" for s in ("train", "val", "test")}
-    splits, _ = load_splits(paths, None)
-    train, val, test = (prepare(splits[s], config, DEVICES[1]) for s in ("train", "val", "test"))
+    train, val, test = (prepare(toy_splits[s], config, DEVICES[1]) for s in ("train", "val", "test"))
     set_seed(1)
     state = start_training(build_model(config, 6, 5, 4).to(DEVICES[1]), config)
     fit(state, train, val, config, lambda line: None)

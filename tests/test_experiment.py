@@ -8,21 +8,18 @@ from utils.checkpoints import find_checkpoints, load_trained
 from utils.engine import Interrupted, evaluate, fit
 from utils.errors import InputError
 from utils.experiment import Experiment, finished_seeds, open_run, run_seed, summarise
-from utils.features import load_splits
 from utils.graph_data import prepare
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def experiment(tmp_path, feature_dir, small_config):
+def experiment(tmp_path, toy_splits, small_config):
     """Makes an experiment in a folder of its own; options are fields of the configuration."""
 
     def make(folder: str = "run", **options) -> Experiment:
-        paths = {s: feature_dir / f"TOY_BERT_WAV2VEC_{s}.pkl" for s in ("train", "val", "test")}
-        splits, _ = load_splits(paths, None)
         config = small_config(dataset="TOY", epochs=8, **options)
-        return Experiment(config, tmp_path / folder, splits, ("a", "b", "c", "d"), CPU)
+        return Experiment(config, tmp_path / folder, toy_splits, ("a", "b", "c", "d"), CPU)
 
     return make
 

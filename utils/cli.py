@@ -22,6 +22,7 @@ from utils.demo import write_demo
 from utils.device import pick_device, set_matmul_precision
 from utils.errors import InputError
 from utils.features import SPLITS, Features, load_splits
+from utils.graph_data import check_neighbors
 
 PATH_OPTIONS = {"train": "train_path", "val": "valid_path", "test": "test_path"}
 
@@ -77,6 +78,8 @@ def read_setup(args: argparse.Namespace, options: dict, elsewhere: bool = False)
     known = DATASETS.get(config.dataset)
     num_classes = args.num_classes or (len(known.class_names) if known else None)
     splits, num_classes = load_splits(_feature_paths(args, config.dataset), num_classes)
+    for split, features in splits.items():
+        check_neighbors(features, config, splits["train"] if split != "train" else None)
     return Setup(config, splits, class_names(config.dataset, num_classes), device)
 
 

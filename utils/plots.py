@@ -100,9 +100,8 @@ def plot_topk_grid(
     ]
     size = 4.5 + 1.05 * max(len(k_audios), 3), 2.4 + 0.42 * max(len(k_texts), 3)
     figure, both = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
-    for axes, split in zip(both, ("validation", "test"), strict=True):
-        column = f"{'val' if split == 'validation' else split}_w_f1_mean"
-        values = 100 * summary.pivot(index="k_text", columns="k_audio", values=column).to_numpy(float)
+    for axes, (split, name) in zip(both, (("val", "validation"), ("test", "test")), strict=True):
+        values = 100 * summary.pivot(index="k_text", columns="k_audio", values=f"{split}_w_f1_mean").to_numpy(float)
         axes.set_facecolor("lightgrey")  # where every seed failed
         image = axes.imshow(values, cmap="viridis", origin="lower", aspect="auto")
         for (i, j), value in np.ndenumerate(values):
@@ -115,7 +114,7 @@ def plot_topk_grid(
             axes.add_patch(frame)
         axes.set_xticks(range(len(k_audios)), k_audios)
         axes.set_yticks(range(len(k_texts)), k_texts)
-        axes.set(xlabel="k_audio (neighbours)", ylabel="k_text (neighbours)", title=f"{split} w-F1 (%)")
+        axes.set(xlabel="k_audio (neighbours)", ylabel="k_text (neighbours)", title=f"{name} w-F1 (%)")
         figure.colorbar(image, ax=axes)
     lines = [
         plt.Line2D(

@@ -15,7 +15,7 @@ from utils.graph_data import SplitNodes
 from utils.runs import set_seed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Cell:
     k_text: int
     k_audio: int

@@ -16,6 +16,7 @@ FIGURES = {name: METRICS[name] for name in ("wa", "ua", "w_f1")}  # those that t
 SCORED = ("val", "test")
 CHOICE = "w_f1"  # of the validation split: what also chooses the epoch in profile paper
 K = ["k_text", "k_audio"]
+COLUMNS = [f"{split}_{name}" for split in SCORED for name in FIGURES]
 
 
 def cell_table(results: Sequence[dict]) -> pd.DataFrame:
@@ -28,16 +29,15 @@ def cell_table(results: Sequence[dict]) -> pd.DataFrame:
             row |= {f"{split}_{name}": result[split][name] if split in result else None for name in FIGURES}
         rows.append(row | {"seconds": result.get("seconds"), "error": result.get("error")})
     frame = pd.DataFrame(rows)
-    numbers = [f"{split}_{name}" for split in SCORED for name in FIGURES] + ["seconds"]
-    return frame.astype({"selected_epoch": "Int64", **dict.fromkeys(numbers, float)})  # also where every cell failed
+    numbers = dict.fromkeys([*COLUMNS, "seconds"], float)
+    return frame.astype({"selected_epoch": "Int64", **numbers})  # also where every cell failed
 
 
 def summary_table(cells: pd.DataFrame) -> pd.DataFrame:
     """A row for each k_text and k_audio: how many seeds there are, and each figure's mean and sample std over them."""
-    figures = [f"{split}_{name}" for split in SCORED for name in FIGURES]
     groups = cells.groupby(K)
     summary = groups["val_wa"].count().rename("seeds").to_frame()
-    for name in figures:
+    for name in COLUMNS:
         summary[f"{name}_mean"] = groups[name].mean()
         summary[f"{name}_std"] = groups[name].std()  # divided by n - 1, empty for a single seed
     summary["seconds_mean"] = groups["seconds"].mean().round(3)
