@@ -9,9 +9,11 @@ from utils.config import PROFILES, default_feature_dir, default_save_path, displ
 from utils.device import describe, pick_device, set_matmul_precision
 from utils.engine import embed, evaluate
 from utils.errors import InputError, run_main
+from utils.feature_info import check_described, read_info
 from utils.features import SPLITS, Features, check_dims, check_labels, load_features
 from utils.graph_data import check_neighbors, prepare
 from utils.metrics import METRICS
+from utils.overlap import overlap_lines
 from utils.plots import plot_confusion, plot_tsne
 from utils.report import graph_line, recall_table, results_table
 from utils.runs import SEED_FOLDER, read_json, write_json
@@ -88,6 +90,7 @@ def main() -> None:
     print(f"{len(trained)} checkpoint{'s' * (len(trained) > 1)} of {folder}\nfeatures {features.path}")
     print(f"device {describe(device)}")
     print(graph_line(args.split, data.graph, data.label))
+    show_overlap(features, args.split)
 
     results = {each.name: evaluate(each.model.to(device), data) for each in trained}
     compare_with_training(trained, results, features, args.split)
@@ -109,6 +112,14 @@ def main() -> None:
     title = f"{name}, {first.name}\nlast hidden layer of the classifier"
     plot_tsne(out / f"{args.split}_tsne.png", embeddings, features.label.numpy(), first.class_names, title)
     print(f", {args.split}_tsne.png")
+
+
+def show_overlap(features: Features, split: str) -> None:
+    """What test shares with train, where extract_features.py wrote it down beside these features."""
+    info = read_info(features.path)
+    if info is not None and split == "test":
+        check_described(features, split, info)
+        print(overlap_lines(info["overlap"]))
 
 
 def run_label(folder: Path, trained: Trained) -> str:

@@ -2,7 +2,16 @@ import dataclasses
 
 import pytest
 
-from utils.config import OFFICIAL, SEEDS, Config, class_names, config_from_dict, make_config, run_name
+from utils.config import (
+    OFFICIAL,
+    SEEDS,
+    Config,
+    class_names,
+    config_from_dict,
+    known_class_names,
+    make_config,
+    run_name,
+)
 from utils.errors import InputError
 
 
@@ -79,9 +88,12 @@ def test_dictionary_there_and_back():
         config_from_dict({**values, "epochs": -1}, "x.pt")
 
 
-def test_class_names_in_label_order():
-    assert class_names("ESD", 5) == ("neutral", "angry", "happy", "sad", "surprise")
-    assert class_names("IEMOCAP", 4) == ("anger", "happiness", "neutral", "sadness")
-    assert class_names("MINE", 2) == ("class 0", "class 1")
+def test_class_names_are_those_of_the_features_then_those_of_the_dataset():
+    assert known_class_names("ESD", None) == ("neutral", "angry", "happy", "sad", "surprise")
+    assert known_class_names("IEMOCAP", None) == ("anger", "happiness", "neutral", "sadness")
+    assert known_class_names("IEMOCAP", {"class_names": ["ang", "sad"]}) == ("ang", "sad")
+    assert known_class_names("MINE", None) is None
+    assert class_names("MINE", 2, None) == ("class 0", "class 1")
+    assert class_names("MINE", 2, ("no", "yes")) == ("no", "yes")
     with pytest.raises(InputError, match="--num_classes 3: IEMOCAP has 4 classes"):
-        class_names("IEMOCAP", 3)
+        class_names("IEMOCAP", 3, known_class_names("IEMOCAP", None))

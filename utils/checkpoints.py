@@ -8,7 +8,7 @@ from torch import Tensor
 from models.cemobam import CemoBAM
 from models.official import from_official, infer_dimensions
 from models.xcbam import FUSIONS
-from utils.config import DATASETS, Config, class_names, config_from_dict, make_config
+from utils.config import DATASETS, Config, class_names, config_from_dict, known_class_names, make_config
 from utils.engine import build_model
 from utils.errors import InputError
 from utils.runs import load_checkpoint, load_weights_file, seed_folders
@@ -115,7 +115,8 @@ def load_official(path: Path, options: dict) -> Trained:
     config = make_config(settings | network)
     dims = (sizes["text_dim"], sizes["audio_dim"])
     model = _load_weights(path, build_model(config, *dims, sizes["num_classes"]), weights)
-    return Trained(path, model, config, class_names(config.dataset, sizes["num_classes"]), dims, None, {})
+    names = class_names(config.dataset, sizes["num_classes"], known_class_names(config.dataset, None))
+    return Trained(path, model, config, names, dims, None, {})
 
 
 def _load_weights(path: Path, model: CemoBAM, weights: dict[str, Tensor]) -> CemoBAM:

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from utils.config import (
-    DATASETS,
     NAME,
     SEEDS,
     Config,
@@ -16,11 +15,13 @@ from utils.config import (
     default_feature_dir,
     default_save_path,
     feature_path,
+    known_class_names,
     make_config,
 )
 from utils.demo import write_demo
 from utils.device import pick_device, set_matmul_precision
 from utils.errors import InputError
+from utils.feature_info import check_described, read_info
 from utils.features import SPLITS, Features, load_splits
 from utils.graph_data import check_neighbors
 
@@ -75,12 +76,14 @@ def read_setup(args: argparse.Namespace, options: dict, elsewhere: bool = False)
     device = pick_device(args.device)
     if not elsewhere:
         set_matmul_precision(config.matmul_precision, device)
-    known = DATASETS.get(config.dataset)
-    num_classes = args.num_classes or (len(known.class_names) if known else None)
-    splits, num_classes = load_splits(_feature_paths(args, config.dataset), num_classes)
+    paths = _feature_paths(args, config.dataset)
+    info = read_info(paths["train"])
+    names = known_class_names(config.dataset, info)
+    splits, num_classes = load_splits(paths, args.num_classes or (len(names) if names else None))
     for split, features in splits.items():
+        check_described(features, split, info)
         check_neighbors(features, config, splits["train"] if split != "train" else None)
-    return Setup(config, splits, class_names(config.dataset, num_classes), device)
+    return Setup(config, splits, class_names(config.dataset, num_classes, names), device)
 
 
 def _dataset(args: argparse.Namespace, options: dict) -> str:

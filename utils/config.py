@@ -187,18 +187,24 @@ def run_name(config: Config) -> str:
     return "-".join([config.profile, *(f"{name}={v}" for name, v in values.items() if v != defaults[name])])
 
 
-def class_names(dataset: str, num_classes: int) -> tuple[str, ...]:
-    """Names in label order; ``class 0``, ``class 1`` … for a dataset that is not in the table.
+def known_class_names(dataset: str, info: dict | None) -> tuple[str, ...] | None:
+    """Names in label order: those stored with the features (``info``, their JSON), else the dataset's, if known."""
+    if info is not None:
+        return tuple(info["class_names"])
+    return DATASETS[dataset].class_names if dataset in DATASETS else None
+
+
+def class_names(dataset: str, num_classes: int, known: tuple[str, ...] | None) -> tuple[str, ...]:
+    """``known``, checked; ``class 0``, ``class 1`` … where none are known.
 
     Raises:
-        InputError: the table knows another number of classes for this dataset.
+        InputError: there are ``num_classes`` classes, and another number of names.
     """
-    if dataset not in DATASETS:
+    if known is None:
         return tuple(f"class {i}" for i in range(num_classes))
-    names = DATASETS[dataset].class_names
-    if len(names) != num_classes:
-        raise InputError(f"--num_classes {num_classes}: {dataset} has {len(names)} classes ({', '.join(names)})")
-    return names
+    if len(known) != num_classes:
+        raise InputError(f"--num_classes {num_classes}: {dataset} has {len(known)} classes ({', '.join(known)})")
+    return known
 
 
 def add_config_options(parser: argparse.ArgumentParser, leave_out: Sequence[str] = ()) -> None:

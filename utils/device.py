@@ -20,13 +20,15 @@ def pick_device(name: str) -> torch.device:
 
 
 def set_matmul_precision(precision: str, device: torch.device) -> None:
-    """Say how CUDA computes the matrix products of float32 tensors: ``fp32`` exactly, ``tf32`` on tensor cores.
+    """Say how CUDA computes matrix products and convolutions in float32: ``fp32`` exactly, ``tf32`` on tensor cores.
 
     Raises:
         InputError: ``tf32`` is asked of a CPU.
     """
     if device.type == "cuda":
-        torch.backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        mode = "tf32" if precision == "tf32" else "ieee"
+        torch.backends.cuda.matmul.fp32_precision = mode
+        torch.backends.cudnn.conv.fp32_precision = mode  # tf32 where nothing is said
     elif precision == "tf32":
         raise InputError("--matmul_precision tf32: only a CUDA device has it")
 

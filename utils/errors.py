@@ -21,6 +21,12 @@ def run_main(main: Callable[[], int | None]) -> None:
         sys.exit(_fail("interrupted", 130))
 
 
+def one_line(error: BaseException) -> str:
+    """The first line of a library's error, for an error of ours that quotes it."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
 def _fail(message: str, code: int) -> int:
     print(message, file=sys.stderr)
     return code

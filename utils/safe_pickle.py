@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.errors import InputError
+from utils.errors import InputError, one_line
 
 
 class _Dtype:
@@ -140,11 +140,6 @@ def load_pickle(path: str | Path) -> object:
         except pickle.UnpicklingError as error:
             if "allow" in str(error):
                 raise InputError(f"{path}: refused: {error}; nothing in it was run") from error
-            raise InputError(f"{path}: not a complete pickle ({_one_line(error)})") from error
+            raise InputError(f"{path}: not a complete pickle ({one_line(error)})") from error
         except _BROKEN as error:
-            raise InputError(f"{path}: not a complete pickle ({_one_line(error)})") from error
-
-
-def _one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+            raise InputError(f"{path}: not a complete pickle ({one_line(error)})") from error

@@ -1,0 +1,61 @@
+"""Embeddings kept on disk while they are computed, so that an interrupted extraction goes on, and another split of the
+same corpus computes nothing twice."""
+
+import io
+import time
+import uuid
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from utils.errors import InputError
+from utils.runs import atomic_write
+
+SAVE_SECONDS = 30  # at most this much work is lost to a kill -9
+
+
+class EmbeddingCache:
+    """Vectors by key, in files of one folder; several processes may add to it at once.
+
+    Args:
+        folder: one for each encoder and everything else that the vectors depend on.
+        dim: of the vectors.
+
+    Raises:
+        InputError: one of its files is damaged or of another width.
+    """
+
+    def __init__(self, folder: Path, dim: int):
+        self.folder = folder
+        self.vectors: dict[str, np.ndarray] = {}
+        self._fresh: dict[str, np.ndarray] = {}
+        self._saved_at = time.monotonic()
+        for path in sorted(folder.glob("*.npz")):
+            self.vectors |= _read(path, dim)
+
+    def add(self, key: str, vector: np.ndarray) -> None:
+        """Keep a vector [dim] in float32; it is on disk after :meth:`save`, which is called every now and then."""
+        self.vectors[key] = self._fresh[key] = vector
+        if time.monotonic() - self._saved_at > SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Write what is not on disk yet, to a file of its own."""
+        if self._fresh:
+            buffer = io.BytesIO()
+            np.savez(buffer, keys=np.array(list(self._fresh)), vectors=np.stack(list(self._fresh.values())))
+            atomic_write(self.folder / f"{uuid.uuid4().hex}.npz", buffer.getvalue())
+            self._fresh = {}
+        self._saved_at = time.monotonic()
+
+
+def _read(path: Path, dim: int) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            keys, vectors = file["keys"].tolist(), file["vectors"]
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: a damaged file of the embedding cache; remove it") from error
+    if vectors.shape != (len(keys), dim) or vectors.dtype != np.float32:
+        raise InputError(f"{path}: not embeddings of {dim} values; remove it")
+    return dict(zip(keys, vectors, strict=True))

@@ -1,0 +1,194 @@
+"""Transcripts and recordings to embeddings: batches by length, decoding beside the encoder, nothing computed twice."""
+
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from models.encoders import AudioEncoder, AudioInput, TextEncoder
+from utils.audio import Recording, Segment, load_segment, probe, split_into_segments
+from utils.embedding_cache import EmbeddingCache
+from utils.errors import InputError
+
+SEGMENT_SECONDS = 30.0  # Whisper's window; IEMOCAP's longest turn is 34 s
+_BATCHES_AHEAD = 2
+
+OnBad = Callable[[str, InputError], None]  # takes a recording's path and what is wrong with it; may raise it
+
+
+def embed_texts(encoder: TextEncoder, texts: Sequence[str], cache: EmbeddingCache, batch_tokens: int) -> int:
+    """Put the embedding of every text into the cache, with the text as its key; equal texts are computed once.
+
+    Args:
+        batch_tokens: of a batch, padding included.
+
+    Returns:
+        How many texts were longer than the encoder reads.
+    """
+    tokens = {text: encoder.tokenize(text) for text in dict.fromkeys(texts)}
+    fresh = sorted((text for text in tokens if text not in cache.vectors), key=lambda text: -len(tokens[text]))
+    lengths = [min(len(tokens[text]), encoder.max_tokens) for text in fresh]
+    bar = tqdm(total=len(fresh), desc="text", unit="text", disable=not fresh)
+    try:
+        for rows in batches_by_length(lengths, batch_tokens):
+            batch = [fresh[i] for i in rows]
+            vectors = _encode(encoder, [tokens[text] for text in batch], "--batch_tokens")
+            for text, vector in zip(batch, vectors, strict=True):
+                cache.add(text, _checked(vector, f"the transcript {text[:60]!r}"))
+            bar.update(len(batch))
+    finally:
+        cache.save()
+        bar.close()
+    return sum(len(ids) > encoder.max_tokens for ids in tokens.values())
+
+
+def recording_key(path: str) -> str:
+    """A recording's key in the cache: another file, or a changed one, has another."""
+    status = Path(path).stat()
+    return f"{Path(path).resolve()}|{status.st_size}|{status.st_mtime_ns}"
+
+
+def probe_all(paths: Sequence[str], on_bad: OnBad) -> dict[str, Recording]:
+    """Read the headers of all recordings, so that what is missing or no audio shows before anything is computed."""
+    recordings = {}
+    for path in tqdm(paths, desc="headers", unit="file", leave=False):
+        try:
+            recordings[path] = probe(Path(path))
+        except InputError as error:
+            on_bad(path, error)
+    return recordings
+
+
+def embed_recordings(
+    encoder: AudioEncoder, recordings: dict[str, Recording], cache: EmbeddingCache, batch_seconds: float, on_bad: OnBad
+) -> dict[str, np.ndarray]:
+    """The embedding of every recording: the mean over time, of long ones over all their segments.
+
+    Args:
+        batch_seconds: of a batch, padding included; at least one segment is taken.
+        on_bad: what to do with a recording that cannot be decoded.
+
+    Returns:
+        Embeddings [D] by path, without the bad recordings.
+    """
+    longest = min(SEGMENT_SECONDS, encoder.max_seconds or SEGMENT_SECONDS)
+    keys = {path: recording_key(path) for path in recordings}
+    fresh = [recording for path, recording in recordings.items() if keys[path] not in cache.vectors]
+    segments = [segment for each in fresh for segment in split_into_segments(each, longest, encoder.sampling_rate)]
+    bad = _embed_segments(encoder, segments, keys, cache, batch_seconds, on_bad)
+    return {path: cache.vectors[key] for path, key in keys.items() if path not in bad}
+
+
+@dataclass
+class _Sum:
+    """A recording's embedding in the making: its segments' means, weighted by their lengths."""
+
+    missing: int
+    frames: int = 0
+    total: np.ndarray | float = 0.0
+
+    def add(self, vector: np.ndarray, frames: int) -> np.ndarray | None:
+        """The mean, with the last segment; None before."""
+        self.missing -= 1
+        self.frames += frames
+        self.total = self.total + vector * np.float32(frames)
+        return self.total / np.float32(self.frames) if self.missing == 0 else None
+
+
+def _embed_segments(
+    encoder: AudioEncoder,
+    segments: list[Segment],
+    keys: dict[str, str],
+    cache: EmbeddingCache,
+    batch_seconds: float,
+    on_bad: OnBad,
+) -> set[str]:
+    """Put the embeddings of the segments' recordings into the cache; return the paths of those that are bad."""
+    segments = sorted(segments, key=lambda segment: -segment.seconds)  # the batch that needs most memory comes first
+    plan = batches_by_length([encoder.cost(segment.seconds) for segment in segments], batch_seconds)
+    batches = [[segments[i] for i in rows] for rows in plan]
+    sums = {path: _Sum(count) for path, count in Counter(str(each.recording.path) for each in segments).items()}
+    bad: set[str] = set()
+    total, done = sum(segment.seconds for segment in segments), 0.0
+    bar = tqdm(total=round(total), desc="audio", unit="s of speech", disable=not segments)
+    try:
+        with closing(_decode_ahead(encoder, batches)) as decoded:
+            for batch in decoded:
+                good = []
+                for segment, future in batch:
+                    path = str(segment.recording.path)
+                    try:
+                        good.append((path, future.result()))
+                    except InputError as error:
+                        if path not in bad:
+                            on_bad(path, error)
+                        bad.add(path)
+                vectors = _encode(encoder, [each for _, each in good], "--batch_seconds") if good else []
+                for (path, each), vector in zip(good, vectors, strict=True):
+                    mean = sums[path].add(vector, each.frames)
+                    if mean is not None:
+                        cache.add(keys[path], _checked(mean, f"the recording {path}"))
+                done += sum(segment.seconds for segment, _ in batch)
+                bar.update(round(done) - bar.n)
+    finally:
+        cache.save()
+        bar.close()
+    return bad
+
+
+def batches_by_length(lengths: Sequence[float], budget: float) -> Iterator[range]:
+    """Runs of items, longest first, whose number times their greatest length keeps to the budget.
+
+    Args:
+        lengths: in falling order.
+    """
+    start = 0
+    while start < len(lengths):
+        count = max(1, int(budget // lengths[start]))
+        yield range(start, min(start + count, len(lengths)))
+        start += count
+
+
+def _decode_ahead(
+    encoder: AudioEncoder, batches: list[list[Segment]]
+) -> Iterator[list[tuple[Segment, "Future[AudioInput]"]]]:
+    """Batches whose segments are decoded in other threads, at most :data:`_BATCHES_AHEAD` ahead of their use."""
+
+    def prepare(segment: Segment) -> AudioInput:
+        return encoder.prepare(load_segment(segment, encoder.sampling_rate))
+
+    waiting: deque[list[tuple[Segment, Future[AudioInput]]]] = deque()
+    pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1), thread_name_prefix="decode")
+    try:
+        for batch in batches:
+            waiting.append([(segment, pool.submit(prepare, segment)) for segment in batch])
+            if len(waiting) > _BATCHES_AHEAD:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@torch.inference_mode()
+def _encode(encoder: TextEncoder | AudioEncoder, batch: list, budget_option: str) -> np.ndarray:
+    """Embeddings [B, D] in float32."""
+    try:
+        embeddings: Tensor = encoder(batch)
+    except torch.OutOfMemoryError as error:
+        raise InputError(f"the GPU's memory does not hold a batch; lower {budget_option}") from error
+    return embeddings.float().cpu().numpy()
+
+
+def _checked(vector: np.ndarray, of: str) -> np.ndarray:
+    if not np.isfinite(vector).all():
+        raise InputError(f"{of}: its embedding is not finite; is the encoder's checkpoint damaged?")
+    return vector

@@ -1,0 +1,163 @@
+"""Encoders by folder or hub name, in one-line errors."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import huggingface_hub
+import torch
+import transformers
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoTokenizer, PreTrainedModel
+
+from models.encoders import (
+    AUDIO_TYPES,
+    CONVOLUTIONAL,
+    TEXT_TYPES,
+    AudioEncoder,
+    ConvTransformerEncoder,
+    TextEncoder,
+    WhisperEncoder,
+)
+from utils.errors import InputError, one_line
+
+_NETWORK_SECONDS = 10
+_HTTPError = HfHubHTTPError.__bases__[0]  # of the HTTP library, which is another one from version to version
+_TRAINING_ONLY = ("masked_spec_embed",)  # weights that a checkpoint may lack
+_NOT_OF_THE_MODEL = ("_name_or_path", "transformers_version", "dtype")  # in its configuration
+
+
+def load_text_encoder(name: str, pooling: str, device: torch.device) -> tuple[TextEncoder, dict]:
+    """A BERT-family model and its description.
+
+    Args:
+        name: a folder, a hub name, or ``NAME@REVISION``.
+        pooling: see :class:`TextEncoder`.
+
+    Raises:
+        InputError: there is no such model, it is of another kind, or it has no (trained) pooler.
+    """
+    source, revision = _find(name, "--text_model")
+    untrained = () if pooling == "pooler" else ("pooler.",)
+    model = _load_model(name, source, revision, TEXT_TYPES, "--text_model", untrained)
+    tokenizer = _load(AutoTokenizer, name, source, revision, "--text_model")
+    try:
+        encoder = TextEncoder(model, tokenizer, pooling).to(device).eval()
+    except ValueError as error:
+        raise InputError(f"--text_model {name}: {error}; use --text_pooling mean") from error
+    return encoder, _describe(name, revision, model) | {"pooling": pooling, "dim": encoder.dim}
+
+
+def load_audio_encoder(name: str, device: torch.device) -> tuple[AudioEncoder, dict]:
+    """A Wav2Vec2, HuBERT, WavLM or Whisper encoder and its description; arguments as :func:`load_text_encoder`.
+
+    Raises:
+        InputError: there is no such model, or it is of another kind.
+    """
+    source, revision = _find(name, "--audio_model")
+    model = _load_model(name, source, revision, AUDIO_TYPES, "--audio_model")
+    extractor = _load(AutoFeatureExtractor, name, source, revision, "--audio_model")
+    kind = ConvTransformerEncoder if model.config.model_type in CONVOLUTIONAL else WhisperEncoder
+    try:
+        encoder = kind(model, extractor).to(device).eval()
+    except ValueError as error:
+        raise InputError(f"--audio_model {name}: {error}") from error
+    description = _describe(name, revision, encoder.model) | {"pooling": "mean", "dim": encoder.dim}
+    settings = json.dumps(extractor.to_dict(), sort_keys=True, default=str)
+    return encoder, description | {"feature_extractor_sha256": hashlib.sha256(settings.encode()).hexdigest()}
+
+
+def _find(name: str, option: str) -> tuple[str, str | None]:
+    """Where ``from_pretrained`` finds a model: a folder and None, or a hub name and the commit that it stands for.
+
+    What is in the hub's cache is used without asking the network.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise InputError(f"{option} {name}: no config.json in this folder; it should hold a transformers model")
+        return str(folder), None
+    repository, _, revision = name.partition("@")
+    try:
+        cached = huggingface_hub.try_to_load_from_cache(repository, "config.json", revision=revision or None)
+        if isinstance(cached, str):
+            return repository, Path(cached).parent.name
+        found = huggingface_hub.model_info(repository, revision=revision or None, timeout=_NETWORK_SECONDS)
+    except HFValidationError as error:
+        raise InputError(f"{option} {name}: neither a folder nor a name of the Hugging Face hub") from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise InputError(f"{option} {name}: the Hugging Face hub has no such model (or it is private)") from error
+    except (_HTTPError, OSError) as error:
+        raise InputError(_missing(name, option)) from error
+    return repository, found.sha
+
+
+def _missing(name: str, option: str) -> str:
+    repository, _, revision = name.partition("@")
+    fetch = f"hf download {repository}" + (f" --revision {revision}" if revision else "")
+    return (
+        f"{option} {name}: not on this machine, and the Hugging Face hub cannot be reached; "
+        f"fetch it where there is a network ('{fetch}' fills the cache), or give the folder of a copy"
+    )
+
+
+def _load(kind: type, name: str, source: str, revision: str | None, option: str, **options):
+    """``kind.from_pretrained``: from the folder or the hub's cache, else from the hub."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        try:
+            return kind.from_pretrained(source, revision=revision, local_files_only=True, **options)
+        except OSError:
+            if revision is None:
+                raise
+            huggingface_hub.model_info(
+                source, revision=revision, timeout=_NETWORK_SECONDS
+            )  # without a network, at once
+            return kind.from_pretrained(source, revision=revision, **options)
+    except (_HTTPError, OSError) as error:
+        raise InputError(_missing(name, option) if revision else f"{option} {name}: {one_line(error)}") from error
+    except (ValueError, LookupError, TypeError, RuntimeError, AttributeError, ImportError, SafetensorError) as error:
+        raise InputError(f"{option} {name}: cannot be loaded ({one_line(error)})") from error
+
+
+def _load_model(
+    name: str, source: str, revision: str | None, types: tuple[str, ...], option: str, untrained: tuple[str, ...] = ()
+) -> PreTrainedModel:
+    """The model in float32, whatever its file holds.
+
+    Args:
+        types: the model types that will do.
+        untrained: beginnings of the names of weights that the checkpoint may lack.
+
+    Raises:
+        InputError: another type, or a weight is not in the checkpoint, which would leave it random.
+    """
+    config = _load(AutoConfig, name, source, revision, option)
+    if config.model_type not in types:
+        raise InputError(f"{option} {name}: a {config.model_type} model; expected one of {', '.join(types)}")
+    model, info = _load(
+        AutoModel, name, source, revision, option, config=config, dtype=torch.float32, output_loading_info=True
+    )
+    absent = sorted(key for key in info["missing_keys"] if not key.startswith((*_TRAINING_ONLY, *untrained)))
+    if absent:
+        hint = "; use --text_pooling mean" if absent[0].startswith("pooler.") else ""
+        raise InputError(f"{option} {name}: its checkpoint has no {absent[0]}, which would stay random{hint}")
+    return model
+
+
+def _describe(name: str, revision: str | None, model: nn.Module) -> dict:
+    """Which model it is: two of the same ``weights_sha256`` give the same embeddings."""
+    settings = {k: v for k, v in model.config.to_dict().items() if k not in _NOT_OF_THE_MODEL}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for key, tensor in sorted(model.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return {
+        "name": name if revision else str(Path(name).expanduser().resolve()),
+        "revision": revision,
+        "type": model.config.model_type,
+        "weights_sha256": digest.hexdigest(),
+    }

@@ -1,0 +1,148 @@
+"""What extract_features.py prepares before it computes anything: utterances, labels, splits."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from utils.corpora import CORPORA
+from utils.errors import InputError
+from utils.features import SPLITS
+from utils.metadata import (
+    Classes,
+    check_split_column,
+    classes_of_labels,
+    give_labels,
+    parse_classes,
+    read_metadata,
+    utterances_of,
+)
+from utils.splits import group_split, random_split
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command asks for (options of extract_features.py)."""
+
+    corpus: str
+    corpus_dir: Path | None
+    metadata: list[Path]
+    classes: list[str] | None
+    split: str | None
+    fold: int
+    folds: int | None
+    seed: int
+    allow_partial: bool
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Utterances with ``label``, ``split`` and ``problem`` ("" for a good one), and how they came about."""
+
+    table: pd.DataFrame
+    class_names: list[str]
+    split: dict
+
+
+def prepare_utterances(request: Request) -> Prepared:
+    """Read the corpus or the CSVs, give labels, divide; print the counts.
+
+    Rows with a problem are divided like the others, so that mending a file moves no other utterance.
+
+    Raises:
+        InputError: as the readers; a label of no class; another number of utterances than the corpus has.
+    """
+    if request.metadata:
+        table, classes = _from_metadata(request)
+    else:
+        table = _from_corpus(request)
+        default = CORPORA[request.corpus].classes
+        _check_count(request, give_labels(table, default)[0])
+        classes = parse_classes(request.classes) if request.classes else default
+    table, left_out = give_labels(table, classes)
+    if table.empty:
+        raise InputError(f"no utterance is of the classes {', '.join(classes)}; found: {', '.join(left_out)}")
+    names = list(classes)
+    counts = Counter(table["label"])
+    print(
+        f"{request.corpus}: {len(table)} utterances: {', '.join(f'{counts[i]} {name}' for i, name in enumerate(names))}"
+    )
+    if left_out:
+        print(f"left out, of no class: {', '.join(f'{count} {emotion}' for emotion, count in left_out.most_common())}")
+    table["problem"] = [
+        problem or ("" if text else "no transcript")
+        for problem, text in zip(table["problem"], table["raw_text"], strict=True)
+    ]
+    table["split"], split = _divide(request, table)
+    return Prepared(table, names, split)
+
+
+def _from_corpus(request: Request) -> pd.DataFrame:
+    if request.corpus not in CORPORA:
+        raise InputError(
+            f"{request.corpus}: no reader for this corpus (there are {', '.join(CORPORA)}); "
+            "give its utterances with --metadata, a CSV with audio_file,raw_text,label"
+        )
+    if request.corpus_dir is None:
+        raise InputError(f"--corpus_dir: needed, the folder of {request.corpus}")
+    table = CORPORA[request.corpus].read(request.corpus_dir)
+    table["problem"] = ["" if Path(path).is_file() else "no such recording" for path in table["audio_file"]]
+    return table
+
+
+def _from_metadata(request: Request) -> tuple[pd.DataFrame, Classes]:
+    if request.corpus_dir is not None and not request.corpus_dir.is_dir():
+        raise InputError(f"--corpus_dir {request.corpus_dir}: no such folder")
+    tables = [read_metadata(path) for path in request.metadata]
+    if len(tables) == len(SPLITS):
+        tables = [table.assign(split=split) for table, split in zip(tables, SPLITS, strict=True)]
+    table = utterances_of(tables, request.corpus, request.corpus_dir, request.metadata[0].parent)
+    given = parse_classes(request.classes) if request.classes else None
+    if request.corpus not in CORPORA:
+        return table, classes_of_labels(table, given)
+    classes = given or CORPORA[request.corpus].classes
+    if given is None:  # with --classes, leaving out the others is what was asked for
+        kept, _ = give_labels(table, classes)
+        odd = table[~table["audio_file"].isin(kept["audio_file"])]
+        if len(odd):
+            row = odd.iloc[0]
+            raise InputError(f"{row['where']}: label {row['emotion']!r} is none of {', '.join(classes)}")
+    return table, classes
+
+
+def _check_count(request: Request, table: pd.DataFrame) -> None:
+    """Of the corpus's own classes; prints it.
+
+    Raises:
+        InputError: it is not what the corpus has, and ``allow_partial`` is off.
+    """
+    expected = CORPORA[request.corpus].expected(table)
+    if len(table) == expected:
+        print(f"{request.corpus}: complete, {len(table)} utterances of {', '.join(CORPORA[request.corpus].classes)}")
+        return
+    groups = Counter(table["session"] + table["speaker"].where(table["session"] == "", ""))
+    found = ", ".join(f"{count} of {group}" for group, count in sorted(groups.items()))
+    message = f"{request.corpus_dir}: {len(table)} utterances, {request.corpus} has {expected} ({found})"
+    if not request.allow_partial:
+        raise InputError(f"{message}; --allow_partial takes what is there")
+    print(f"note: {message}")
+
+
+def _divide(request: Request, table: pd.DataFrame) -> tuple[pd.Series, dict]:
+    """The split of each row, and a description of how it was made."""
+    kind = request.split or ("official" if "split" in table else "random")
+    if kind == "official":
+        if "split" not in table:
+            raise InputError(
+                "--split official: the split is that of metadata files; give --metadata TRAIN.csv VAL.csv TEST.csv "
+                "(the published ones are in the authors' repository), or one CSV with a column split"
+            )
+        check_split_column(table)
+        return table["split"], {"kind": kind, "metadata": [str(path.absolute()) for path in request.metadata]}
+    if kind == "random":
+        return random_split(table, request.seed), {"kind": kind, "seed": request.seed}
+    splits, members = group_split(table, kind, request.fold, request.folds)
+    folds = request.folds or table[kind].nunique()
+    print(f"fold {request.fold} of {folds}: " + "; ".join(f"{s} {kind} {', '.join(members[s])}" for s in SPLITS))
+    return splits, {"kind": kind, "fold": request.fold, "folds": folds, "members": members}
