@@ -9,7 +9,7 @@ from utils.config import PROFILES, default_feature_dir, default_save_path, displ
 from utils.device import describe, pick_device, set_matmul_precision
 from utils.engine import embed, evaluate
 from utils.errors import InputError, run_main
-from utils.feature_info import check_described, read_info
+from utils.feature_info import check_described, info_path
 from utils.features import SPLITS, Features, check_dims, check_labels, load_features
 from utils.graph_data import check_neighbors, prepare
 from utils.metrics import METRICS
@@ -116,10 +116,13 @@ def main() -> None:
 
 def show_overlap(features: Features, split: str) -> None:
     """What test shares with train, where extract_features.py wrote it down beside these features."""
-    info = read_info(features.path)
-    if info is not None and split == "test":
-        check_described(features, split, info)
+    info = check_described(features, split) if split == "test" else None
+    if info is None:
+        return
+    try:
         print(overlap_lines(info["overlap"]))
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise InputError(f"{info_path(features.path)}: its overlap report is damaged") from error
 
 
 def run_label(folder: Path, trained: Trained) -> str:

@@ -3,11 +3,16 @@
 import argparse
 import hashlib
 import json
+import math
 import os
 import re
+import shlex
 from collections import Counter
+from collections.abc import Container, Iterator
 from importlib.metadata import version
 from pathlib import Path
+
+import pandas as pd
 
 from models.encoders import POOLINGS
 from utils.config import NAME, ROOT, default_feature_dir
@@ -16,15 +21,17 @@ from utils.device import describe, pick_device, set_matmul_precision
 from utils.embedding_cache import EmbeddingCache
 from utils.errors import InputError, run_main
 from utils.extraction import SEGMENT_SECONDS, embed_recordings, embed_texts, probe_all
-from utils.feature_writer import check_target, write_features, write_report
+from utils.feature_writer import check_target, check_writable, output_paths, write_features, write_report
 from utils.features import SPLITS
 from utils.hub import load_audio_encoder, load_text_encoder
 from utils.overlap import overlap_lines, overlap_report
 from utils.preparation import Prepared, Request, prepare_utterances
-from utils.splits import KINDS, check_splits
+from utils.splits import KINDS, SEED, check_splits
 
 TEXT_MODEL = "google-bert/bert-base-uncased"
 AUDIO_MODEL = "facebook/wav2vec2-base-960h"
+BATCH_SECONDS = {"cpu": 15.0, "cuda": 240.0}  # a CPU gains nothing by large batches (benchmarks/extraction.py)
+BATCH_TOKENS = {"cpu": 512, "cuda": 16_384}
 SHOWN = 20  # bad recordings named on the screen; the report names all
 
 
@@ -46,16 +53,19 @@ def parse_args() -> argparse.Namespace:
     data.add_argument("--skip_bad", action="store_true", help="leave bad recordings out, and list them in a report")
     split = parser.add_argument_group("split")
     split.add_argument("--split", choices=KINDS, help="default: official where the metadata has one, else random")
-    split.add_argument("--fold", type=int, default=1, help="session, speaker: the fold that is tested, from 1")
+    split.add_argument("--fold", type=int, help="session, speaker: the fold that is tested (default: 1)")
     split.add_argument("--folds", type=int, help="session, speaker: default a fold for each")
-    split.add_argument("--seed", type=int, default=42, help="random: of the shuffling")
+    split.add_argument("--seed", type=int, help=f"random: of the shuffling (default: {SEED})")
     encoders = parser.add_argument_group("encoders")
+    defaults = ", ".join(f"{seconds:g} on {device}" for device, seconds in BATCH_SECONDS.items())
     encoders.add_argument("--text_model", default=TEXT_MODEL, help=f"folder, hub name or NAME@REVISION ({TEXT_MODEL})")
     encoders.add_argument("--text_pooling", choices=POOLINGS, default="pooler")
     encoders.add_argument("--audio_model", default=AUDIO_MODEL, help=f"likewise ({AUDIO_MODEL})")
     encoders.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    encoders.add_argument("--batch_seconds", type=float, default=120.0, help="speech in a batch, padding included")
-    encoders.add_argument("--batch_tokens", type=int, default=4096, help="tokens in a batch, padding included")
+    encoders.add_argument(
+        "--batch_seconds", type=float, help=f"speech in a batch, padding included (default: {defaults})"
+    )
+    encoders.add_argument("--batch_tokens", type=int, help="tokens in a batch, padding included (likewise)")
     output = parser.add_argument_group("output")
     output.add_argument("--dataset", help="name of the features (default: the corpus)")
     output.add_argument("--feature_dir", default=default_feature_dir(), help="default: $FEATURE_DIR, or feature")
@@ -67,9 +77,10 @@ def parse_args() -> argparse.Namespace:
         raise InputError(f"--dataset {args.dataset}: a name of letters, digits and . _ - + that is not DEMO")
     if len(args.metadata) not in (0, 1, len(SPLITS)):
         raise InputError(f"--metadata: one CSV, or {', '.join(SPLITS)}; {len(args.metadata)} were given")
-    if not args.batch_seconds > 0 or args.batch_tokens < 1:
-        raise InputError("--batch_seconds and --batch_tokens must be above 0")
-    if not 0 <= args.seed < 2**32:
+    for name in ("batch_seconds", "batch_tokens"):
+        if (value := getattr(args, name)) is not None and not 0 < value < math.inf:
+            raise InputError(f"--{name} {value}: must be above 0")
+    if args.seed is not None and not 0 <= args.seed < 2**32:
         raise InputError(f"--seed {args.seed}: must be from 0 to 2^32 - 1")
     return args
 
@@ -107,13 +118,23 @@ class BadRecordings:
                 "--skip_bad leaves them out"
             )
 
-    def write(self) -> None:
-        """Write the report, or remove that of an earlier command where nothing is bad."""
+    def usable(self, table: pd.DataFrame, recordings: Container[str], class_names: list[str]) -> pd.DataFrame:
+        """The rows whose recordings are good; writes the report of the others.
+
+        Raises:
+            InputError: too little is left to train on.
+        """
         if self.found:
             write_report(self.report, self.found)
-            print(f"{len(self.found)} recordings left out, named with their reasons in {self.report}")
         else:
-            self.report.unlink(missing_ok=True)
+            self.report.unlink(missing_ok=True)  # of an earlier command
+        rows = table[[path in recordings for path in table["audio_file"]]]
+        try:
+            check_splits(rows, class_names)
+        except InputError as error:
+            hint = f" ({len(self.found)} recordings are left out, see {self.report})" if self.found else ""
+            raise InputError(f"{error}{hint}") from error
+        return rows
 
 
 def main() -> None:
@@ -126,17 +147,13 @@ def main() -> None:
     class_names = prepared.class_names
     bad = BadRecordings(folder / f"{args.dataset}_bad_recordings.csv", args.skip_bad)
     bad.add_rows(prepared)
-    table = prepared.table[prepared.table["problem"] == ""]
-    check_splits(table, class_names)
-    print(
-        "split "
-        + prepared.split["kind"]
-        + ": "
-        + ", ".join(f"{split} {sum(table['split'] == split)}" for split in SPLITS)
-    )
+    good = prepared.table.loc[prepared.table["problem"] == "", "audio_file"]
+    recordings = probe_all(list(good), bad.add)
+    table = bad.usable(prepared.table, recordings, class_names)
+    sizes = table["split"].value_counts()
+    print(f"split {prepared.split['kind']}: {', '.join(f'{split} {sizes[split]}' for split in SPLITS)}")
     overlap = overlap_report(table, len(class_names))
     print(overlap_lines(overlap))
-    recordings = probe_all(list(table["audio_file"]), bad.add)
     seconds = sum(recording.seconds for recording in recordings.values())
     print(f"{len(recordings)} recordings, {seconds / 3600:.2f} hours; device {describe(device)}")
 
@@ -149,37 +166,54 @@ def main() -> None:
         "corpus": args.corpus,
         "class_names": class_names,
         "split": prepared.split,
+        "utterances_sha256": prepared.sha256,
         "encoders": {"text": text_info, "audio": audio_info},
     }
+    for path in args.metadata:
+        if path.resolve() in {each.resolve() for each in output_paths(folder, args.dataset)}:
+            raise InputError(f"{path}: would be written over; move it, or give another --dataset or --feature_dir")
     if not args.overwrite:
         check_target(folder, args.dataset, info)
+    caches = {}
+    for name, description in info["encoders"].items():
+        cache = cache_folder(Path(args.cache_dir), name, description, device.type)
+        check_writable(cache)
+        caches[name] = EmbeddingCache(cache, description["dim"])
+    check_writable(folder)
 
-    caches = {
-        name: EmbeddingCache(cache_folder(Path(args.cache_dir), name, description, device.type), description["dim"])
-        for name, description in info["encoders"].items()
-    }
-    table = table[table["audio_file"].isin(recordings)]
-    too_long = embed_texts(text_encoder, list(table["raw_text"]), caches["text"], args.batch_tokens)
+    batch_tokens = args.batch_tokens or BATCH_TOKENS[device.type]
+    too_long = embed_texts(text_encoder, list(table["raw_text"]), caches["text"], batch_tokens)
     if too_long:
         print(f"note: {too_long} transcripts are longer than {text_encoder.max_tokens} tokens and were cut")
-    audio = embed_recordings(audio_encoder, recordings, caches["audio"], args.batch_seconds, bad.add)
+    batch_seconds = args.batch_seconds or BATCH_SECONDS[device.type]
+    audio = embed_recordings(audio_encoder, recordings, caches["audio"], batch_seconds, bad.add)
 
-    table = table[table["audio_file"].isin(audio)]
-    check_splits(table, class_names)
-    if overlap != (overlap := overlap_report(table, len(class_names))):
-        print(f"without the bad recordings:\n{overlap_lines(overlap)}")
+    decoded = bad.usable(table, audio, class_names)
+    if len(decoded) < len(table):
+        overlap = overlap_report(decoded, len(class_names))
+        print(f"without what could not be decoded, {overlap_lines(overlap)}")
     info |= {"overlap": overlap, "device": device.type, "left_out": len(bad.found), "transcripts_cut": too_long}
-    path = write_features(folder, args.dataset, table, caches["text"].vectors, audio, info)
-    bad.write()
+    path = write_features(folder, args.dataset, decoded, caches["text"], audio, info)
+    print(*summary(args, decoded, class_names, bad, path), sep="\n")
+
+
+def summary(
+    args: argparse.Namespace, table: pd.DataFrame, class_names: list[str], bad: BadRecordings, description: Path
+) -> Iterator[str]:
+    """The last lines: what was written, what was left out, what to do next."""
+    if bad.found:
+        yield f"{len(bad.found)} recordings left out, named with their reasons in {bad.report}"
     for split in SPLITS:
         counts = Counter(table.loc[table["split"] == split, "label"])
         per_class = ", ".join(f"{counts[i]} {name}" for i, name in enumerate(class_names))
-        print(f"{args.dataset}_BERT_WAV2VEC_{split}.pkl: {sum(counts.values())} utterances ({per_class})")
-    print(f"saved in {folder}, described in {path}\ntrain with: bash run_training.sh {args.dataset}")
+        yield f"{args.dataset}_BERT_WAV2VEC_{split}.pkl: {sum(counts.values())} utterances ({per_class})"
+    elsewhere = "" if args.feature_dir == default_feature_dir() else f"FEATURE_DIR={shlex.quote(args.feature_dir)} "
+    yield f"saved in {args.feature_dir}, described in {description}"
+    yield f"train with: {elsewhere}bash run_training.sh {args.dataset}"
 
 
 def cache_folder(root: Path, modality: str, description: dict, device: str) -> Path:
-    """The cache of one encoder: of whatever its embeddings depend on, to the last bit."""
+    """The cache of one encoder: of whatever its embeddings depend on, beyond rounding."""
     parts = {name: value for name, value in description.items() if name not in ("name", "revision")}
     parts |= {"device": device, "versions": [version(name) for name in ("torch", "torchaudio", "transformers")]}
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -52,9 +52,10 @@ class TextEncoder(nn.Module):
             raise ValueError(f"a {model.config.model_type} model without a pooler")
         self.model = model
         self.tokenizer = tokenizer
+        self.tokenizer.padding_side = "right"  # the pooler reads the first token, the mean the first ones
         self.pooling = pooling
         self.dim = model.config.hidden_size
-        self.max_tokens = min(tokenizer.model_max_length, model.config.max_position_embeddings)
+        self.max_tokens = min(tokenizer.model_max_length, _positions(model))
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids with [CLS] and [SEP]; may be longer than ``max_tokens``, which :meth:`forward` cuts off."""
@@ -71,6 +72,13 @@ class TextEncoder(nn.Module):
 
     def _truncate(self, ids: list[int]) -> list[int]:
         return ids if len(ids) <= self.max_tokens else [*ids[: self.max_tokens - 1], ids[-1]]  # keeps [SEP]
+
+
+def _positions(model: PreTrainedModel) -> int:
+    """Tokens that a model has positions for; RoBERTa and its kin begin to count after the padding's."""
+    embeddings = getattr(model.embeddings, "position_embeddings", None)
+    first = getattr(embeddings, "padding_idx", None)
+    return model.config.max_position_embeddings - (0 if first is None else first + 1)
 
 
 class AudioEncoder(nn.Module):

@@ -73,17 +73,28 @@ def iemocap_small() -> Path:
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    """Run a script's main in this process, which spares importing torch: exit code and last error line."""
+def run(monkeypatch, capsys):
+    """Run a script's main in this process, which spares importing torch: exit code, output, error output."""
 
-    def run(main, *args: object) -> tuple[int, str]:
+    def run(main, *args: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [main.__module__, *map(str, args)])
         with pytest.raises(SystemExit) as caught:
             run_main(main)
-        lines = capsys.readouterr().err.splitlines()
-        return caught.value.code, lines[-1] if lines else ""
+        captured = capsys.readouterr()
+        return caught.value.code or 0, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def call(run):
+    """The same: exit code and last error line."""
+
+    def call(main, *args: object) -> tuple[int, str]:
+        code, _, err = run(main, *args)
+        return code, err.splitlines()[-1] if err else ""
+
+    return call
 
 
 def environment(**variables: str) -> dict[str, str]:

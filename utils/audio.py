@@ -3,7 +3,6 @@
 import math
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,25 +10,31 @@ import numpy as np
 import soundfile
 import torch
 from torch import Tensor
-from torchaudio.transforms import Resample
+from torchaudio.functional import resample
 
 from utils.errors import InputError
 
-MIN_SECONDS = 0.1
+MIN_SECONDS, MAX_SECONDS = 0.1, 24 * 3600
+LOUDEST = 1e6  # full scale is 1; float files of other programs may have 32768
 SOURCE_RATES = (1_000, 768_000)  # Hz; a rate beyond them is a damaged header
-_LARGEST_RATIO = 4_410  # of a resampling kernel; beyond it the rate is taken as the nearest multiple of 10 Hz
+_FILTER_WIDTH, _ROLLOFF = 6, 0.99  # torchaudio's defaults
+_LARGEST_KERNEL = 2_000_000  # values of a resampling kernel
 _UNKNOWN_SIZE = 0x7FFFF000  # and above: a streaming writer did not know the size
 _WRONG_SIZE = re.compile(r": (\d+) \(should be (\d+)\)")  # libsndfile's log, of a chunk and of what the file holds
+_CUT_OFF = ("lacks an end-of-stream bit", "truncated file")  # likewise, of Ogg and of VOC
 _SLOP = 64  # bytes by which sloppy writers are wrong
+_UNREADABLE = (soundfile.SoundFileError, OSError, TypeError)  # the last for *.raw, whose rate nobody knows
 
 
 @dataclass(frozen=True)
 class Recording:
-    """What a file's header says."""
+    """What a file's header says, and the state of the file when it was read."""
 
     path: Path
     frames: int
     rate: int
+    size: int = 0
+    mtime_ns: int = 0
 
     @property
     def seconds(self) -> float:
@@ -53,24 +58,30 @@ def probe(path: Path) -> Recording:
     """Read a recording's header.
 
     Raises:
-        InputError: names the file: missing, empty, no audio, truncated, or shorter than :data:`MIN_SECONDS`.
+        InputError: names the file: missing, empty, no audio, truncated, or not of :data:`MIN_SECONDS` to
+            :data:`MAX_SECONDS`.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: an empty file")
     try:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+        status = path.stat()
+        if status.st_size == 0:
+            raise InputError(f"{path}: an empty file")
         info = soundfile.info(path)
-    except soundfile.SoundFileError as error:
+    except _UNREADABLE as error:
         raise InputError(f"{path}: cannot be read as audio ({_reason(error)})") from error
+    if any(words in info.extra_info for words in _CUT_OFF):
+        raise InputError(f"{path}: truncated")
     for claimed, present in _WRONG_SIZE.findall(info.extra_info):
         if int(present) + _SLOP < int(claimed) < _UNKNOWN_SIZE:
             raise InputError(f"{path}: truncated: its header says {claimed} bytes, {present} are there")
     if not SOURCE_RATES[0] <= info.samplerate <= SOURCE_RATES[1]:
         raise InputError(f"{path}: a sampling rate of {info.samplerate} Hz")
-    recording = Recording(path, info.frames, info.samplerate)
+    recording = Recording(path, info.frames, info.samplerate, status.st_size, status.st_mtime_ns)
     if recording.seconds < MIN_SECONDS:
         raise InputError(f"{path}: {recording.seconds:.3f} s long, shorter than {MIN_SECONDS} s")
+    if recording.seconds > MAX_SECONDS:
+        raise InputError(f"{path}: its header says more than a day, or not how long it is; write it anew as WAV")
     return recording
 
 
@@ -99,10 +110,11 @@ def load_segment(segment: Segment, rate: int) -> Tensor:
     """
     recording = segment.recording
     step, new_step = _ratio(recording.rate, rate)
-    resample = _resampler(step, new_step)
-    margin = 0 if step == new_step else math.ceil((resample.width + step) / step) * step
+    reach = math.ceil(_FILTER_WIDTH * step / (_ROLLOFF * min(step, new_step)))  # of the filter, in frames
+    margin = 0 if step == new_step else math.ceil(reach / step + 1) * step
     start, stop = max(0, segment.start - margin), min(recording.frames, segment.stop + margin)
-    waveform = resample(torch.from_numpy(_decode(recording, start, stop)))
+    frames = torch.from_numpy(_decode(recording, start, stop))
+    waveform = resample(frames, step, new_step, lowpass_filter_width=_FILTER_WIDTH, rolloff=_ROLLOFF)
     first = (segment.start - start) // step * new_step
     samples = math.ceil((segment.stop - segment.start) * new_step / step)
     return waveform[first : first + samples].clone()
@@ -113,33 +125,35 @@ def _decode(recording: Recording, start: int, stop: int) -> np.ndarray:
     path = recording.path
     try:
         with soundfile.SoundFile(path) as file:
-            file.seek(start)
+            if start:
+                file.seek(start) if file.seekable() else file.read(start, dtype="float32")
             channels = file.read(stop - start, dtype="float32", always_2d=True)
-    except soundfile.SoundFileError as error:
+    except _UNREADABLE as error:
         raise InputError(f"{path}: cannot be decoded ({_reason(error)})") from error
     if len(channels) != stop - start:
         there = start + len(channels)
         raise InputError(f"{path}: truncated: its header says {recording.frames} frames, {there} are there")
     mono = channels.mean(axis=1)
-    if not np.isfinite(mono).all():
-        position = start + int(np.flatnonzero(~np.isfinite(mono))[0])
-        raise InputError(f"{path}: holds {mono[position - start]} at frame {position}")
+    sane = np.abs(mono) <= LOUDEST  # not so for NaN
+    if not sane.all():
+        position = int(np.flatnonzero(~sane)[0])
+        raise InputError(f"{path}: holds {mono[position]} at frame {start + position}")
     if stop - start == recording.frames and not mono.any():
         raise InputError(f"{path}: digital silence, every sample is 0")
     return mono
 
 
 def _ratio(old: int, new: int) -> tuple[int, int]:
-    """The two rates without their common divisor; an odd old rate is rounded, or its kernel would fill the memory."""
-    if old // math.gcd(old, new) > _LARGEST_RATIO:
-        old = round(old, -1)
-    divisor = math.gcd(old, new)
-    return old // divisor, new // divisor
+    """The two rates without their common divisor: so many frames become so many samples.
 
-
-@lru_cache(maxsize=16)
-def _resampler(old: int, new: int) -> Resample:
-    return Resample(old, new)
+    A rate that has almost none with ``new``, 44101 Hz for example, is taken as the nearest round one.
+    """
+    for unit in (1, 10, 100, 1000):
+        rate = max(round(old / unit), 1) * unit
+        divisor = math.gcd(rate, new)
+        if rate // divisor * (new // divisor) <= _LARGEST_KERNEL:
+            break
+    return rate // divisor, new // divisor
 
 
 def _reason(error: Exception) -> str:

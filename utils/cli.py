@@ -81,7 +81,8 @@ def read_setup(args: argparse.Namespace, options: dict, elsewhere: bool = False)
     names = known_class_names(config.dataset, info)
     splits, num_classes = load_splits(paths, args.num_classes or (len(names) if names else None))
     for split, features in splits.items():
-        check_described(features, split, info)
+        check_described(features, split, names)
+    for split, features in splits.items():
         check_neighbors(features, config, splits["train"] if split != "train" else None)
     return Setup(config, splits, class_names(config.dataset, num_classes, names), device)
 

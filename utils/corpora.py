@@ -38,7 +38,7 @@ _TURN = re.compile(r"(Ses\d\d)[FM]_.*_([FM])\w+")
 
 def read_iemocap(folder: Path) -> pd.DataFrame:
     """``Session*/dialog/{EmoEvaluation,transcriptions}/Ses*.txt`` and ``sentences/wav``; every turn with a label."""
-    root = _find_root(folder, "Session1", "IEMOCAP_full_release")
+    root = _find_root(folder, "Session[1-5]", "IEMOCAP_full_release")
     rows = []
     for session in sorted(root.glob("Session[1-5]")):
         # "Ses*" passes over the "._Ses*" files that the release holds for macOS
@@ -68,12 +68,12 @@ def iemocap_groups(turn: str) -> tuple[str, str, str]:
 ESD_ENGLISH = tuple(f"{speaker:04d}" for speaker in range(11, 21))
 _ESD_EMOTIONS = ("Neutral", "Angry", "Happy", "Sad", "Surprise")
 # name and text with tabs or spaces between, then, not always, the emotion
-_ESD_LINE = re.compile(rf"^\s*(\d{{4}}_\d{{6}})\s*(.*?)(?:\s+(?:{'|'.join(_ESD_EMOTIONS)}))?\s*$")
+_ESD_LINE = re.compile(rf"^\s*(\d{{4}}_\d{{6}})(.*?)(?:\s+(?:{'|'.join(_ESD_EMOTIONS)}))?\s*$")
 
 
 def read_esd(folder: Path) -> pd.DataFrame:
     """English speakers: ``0011/0011.txt`` and ``0011/Angry/**/0011_000351.wav``, some releases with splits below."""
-    root = _find_root(folder, ESD_ENGLISH[0], "ESD")
+    root = _find_root(folder, "00[12][0-9]", "ESD")
     rows = []
     for speaker in ESD_ENGLISH:
         if not (root / speaker).is_dir():

@@ -1,15 +1,15 @@
 """Embeddings kept on disk while they are computed, so that an interrupted extraction goes on, and another split of the
 same corpus computes nothing twice."""
 
+import hashlib
 import io
 import time
 import uuid
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from utils.errors import InputError
+from utils.errors import InputError, one_line
 from utils.runs import atomic_write
 
 SAVE_SECONDS = 30  # at most this much work is lost to a kill -9
@@ -28,15 +28,24 @@ class EmbeddingCache:
 
     def __init__(self, folder: Path, dim: int):
         self.folder = folder
-        self.vectors: dict[str, np.ndarray] = {}
+        self._vectors: dict[str, np.ndarray] = {}
         self._fresh: dict[str, np.ndarray] = {}
         self._saved_at = time.monotonic()
         for path in sorted(folder.glob("*.npz")):
-            self.vectors |= _read(path, dim)
+            self._vectors |= _read(path, dim)
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    def __contains__(self, key: str) -> bool:
+        return _digest(key) in self._vectors
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        return self._vectors[_digest(key)]
 
     def add(self, key: str, vector: np.ndarray) -> None:
         """Keep a vector [dim] in float32; it is on disk after :meth:`save`, which is called every now and then."""
-        self.vectors[key] = self._fresh[key] = vector
+        self._vectors[_digest(key)] = self._fresh[_digest(key)] = vector
         if time.monotonic() - self._saved_at > SAVE_SECONDS:
             self.save()
 
@@ -50,12 +59,17 @@ class EmbeddingCache:
         self._saved_at = time.monotonic()
 
 
+def _digest(key: str) -> str:
+    """What stands for a key on disk, where an array's strings are all as wide as the longest."""
+    return hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
+
+
 def _read(path: Path, dim: int) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
-            keys, vectors = file["keys"].tolist(), file["vectors"]
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: a damaged file of the embedding cache; remove it") from error
-    if vectors.shape != (len(keys), dim) or vectors.dtype != np.float32:
-        raise InputError(f"{path}: not embeddings of {dim} values; remove it")
-    return dict(zip(keys, vectors, strict=True))
+            keys, vectors = file["keys"], file["vectors"]
+        if keys.ndim != 1 or keys.dtype.kind != "U" or vectors.dtype != np.float32 or vectors.shape != (len(keys), dim):
+            raise ValueError(f"not embeddings of {dim} values")
+    except Exception as error:  # numpy and zipfile raise what they like on damaged bytes
+        raise InputError(f"{path}: a damaged file of the embedding cache ({one_line(error)}); remove it") from error
+    return dict(zip(keys.tolist(), vectors, strict=True))

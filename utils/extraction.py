@@ -34,7 +34,7 @@ def embed_texts(encoder: TextEncoder, texts: Sequence[str], cache: EmbeddingCach
         How many texts were longer than the encoder reads.
     """
     tokens = {text: encoder.tokenize(text) for text in dict.fromkeys(texts)}
-    fresh = sorted((text for text in tokens if text not in cache.vectors), key=lambda text: -len(tokens[text]))
+    fresh = sorted((text for text in tokens if text not in cache), key=lambda text: -len(tokens[text]))
     lengths = [min(len(tokens[text]), encoder.max_tokens) for text in fresh]
     bar = tqdm(total=len(fresh), desc="text", unit="text", disable=not fresh)
     try:
@@ -42,18 +42,18 @@ def embed_texts(encoder: TextEncoder, texts: Sequence[str], cache: EmbeddingCach
             batch = [fresh[i] for i in rows]
             vectors = _encode(encoder, [tokens[text] for text in batch], "--batch_tokens")
             for text, vector in zip(batch, vectors, strict=True):
-                cache.add(text, _checked(vector, f"the transcript {text[:60]!r}"))
+                _check_finite(vector, f"the transcript {text[:60]!r}")
+                cache.add(text, vector)
             bar.update(len(batch))
     finally:
-        cache.save()
         bar.close()
+        cache.save()
     return sum(len(ids) > encoder.max_tokens for ids in tokens.values())
 
 
-def recording_key(path: str) -> str:
-    """A recording's key in the cache: another file, or a changed one, has another."""
-    status = Path(path).stat()
-    return f"{Path(path).resolve()}|{status.st_size}|{status.st_mtime_ns}"
+def recording_key(recording: Recording) -> str:
+    """A recording's key in the cache: a file of another size or time of change has another."""
+    return f"{recording.path.resolve()}|{recording.size}|{recording.mtime_ns}"
 
 
 def probe_all(paths: Sequence[str], on_bad: OnBad) -> dict[str, Recording]:
@@ -80,15 +80,15 @@ def embed_recordings(
         Embeddings [D] by path, without the bad recordings.
     """
     longest = min(SEGMENT_SECONDS, encoder.max_seconds or SEGMENT_SECONDS)
-    keys = {path: recording_key(path) for path in recordings}
-    fresh = [recording for path, recording in recordings.items() if keys[path] not in cache.vectors]
+    keys = {path: recording_key(recording) for path, recording in recordings.items()}
+    fresh = [recording for path, recording in recordings.items() if keys[path] not in cache]
     segments = [segment for each in fresh for segment in split_into_segments(each, longest, encoder.sampling_rate)]
     bad = _embed_segments(encoder, segments, keys, cache, batch_seconds, on_bad)
-    return {path: cache.vectors[key] for path, key in keys.items() if path not in bad}
+    return {path: cache[key] for path, key in keys.items() if path not in bad}
 
 
 @dataclass
-class _Sum:
+class SegmentMean:
     """A recording's embedding in the making: its segments' means, weighted by their lengths."""
 
     missing: int
@@ -115,12 +115,18 @@ def _embed_segments(
     segments = sorted(segments, key=lambda segment: -segment.seconds)  # the batch that needs most memory comes first
     plan = batches_by_length([encoder.cost(segment.seconds) for segment in segments], batch_seconds)
     batches = [[segments[i] for i in rows] for rows in plan]
-    sums = {path: _Sum(count) for path, count in Counter(str(each.recording.path) for each in segments).items()}
+    sums = {path: SegmentMean(count) for path, count in Counter(str(each.recording.path) for each in segments).items()}
     bad: set[str] = set()
+
+    def note_bad(path: str, error: InputError) -> None:
+        if path not in bad:
+            on_bad(path, error)
+        bad.add(path)
+
     total, done = sum(segment.seconds for segment in segments), 0.0
     bar = tqdm(total=round(total), desc="audio", unit="s of speech", disable=not segments)
     try:
-        with closing(_decode_ahead(encoder, batches)) as decoded:
+        with closing(_decode_ahead(encoder, batches, bad)) as decoded:
             for batch in decoded:
                 good = []
                 for segment, future in batch:
@@ -128,19 +134,23 @@ def _embed_segments(
                     try:
                         good.append((path, future.result()))
                     except InputError as error:
-                        if path not in bad:
-                            on_bad(path, error)
-                        bad.add(path)
+                        note_bad(path, error)
                 vectors = _encode(encoder, [each for _, each in good], "--batch_seconds") if good else []
                 for (path, each), vector in zip(good, vectors, strict=True):
                     mean = sums[path].add(vector, each.frames)
-                    if mean is not None:
-                        cache.add(keys[path], _checked(mean, f"the recording {path}"))
+                    if mean is None or path in bad:
+                        continue
+                    try:
+                        _check_finite(mean, path)
+                    except InputError as error:
+                        note_bad(path, error)
+                    else:
+                        cache.add(keys[path], mean)
                 done += sum(segment.seconds for segment, _ in batch)
                 bar.update(round(done) - bar.n)
     finally:
-        cache.save()
         bar.close()
+        cache.save()
     return bad
 
 
@@ -158,11 +168,16 @@ def batches_by_length(lengths: Sequence[float], budget: float) -> Iterator[range
 
 
 def _decode_ahead(
-    encoder: AudioEncoder, batches: list[list[Segment]]
+    encoder: AudioEncoder, batches: list[list[Segment]], bad: set[str]
 ) -> Iterator[list[tuple[Segment, "Future[AudioInput]"]]]:
-    """Batches whose segments are decoded in other threads, at most :data:`_BATCHES_AHEAD` ahead of their use."""
+    """Batches whose segments are decoded in other threads, at most :data:`_BATCHES_AHEAD` ahead of their use.
+
+    Segments of recordings that are ``bad`` by then are not decoded.
+    """
 
     def prepare(segment: Segment) -> AudioInput:
+        if str(segment.recording.path) in bad:
+            raise InputError(f"{segment.recording.path}: another segment is bad")
         return encoder.prepare(load_segment(segment, encoder.sampling_rate))
 
     waiting: deque[list[tuple[Segment, Future[AudioInput]]]] = deque()
@@ -188,7 +203,6 @@ def _encode(encoder: TextEncoder | AudioEncoder, batch: list, budget_option: str
     return embeddings.float().cpu().numpy()
 
 
-def _checked(vector: np.ndarray, of: str) -> np.ndarray:
+def _check_finite(vector: np.ndarray, of: str) -> None:
     if not np.isfinite(vector).all():
         raise InputError(f"{of}: its embedding is not finite; is the encoder's checkpoint damaged?")
-    return vector

@@ -1,20 +1,20 @@
 """The JSON beside feature pickles: where they come from, and what their classes are called."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from utils.errors import InputError
 from utils.features import SPLITS, Features
 from utils.runs import read_json
 
-_KEYS = {"class_names", "files", "overlap"}
+_PICKLE = re.compile(rf"(.*_BERT_WAV2VEC)_(?:{'|'.join(SPLITS)})\.pkl")
 
 
-def info_path(feature_path: Path) -> Path:
-    """``X_BERT_WAV2VEC.json`` for ``X_BERT_WAV2VEC_train.pkl``, of any split."""
-    stem = feature_path.stem
-    for split in SPLITS:
-        stem = stem.removesuffix(f"_{split}")
-    return feature_path.with_name(f"{stem}.json")
+def info_path(feature_path: Path) -> Path | None:
+    """``X_BERT_WAV2VEC.json`` for ``X_BERT_WAV2VEC_train.pkl``, of any split; None for a file of another name."""
+    match = _PICKLE.fullmatch(feature_path.name)
+    return feature_path.with_name(f"{match[1]}.json") if match else None
 
 
 def read_info(feature_path: Path) -> dict | None:
@@ -24,19 +24,35 @@ def read_info(feature_path: Path) -> dict | None:
         InputError: the JSON is not one of extract_features.py.
     """
     path = info_path(feature_path)
-    if not path.is_file():
+    if path is None or not path.is_file():
         return None
     info = read_json(path)
-    names = info.get("class_names")
-    if not info.keys() >= _KEYS or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    names, files = info.get("class_names"), info.get("files")
+    if (
+        not (isinstance(names, list) and names and all(isinstance(name, str) for name in names))
+        or not (isinstance(files, dict) and all(isinstance(files.get(split), dict) for split in SPLITS))
+        or not isinstance(info.get("overlap"), dict)
+    ):
         raise InputError(f"{path}: not written by extract_features.py; move it elsewhere")
     return info
 
 
-def check_described(features: Features, split: str, info: dict | None) -> None:
-    """Raise an InputError where a pickle is not the one that its JSON describes, as in a mixture of two extractions."""
-    if info is not None and info["files"].get(split, {}).get("sha256") != features.sha256:
+def check_described(features: Features, split: str, class_names: Sequence[str] | None = None) -> dict | None:
+    """The JSON of a split's pickle; None where there is none.
+
+    Raises:
+        InputError: the pickle is not the one that the JSON describes, as in a mixture of two extractions, or has other
+            classes than ``class_names``.
+    """
+    info = read_info(features.path)
+    if info is None:
+        return None
+    if info["files"][split].get("sha256") != features.sha256:
         raise InputError(
             f"{features.path}: not the {split} file that {info_path(features.path).name} describes "
             "(another SHA-256); run extract_features.py again, or remove the JSON"
         )
+    if class_names is not None and list(class_names) != info["class_names"]:
+        found, expected = ", ".join(info["class_names"]), ", ".join(class_names)
+        raise InputError(f"{features.path}: its classes are {found}, those of the training {expected}")
+    return info

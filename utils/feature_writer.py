@@ -2,11 +2,11 @@
 
 import csv
 import hashlib
-import io
 import pickle
 import platform
 import shlex
 import sys
+import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -16,21 +16,32 @@ import pandas as pd
 
 from utils.config import feature_path
 from utils.corpora import GROUPS
+from utils.embedding_cache import EmbeddingCache
 from utils.errors import InputError
 from utils.feature_info import info_path
 from utils.features import SPLITS
 from utils.runs import atomic_write, read_json, write_json
 
 _LIBRARIES = ("torch", "torchaudio", "transformers", "soundfile", "numpy", "scikit-learn")
-_IDENTITY = ("class_names", "split", "encoders", "corpus")  # what makes features other features
+_IDENTITY = ("corpus", "class_names", "split", "utterances_sha256", "encoders")  # what makes features other features
+
+
+def metadata_path(feature_dir: str, dataset: str, split: str) -> Path:
+    """The CSV beside a split's pickle."""
+    return feature_path(feature_dir, dataset, split).with_suffix(".csv")
+
+
+def output_paths(folder: Path, dataset: str) -> list[Path]:
+    """Pickles and CSVs."""
+    return [path(str(folder), dataset, split) for split in SPLITS for path in (feature_path, metadata_path)]
 
 
 def check_target(folder: Path, dataset: str, info: dict) -> None:
     """Raise an InputError where the dataset's files exist and are not of the same extraction."""
-    present = [path for split in SPLITS if (path := feature_path(str(folder), dataset, split)).exists()]
+    present = [path for path in output_paths(folder, dataset) if path.exists()]
     if not present:
         return
-    description = info_path(present[0])
+    description = info_path(feature_path(str(folder), dataset, SPLITS[0]))
     if not description.is_file():
         raise InputError(
             f"{present[0]}: exists, and extract_features.py did not make it; "
@@ -39,21 +50,29 @@ def check_target(folder: Path, dataset: str, info: dict) -> None:
     old = read_json(description)
     for key in _IDENTITY:
         if old.get(key) != info[key]:
+            what = key.removesuffix("_sha256").replace("_", " ")
             raise InputError(
-                f"{description}: features of another extraction (another {key.replace('_', ' ')}); "
+                f"{description}: features of another extraction ({what} differ); "
                 "give another --dataset or --feature_dir, or --overwrite"
             )
 
 
+def check_writable(folder: Path) -> None:
+    """Make a folder, and raise an OSError that names it where nothing can be written to it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
+
+
 def write_features(
-    folder: Path,
-    dataset: str,
-    table: pd.DataFrame,
-    text: dict[str, np.ndarray],
-    audio: dict[str, np.ndarray],
-    info: dict,
+    folder: Path, dataset: str, table: pd.DataFrame, text: EmbeddingCache, audio: dict[str, np.ndarray], info: dict
 ) -> Path:
-    """Write the three pickles, the metadata CSV of each (the same rows in the same order), and last the JSON.
+    """Write the three pickles, the metadata CSV of each (the same rows in the same order), and the JSON.
+
+    The JSON comes first: with its SHA-256s, a set that was written in part is found out by whoever reads it, and the
+    same command may write it again.
 
     Args:
         table: ``audio_file``, ``raw_text``, ``label``, ``split`` and the groups.
@@ -63,31 +82,32 @@ def write_features(
     Returns:
         The JSON's path.
     """
-    files = {}
+    contents, files = {}, {}
     for split in SPLITS:
         rows = table[table["split"] == split]
-        atomic_write(folder / f"{dataset}_metadata_{split}.csv", _csv(rows))
-        data = pickle.dumps(
+        path = feature_path(str(folder), dataset, split)
+        contents[path] = pickle.dumps(
             [
-                {"text_embed": text[raw_text], "audio_embed": audio[path], "label": int(label)}
-                for path, raw_text, label in rows[["audio_file", "raw_text", "label"]].itertuples(index=False)
+                {"text_embed": text[raw_text], "audio_embed": audio[audio_file], "label": int(label)}
+                for audio_file, raw_text, label in rows[["audio_file", "raw_text", "label"]].itertuples(index=False)
             ],
             protocol=4,
         )
-        path = feature_path(str(folder), dataset, split)
-        atomic_write(path, data)
+        contents[metadata_path(str(folder), dataset, split)] = _csv(rows)
         per_class = rows["label"].value_counts()
         files[split] = {
             "file": path.name,
-            "sha256": hashlib.sha256(data).hexdigest(),
+            "sha256": hashlib.sha256(contents[path]).hexdigest(),
             "utterances": len(rows),
             "per_class": {name: int(per_class.get(i, 0)) for i, name in enumerate(info["class_names"])},
         }
     versions = {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
     command = shlex.join([Path(sys.executable).name, *sys.argv])
-    path = info_path(feature_path(str(folder), dataset, SPLITS[0]))
-    write_json(path, {"dataset": dataset, **info, "files": files, "versions": versions, "command": command})
-    return path
+    description = info_path(feature_path(str(folder), dataset, SPLITS[0]))
+    write_json(description, {"dataset": dataset, **info, "files": files, "versions": versions, "command": command})
+    for path, data in contents.items():
+        atomic_write(path, data)
+    return description
 
 
 def write_report(path: Path, bad: Sequence[tuple[str, str]]) -> None:
@@ -97,6 +117,4 @@ def write_report(path: Path, bad: Sequence[tuple[str, str]]) -> None:
 
 def _csv(table: pd.DataFrame) -> bytes:
     columns = [name for name in ("audio_file", "raw_text", "label", *GROUPS, "reason") if name in table]
-    buffer = io.StringIO()
-    table[columns].to_csv(buffer, index=False, quoting=csv.QUOTE_MINIMAL, lineterminator="\n")
-    return buffer.getvalue().encode()
+    return table[columns].to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n").encode()

@@ -2,15 +2,24 @@
 
 import hashlib
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import huggingface_hub
 import torch
 import transformers
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
-from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedModel,
+    Wav2Vec2FeatureExtractor,
+    WhisperFeatureExtractor,
+)
 
 from models.encoders import (
     AUDIO_TYPES,
@@ -21,12 +30,15 @@ from models.encoders import (
     TextEncoder,
     WhisperEncoder,
 )
+from utils.audio import SOURCE_RATES
 from utils.errors import InputError, one_line
 
 _NETWORK_SECONDS = 10
 _HTTPError = HfHubHTTPError.__bases__[0]  # of the HTTP library, which is another one from version to version
 _TRAINING_ONLY = ("masked_spec_embed",)  # weights that a checkpoint may lack
-_NOT_OF_THE_MODEL = ("_name_or_path", "transformers_version", "dtype")  # in its configuration
+_NOT_OF_IT = ("_name_or_path", "transformers_version", "dtype")  # in a model's configuration
+_NO_CODE = {"trust_remote_code": False}  # else transformers asks whether it may run what the folder holds
+_TOKENIZER_TRIAL = ("Oh God, it's awesome...", "NAÏVE  [LAUGHTER] über-cool", "12 o'clock\t– “so what?”")
 
 
 def load_text_encoder(name: str, pooling: str, device: torch.device) -> tuple[TextEncoder, dict]:
@@ -43,11 +55,20 @@ def load_text_encoder(name: str, pooling: str, device: torch.device) -> tuple[Te
     untrained = () if pooling == "pooler" else ("pooler.",)
     model = _load_model(name, source, revision, TEXT_TYPES, "--text_model", untrained)
     tokenizer = _load(AutoTokenizer, name, source, revision, "--text_model")
+    if not len(tokenizer.all_special_tokens) < len(tokenizer) <= model.config.vocab_size:
+        raise InputError(
+            f"--text_model {name}: its tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}; "
+            "are the tokenizer's files there (tokenizer.json or a vocabulary)?"
+        )
     try:
         encoder = TextEncoder(model, tokenizer, pooling).to(device).eval()
     except ValueError as error:
         raise InputError(f"--text_model {name}: {error}; use --text_pooling mean") from error
-    return encoder, _describe(name, revision, model) | {"pooling": pooling, "dim": encoder.dim}
+    _try(name, "--text_model", lambda: encoder([encoder.tokenize("yes"), encoder.tokenize("no")]))
+    trial = [encoder.tokenize(text) for text in _TOKENIZER_TRIAL]  # lower case, accents, punctuation: settings
+    settings = {"vocabulary": tokenizer.get_vocab(), "trial": trial, "max_tokens": encoder.max_tokens}
+    description = _describe(name, revision, model) | {"pooling": pooling, "dim": encoder.dim}
+    return encoder, description | {"tokenizer_sha256": _digest(settings)}
 
 
 def load_audio_encoder(name: str, device: torch.device) -> tuple[AudioEncoder, dict]:
@@ -60,13 +81,32 @@ def load_audio_encoder(name: str, device: torch.device) -> tuple[AudioEncoder, d
     model = _load_model(name, source, revision, AUDIO_TYPES, "--audio_model")
     extractor = _load(AutoFeatureExtractor, name, source, revision, "--audio_model")
     kind = ConvTransformerEncoder if model.config.model_type in CONVOLUTIONAL else WhisperEncoder
+    expected = WhisperFeatureExtractor if kind is WhisperEncoder else Wav2Vec2FeatureExtractor
+    if not isinstance(extractor, expected):
+        raise InputError(f"--audio_model {name}: its feature extractor is no {expected.__name__}")
+    rate = extractor.sampling_rate
+    if not isinstance(rate, int) or not SOURCE_RATES[0] <= rate <= SOURCE_RATES[1]:
+        raise InputError(f"--audio_model {name}: its feature extractor has a sampling rate of {rate!r}")
     try:
         encoder = kind(model, extractor).to(device).eval()
     except ValueError as error:
         raise InputError(f"--audio_model {name}: {error}") from error
+    _try(name, "--audio_model", lambda: encoder([encoder.prepare(torch.randn(encoder.sampling_rate))]))
     description = _describe(name, revision, encoder.model) | {"pooling": "mean", "dim": encoder.dim}
-    settings = json.dumps(extractor.to_dict(), sort_keys=True, default=str)
-    return encoder, description | {"feature_extractor_sha256": hashlib.sha256(settings.encode()).hexdigest()}
+    return encoder, description | {"feature_extractor_sha256": _digest(extractor.to_dict())}
+
+
+@torch.inference_mode()
+def _try(name: str, option: str, embed: Callable[[], torch.Tensor]) -> None:
+    """Raise an InputError where the files of a checkpoint do not fit together, in whichever way that comes out."""
+    try:
+        embed()
+    except Exception as error:
+        raise InputError(f"{option} {name}: cannot be used ({type(error).__name__}: {one_line(error)})") from error
+
+
+def _digest(settings: dict) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _find(name: str, option: str) -> tuple[str, str | None]:
@@ -74,7 +114,7 @@ def _find(name: str, option: str) -> tuple[str, str | None]:
 
     What is in the hub's cache is used without asking the network.
     """
-    folder = Path(name).expanduser()
+    folder = Path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise InputError(f"{option} {name}: no config.json in this folder; it should hold a transformers model")
@@ -109,17 +149,17 @@ def _load(kind: type, name: str, source: str, revision: str | None, option: str,
     transformers.logging.disable_progress_bar()
     try:
         try:
-            return kind.from_pretrained(source, revision=revision, local_files_only=True, **options)
+            return kind.from_pretrained(source, revision=revision, local_files_only=True, **_NO_CODE, **options)
         except OSError:
             if revision is None:
                 raise
             huggingface_hub.model_info(
                 source, revision=revision, timeout=_NETWORK_SECONDS
             )  # without a network, at once
-            return kind.from_pretrained(source, revision=revision, **options)
+            return kind.from_pretrained(source, revision=revision, **_NO_CODE, **options)
     except (_HTTPError, OSError) as error:
         raise InputError(_missing(name, option) if revision else f"{option} {name}: {one_line(error)}") from error
-    except (ValueError, LookupError, TypeError, RuntimeError, AttributeError, ImportError, SafetensorError) as error:
+    except Exception as error:  # transformers raises what it likes on a damaged folder
         raise InputError(f"{option} {name}: cannot be loaded ({one_line(error)})") from error
 
 
@@ -141,6 +181,9 @@ def _load_model(
     model, info = _load(
         AutoModel, name, source, revision, option, config=config, dtype=torch.float32, output_loading_info=True
     )
+    cut = sorted(key for key in info["unexpected_keys"] if re.search(r"(^|\.)encoder\.", key))
+    if cut:
+        raise InputError(f"{option} {name}: its checkpoint has {cut[0]}, for which its config.json leaves no place")
     absent = sorted(key for key in info["missing_keys"] if not key.startswith((*_TRAINING_ONLY, *untrained)))
     if absent:
         hint = "; use --text_pooling mean" if absent[0].startswith("pooler.") else ""
@@ -150,13 +193,12 @@ def _load_model(
 
 def _describe(name: str, revision: str | None, model: nn.Module) -> dict:
     """Which model it is: two of the same ``weights_sha256`` give the same embeddings."""
-    settings = {k: v for k, v in model.config.to_dict().items() if k not in _NOT_OF_THE_MODEL}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    digest = hashlib.sha256(_digest({k: v for k, v in model.config.to_dict().items() if k not in _NOT_OF_IT}).encode())
     for key, tensor in sorted(model.state_dict().items()):
         digest.update(key.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return {
-        "name": name if revision else str(Path(name).expanduser().resolve()),
+        "name": name if revision else str(Path(name).resolve()),
         "revision": revision,
         "type": model.config.model_type,
         "weights_sha256": digest.hexdigest(),

@@ -1,9 +1,9 @@
 """Metadata CSVs: reading them strictly, finding their recordings, giving labels to emotions."""
 
 import csv
+import io
 import os
 import re
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from utils.errors import InputError
 from utils.features import SPLITS
 
 REQUIRED = ("audio_file", "raw_text", "label")
-Classes = dict[str, tuple[str, ...]]  # class names in label order, and the emotions that each joins beside its own name
+OPTIONAL = (*GROUPS, "split")
 
 
 def read_metadata(path: Path) -> pd.DataFrame:
@@ -27,19 +27,27 @@ def read_metadata(path: Path) -> pd.DataFrame:
     Raises:
         InputError: names the file, the line and the value.
     """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    data = path.read_bytes()
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            lines = [(reader.line_num, row) for row in reader if row]
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a CSV in UTF-8 ({error})") from error
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise InputError(f"{path}: line {line}: not UTF-8 ({error.reason})") from error
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    lines, start = [], 1
+    try:
+        for row in reader:
+            lines += [(start, row)] if row else []
+            start = reader.line_num + 1  # a text may hold line breaks
+    except csv.Error as error:
+        raise InputError(f"{path}: line {start}: not CSV ({error})") from error
     if len(lines) < 2:
         raise InputError(f"{path}: no rows; expected a header with {', '.join(REQUIRED)} and a row an utterance")
     header = [name.strip() for name in lines[0][1]]
-    for name in REQUIRED:
-        if header.count(name) != 1:
+    for name in (*REQUIRED, *OPTIONAL):
+        if header.count(name) > 1 or (name in REQUIRED and name not in header):
             raise InputError(f"{path}: needs one column {name} (it has {', '.join(header)})")
     for line, row in lines[1:]:
         if len(row) != len(header):
@@ -47,7 +55,7 @@ def read_metadata(path: Path) -> pd.DataFrame:
                 f"{path}: line {line}: {len(row)} values for {len(header)} columns (a text with a comma needs quotes)"
             )
     table = pd.DataFrame([row for _, row in lines[1:]], columns=header, dtype=str)
-    table = table[[name for name in (*REQUIRED, *GROUPS, "split") if name in header]].apply(lambda c: c.str.strip())
+    table = table[[name for name in (*REQUIRED, *OPTIONAL) if name in header]].apply(lambda c: c.str.strip())
     table["where"] = [f"{path}: line {line}" for line, _ in lines[1:]]
     for name in ("audio_file", "label"):
         empty = table[table[name] == ""]
@@ -67,7 +75,7 @@ def utterances_of(tables: Sequence[pd.DataFrame], dataset: str, corpus_dir: Path
         :data:`~utils.corpora.COLUMNS`, ``where``, ``problem`` ("" where the recording was found) and, where the CSVs
         have it, ``split``.
     """
-    table = pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True).fillna("")
     known = CORPORA.get(dataset)
     names = list(known.classes) if known else None
     table["emotion"] = [
@@ -78,15 +86,16 @@ def utterances_of(tables: Sequence[pd.DataFrame], dataset: str, corpus_dir: Path
     table["audio_file"] = [str(path) for path, _ in found]
     derived = [known.groups(path.stem) if known else ("", "", "") for path, _ in found]
     for column, name in enumerate(GROUPS):
-        if name not in table:
-            table[name] = [groups[column] for groups in derived]
+        given = table[name] if name in table else [""] * len(table)
+        table[name] = [value or groups[column] for value, groups in zip(given, derived, strict=True)]
+    _check_twice(table)
     extra = [name for name in ("where", "problem", "split") if name in table]
     return table[[*COLUMNS, *extra]]
 
 
 def _emotion(label: str, names: list[str] | None, where: str) -> str:
     """A label's name where the dataset is known, else the label as it stands; 2.0 is 2."""
-    number = re.fullmatch(r"(\d+)(?:\.0*)?", label)
+    number = re.fullmatch(r"(\d{1,9})(?:\.0*)?", label)
     if not number:
         return label
     label = str(int(number[1]))
@@ -97,11 +106,23 @@ def _emotion(label: str, names: list[str] | None, where: str) -> str:
     return names[int(label)]
 
 
+def _check_twice(table: pd.DataFrame) -> None:
+    """Raise an InputError where two rows name one recording, by whichever paths."""
+    present = table[table["problem"] == ""]
+    real = present["audio_file"].map(os.path.realpath)
+    twice = present[real.duplicated(keep=False)]
+    if len(twice):
+        same = twice[real[twice.index] == real[twice.index[0]]]
+        first, second = same["where"].iloc[:2]
+        raise InputError(f"{second}: {same['audio_file'].iloc[1]}: the same recording as {first}")
+
+
 def locate(files: Sequence[str], corpus_dir: Path | None, base: Path) -> list[tuple[Path, str]]:
     """Find recordings that a CSV names, if need be by paths of another machine.
 
     A path is taken as it stands (from ``corpus_dir``, then ``base``); else the file of its name in ``corpus_dir`` whose
-    last folders agree with it best.
+    last folders agree with it best. Where the folder before the name is nowhere in the found path, the name alone must
+    tell all recordings of the CSV apart.
 
     Returns:
         For each, its path and what is wrong: "" where it was found.
@@ -110,27 +131,50 @@ def locate(files: Sequence[str], corpus_dir: Path | None, base: Path) -> list[tu
     by_name: dict[str, list[Path]] = {}
     if corpus_dir is not None:
         wanted = {each[-1] for each in parts if each}
-        for folder, _, names in os.walk(corpus_dir):
+        seen = set()
+        for folder, subfolders, names in os.walk(corpus_dir, followlinks=True):
+            seen.add(os.path.realpath(folder))
+            subfolders[:] = [each for each in subfolders if os.path.realpath(Path(folder, each)) not in seen]
             for name in wanted.intersection(names):
                 by_name.setdefault(name, []).append(Path(folder, name).absolute())
     starts = [folder for folder in (corpus_dir, base) if folder is not None]
-    return [_locate_one(file, each, starts, by_name, corpus_dir) for file, each in zip(files, parts, strict=True)]
+    names_suffice = len({each[-1] for each in parts if each}) == len(parts)
+    where = f" in {corpus_dir}" if corpus_dir is not None else "; --corpus_dir names the folder to look in"
+    found = []
+    for file, each in zip(files, parts, strict=True):
+        path = _as_it_stands(file, starts)
+        if path is not None:
+            found.append((path, ""))
+            continue
+        best = _agreeing_best(each, by_name.get(each[-1], []) if each else [])
+        if not names_suffice and len(each) > 1:
+            best = [path for path in best if each[-2] in path.parts]
+        if len(best) == 1:
+            found.append((best[0], ""))
+        else:
+            found.append(
+                (
+                    Path(file.replace("\\", "/")),
+                    (f"{len(best)} recordings of this name" if best else "no such recording") + where,
+                )
+            )
+    return found
 
 
-def _locate_one(
-    file: str, parts: list[str], starts: list[Path], by_name: dict[str, list[Path]], corpus_dir: Path | None
-) -> tuple[Path, str]:
+def _as_it_stands(file: str, starts: list[Path]) -> Path | None:
     for start in starts:
         path = (start / file).absolute()  # an absolute file takes the place of start
-        if path.is_file():
-            return path, ""
-    candidates = by_name.get(parts[-1], []) if parts else []
+        try:
+            if path.is_file():
+                return path
+        except OSError:  # no name that this file system could have
+            return None
+    return None
+
+
+def _agreeing_best(parts: list[str], candidates: list[Path]) -> list[Path]:
     agreement = [_common_suffix(path.parts, parts) for path in candidates]
-    best = [path for path, length in zip(candidates, agreement, strict=True) if length == max(agreement)]
-    if len(best) == 1:
-        return best[0], ""
-    where = f" in {corpus_dir}" if corpus_dir is not None else "; --corpus_dir names the folder to look in"
-    return Path(file), f"{len(best)} recordings of this name{where}" if best else f"no such recording{where}"
+    return [path for path, length in zip(candidates, agreement, strict=True) if length == max(agreement)]
 
 
 def _common_suffix(a: Sequence[str], b: Sequence[str]) -> int:
@@ -138,78 +182,6 @@ def _common_suffix(a: Sequence[str], b: Sequence[str]) -> int:
     while length < min(len(a), len(b)) and a[-1 - length] == b[-1 - length]:
         length += 1
     return length
-
-
-def parse_classes(given: Sequence[str]) -> Classes:
-    """``angry happy neutral=neutral+calm``: class names in label order, some joining several emotions.
-
-    Raises:
-        InputError: fewer than two, or a name or an emotion twice.
-    """
-    classes: Classes = {}
-    for word in given:
-        name, _, members = word.partition("=")
-        if not name or name in classes or (members == "" and "=" in word):
-            raise InputError(f"--classes {word}: expected NAME or NAME=EMOTION+EMOTION, each name once")
-        classes[name] = tuple(members.split("+")) if members else ()
-    if len(classes) < 2:
-        raise InputError(f"--classes {' '.join(given)}: at least two are needed")
-    counts = Counter(emotion for members in _lookup(classes).values() for emotion in members)
-    twice = [emotion for emotion, count in counts.items() if count > 1]
-    if twice:
-        raise InputError(f"--classes {' '.join(given)}: {twice[0]} is in two classes")
-    return classes
-
-
-def classes_of_labels(table: pd.DataFrame, given: Classes | None) -> Classes:
-    """The classes of a CSV of an unknown dataset: its numbers in order from 0, or its names in the alphabet's.
-
-    Args:
-        given: what ``--classes`` says. Plain names stand for the numbers 0, 1, ... where the labels are numbers.
-
-    Raises:
-        InputError: numbers and names mixed, a number left out, or one class alone.
-    """
-    emotions = sorted(table["emotion"].unique())
-    numbers = [emotion for emotion in emotions if emotion.isdecimal()]
-    if given is not None:
-        plain = len(numbers) == len(emotions) and not any(given.values())
-        return {name: (str(i),) for i, name in enumerate(given)} if plain else given
-    if numbers and len(numbers) < len(emotions):
-        odd = next(emotion for emotion in emotions if emotion not in numbers)
-        row = table[table["emotion"] == odd].iloc[0]
-        raise InputError(f"{row['where']}: label {odd!r}, where others are numbers")
-    if len(emotions) < 2:
-        raise InputError(f"{table['where'].iloc[0]}: every label is {emotions[0]!r}; at least two are needed")
-    if not numbers:
-        return dict.fromkeys(emotions, ())
-    greatest = max(map(int, numbers))
-    missing = next((i for i in range(greatest) if str(i) not in numbers), None)
-    if missing is not None:
-        raise InputError(
-            f"{table['where'].iloc[0].rsplit(':', 1)[0]}: labels go to {greatest}, but none is {missing}; "
-            "numbers count from 0 without a gap, or --classes names them"
-        )
-    return {f"class {i}": (str(i),) for i in range(greatest + 1)}
-
-
-def give_labels(table: pd.DataFrame, classes: Classes) -> tuple[pd.DataFrame, Counter]:
-    """Add the column ``label``; utterances of no class are left out.
-
-    Returns:
-        The rest, and how many utterances of each emotion were left out.
-    """
-    label_of = {emotion: label for label, emotions in enumerate(_lookup(classes).values()) for emotion in emotions}
-    labels = table["emotion"].str.casefold().map(label_of)
-    left_out = Counter(table.loc[labels.isna(), "emotion"])
-    kept = table[labels.notna()].copy()
-    kept["label"] = labels[labels.notna()].astype(int)
-    return kept.reset_index(drop=True), left_out
-
-
-def _lookup(classes: Classes) -> dict[str, set[str]]:
-    """Every spelling of a class: its name alone, or the emotions that it joins and its name."""
-    return {name: {name.casefold(), *(member.casefold() for member in members)} for name, members in classes.items()}
 
 
 def check_split_column(table: pd.DataFrame) -> None:

@@ -1,24 +1,19 @@
 """What extract_features.py prepares before it computes anything: utterances, labels, splits."""
 
+import hashlib
+import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from utils.classes import Classes, classes_of_labels, give_labels, parse_classes
 from utils.corpora import CORPORA
 from utils.errors import InputError
 from utils.features import SPLITS
-from utils.metadata import (
-    Classes,
-    check_split_column,
-    classes_of_labels,
-    give_labels,
-    parse_classes,
-    read_metadata,
-    utterances_of,
-)
-from utils.splits import group_split, random_split
+from utils.metadata import check_split_column, read_metadata, utterances_of
+from utils.splits import GROUPED, SEED, group_split, random_split
 
 
 @dataclass(frozen=True)
@@ -30,9 +25,9 @@ class Request:
     metadata: list[Path]
     classes: list[str] | None
     split: str | None
-    fold: int
+    fold: int | None
     folds: int | None
-    seed: int
+    seed: int | None
     allow_partial: bool
 
 
@@ -43,12 +38,13 @@ class Prepared:
     table: pd.DataFrame
     class_names: list[str]
     split: dict
+    sha256: str  # of the recordings, transcripts, labels and splits
 
 
 def prepare_utterances(request: Request) -> Prepared:
     """Read the corpus or the CSVs, give labels, divide; print the counts.
 
-    Rows with a problem are divided like the others, so that mending a file moves no other utterance.
+    Rows with a problem are divided with the others, so that mending a file moves no other utterance.
 
     Raises:
         InputError: as the readers; a label of no class; another number of utterances than the corpus has.
@@ -75,7 +71,10 @@ def prepare_utterances(request: Request) -> Prepared:
         for problem, text in zip(table["problem"], table["raw_text"], strict=True)
     ]
     table["split"], split = _divide(request, table)
-    return Prepared(table, names, split)
+    digest = hashlib.sha256()
+    for row in table[["audio_file", "raw_text", "label", "split"]].itertuples(index=False):
+        digest.update(json.dumps(row, default=int).encode())
+    return Prepared(table, names, split, digest.hexdigest())
 
 
 def _from_corpus(request: Request) -> pd.DataFrame:
@@ -87,6 +86,11 @@ def _from_corpus(request: Request) -> pd.DataFrame:
     if request.corpus_dir is None:
         raise InputError(f"--corpus_dir: needed, the folder of {request.corpus}")
     table = CORPORA[request.corpus].read(request.corpus_dir)
+    if table.empty:
+        raise InputError(f"--corpus_dir {request.corpus_dir}: not one utterance of {request.corpus} in it")
+    twice = table[table["audio_file"].map(lambda path: Path(path).name).duplicated()]
+    if len(twice):
+        raise InputError(f"{twice['audio_file'].iloc[0]}: a second recording of this name in {request.corpus_dir}")
     table["problem"] = ["" if Path(path).is_file() else "no such recording" for path in table["audio_file"]]
     return table
 
@@ -104,7 +108,7 @@ def _from_metadata(request: Request) -> tuple[pd.DataFrame, Classes]:
     classes = given or CORPORA[request.corpus].classes
     if given is None:  # with --classes, leaving out the others is what was asked for
         kept, _ = give_labels(table, classes)
-        odd = table[~table["audio_file"].isin(kept["audio_file"])]
+        odd = table[~table["where"].isin(kept["where"])]
         if len(odd):
             row = odd.iloc[0]
             raise InputError(f"{row['where']}: label {row['emotion']!r} is none of {', '.join(classes)}")
@@ -132,6 +136,13 @@ def _check_count(request: Request, table: pd.DataFrame) -> None:
 def _divide(request: Request, table: pd.DataFrame) -> tuple[pd.Series, dict]:
     """The split of each row, and a description of how it was made."""
     kind = request.split or ("official" if "split" in table else "random")
+    for option, value, kinds in (
+        ("--fold", request.fold, GROUPED),
+        ("--folds", request.folds, GROUPED),
+        ("--seed", request.seed, ("random",)),
+    ):
+        if value is not None and kind not in kinds:
+            raise InputError(f"{option} {value}: only for --split {' or '.join(kinds)}; this split is {kind}")
     if kind == "official":
         if "split" not in table:
             raise InputError(
@@ -141,8 +152,9 @@ def _divide(request: Request, table: pd.DataFrame) -> tuple[pd.Series, dict]:
         check_split_column(table)
         return table["split"], {"kind": kind, "metadata": [str(path.absolute()) for path in request.metadata]}
     if kind == "random":
-        return random_split(table, request.seed), {"kind": kind, "seed": request.seed}
-    splits, members = group_split(table, kind, request.fold, request.folds)
-    folds = request.folds or table[kind].nunique()
-    print(f"fold {request.fold} of {folds}: " + "; ".join(f"{s} {kind} {', '.join(members[s])}" for s in SPLITS))
-    return splits, {"kind": kind, "fold": request.fold, "folds": folds, "members": members}
+        seed = SEED if request.seed is None else request.seed
+        return random_split(table, seed), {"kind": kind, "seed": seed}
+    fold = 1 if request.fold is None else request.fold
+    splits, members = group_split(table, kind, fold, request.folds)
+    print(f"fold {fold}: " + "; ".join(f"{split} {kind} {', '.join(members[split])}" for split in SPLITS))
+    return splits, {"kind": kind, "fold": fold, "members": members}

@@ -10,6 +10,7 @@ import shlex
 import sys
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -49,7 +50,8 @@ def atomic_write(path: Path, data: bytes) -> None:
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where it cannot be removed, it could not be written: that error is the one to see
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, data: dict) -> None:
@@ -62,7 +64,7 @@ def read_json(path: Path) -> dict:
         data = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error})") from error
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected a JSON object, found a {type(data).__name__}")

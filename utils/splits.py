@@ -7,7 +7,9 @@ from sklearn.model_selection import train_test_split
 from utils.errors import InputError
 from utils.features import SPLITS
 
-KINDS = ("official", "random", "session", "speaker")
+GROUPED = ("session", "speaker")
+KINDS = ("official", "random", *GROUPED)
+SEED = 42  # of a random split, where none is given
 
 
 def random_split(table: pd.DataFrame, seed: int) -> pd.Series:
@@ -38,14 +40,14 @@ def group_split(table: pd.DataFrame, group: str, fold: int, folds: int | None) -
         The split of each row, and the groups of each split.
 
     Raises:
-        InputError: an utterance without a group, fewer than three folds, more folds than groups, or no such fold.
+        InputError: an utterance (a good one) without a group, fewer than three folds, more folds than groups, or no
+            such fold.
     """
-    unknown = table[table[group] == ""]
+    unknown = table[(table[group] == "") & (table["problem"] == "")]
     if len(unknown):
-        raise InputError(
-            f"--split {group}: {len(unknown)} utterances without a {group}, {unknown['audio_file'].iloc[0]}"
-        )
-    groups = sorted(table[group].unique())
+        first = unknown["audio_file"].iloc[0]
+        raise InputError(f"--split {group}: {len(unknown)} utterances have no {group}, the first is {first}")
+    groups = sorted(set(table[group]) - {""})
     folds = len(groups) if folds is None else folds
     if not 3 <= folds <= len(groups):
         raise InputError(f"--split {group}: {folds} folds of {len(groups)} {group}s; at least 3 of each are needed")
@@ -59,7 +61,7 @@ def group_split(table: pd.DataFrame, group: str, fold: int, folds: int | None) -
 
 
 def check_splits(table: pd.DataFrame, class_names: list[str]) -> None:
-    """Raise an InputError where a split is empty, train lacks a class, or a recording is there twice."""
+    """Raise an InputError where a split is empty, or train lacks a class."""
     for split in SPLITS:
         if not (table["split"] == split).any():
             raise InputError(f"the {split} split is empty")
@@ -67,11 +69,6 @@ def check_splits(table: pd.DataFrame, class_names: list[str]) -> None:
     for label, name in enumerate(class_names):
         if label not in present:
             raise InputError(f"the train split has no utterance of class {label}, {name}")
-    twice = table[table["audio_file"].duplicated()]
-    if len(twice):
-        path = twice["audio_file"].iloc[0]
-        splits = ", ".join(table.loc[table["audio_file"] == path, "split"])
-        raise InputError(f"{path}: in the metadata {len(table[table['audio_file'] == path])} times ({splits})")
 
 
 def _assign(table: pd.DataFrame, rows: dict) -> pd.Series:

@@ -1,0 +1,90 @@
+from collections import Counter
+
+import pandas as pd
+import pytest
+
+from utils.classes import classes_of_labels, give_labels, parse_classes
+from utils.errors import InputError
+
+
+def labelled(*labels: str) -> pd.DataFrame:
+    where = [f"m.csv: line {i + 2}" for i in range(len(labels))]
+    return pd.DataFrame({"emotion": labels, "where": where, "audio_file": [f"{i}.wav" for i in range(len(labels))]})
+
+
+def test_parse_classes():
+    classes = parse_classes(["angry", "happy=hap+exc", "sad"])
+    assert classes == {"angry": (), "happy": ("hap", "exc"), "sad": ()}
+    assert list(classes) == ["angry", "happy", "sad"]
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (["angry"], "--classes angry: at least two are needed"),
+        (["angry", "angry"], r"--classes angry: expected NAME or NAME=EMOTION\+EMOTION, each name once"),
+        (["angry", "happy="], "--classes happy=: expected NAME"),
+        (["angry", "=hap"], "--classes =hap: expected NAME"),
+        (["angry", "happy=hap+"], r"--classes happy=hap\+: expected NAME"),
+        (["angry=ang+fru", "bad=dis+fru"], r"--classes angry=ang\+fru bad=dis\+fru: fru is in two classes"),
+        (["happy=sad", "sad"], "sad is in two classes"),
+        (["happy=SAD+exc", "low=sad"], "sad is in two classes"),
+        (["Sad", "sad"], "sad is in two classes"),
+    ],
+)
+def test_bad_classes(given, message):
+    with pytest.raises(InputError, match=message):
+        parse_classes(given)
+
+
+def test_labels_join_emotions_and_count_what_is_left_out():
+    table = labelled("exc", "Happy", "neu", "xxx", "HAP", "fru", "xxx", "anger")
+    table.index = range(10, 18)
+    kept, left_out = give_labels(table, parse_classes(["neutral=neu", "happy=hap+exc", "anger"]))
+    assert kept["label"].tolist() == [1, 1, 0, 1, 2]
+    assert kept["emotion"].tolist() == ["exc", "Happy", "neu", "HAP", "anger"]
+    assert kept.index.tolist() == [0, 1, 2, 3, 4]
+    assert left_out == Counter(xxx=2, fru=1)
+    assert "label" not in table
+
+
+def test_classes_of_an_unknown_dataset():
+    assert list(classes_of_labels(labelled("sad", "angry", "sad"), None)) == ["angry", "sad"]
+    numbers = classes_of_labels(labelled(*map(str, (10, 2, 0, 9, 1, 3, 4, 8, 5, 7, 6, 6))), None)
+    assert list(numbers) == [f"class {i}" for i in range(11)]
+    kept, _ = give_labels(labelled("10", "2", "0"), numbers)
+    assert kept["label"].tolist() == [10, 2, 0]
+
+
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        (("0", "1", "sad", "1"), r"m\.csv: line 4: label 'sad', where others are numbers"),
+        (("sad", "1"), r"m\.csv: line 2: label 'sad', where others are numbers"),
+        (("0", "-1"), r"m\.csv: line 3: label '-1', where others are numbers"),
+        (("3", "0", "2"), r"m\.csv: labels go to 3, but none is 1; numbers count from 0 without a gap"),
+        (("1", "2"), r"m\.csv: labels go to 2, but none is 0"),
+        (("sad", "sad"), r"m\.csv: line 2: every label is 'sad'; at least two are needed"),
+        (("0", "0"), r"m\.csv: line 2: every label is '0'"),
+    ],
+)
+def test_labels_of_an_unknown_dataset_that_make_no_classes(labels, message):
+    with pytest.raises(InputError, match=message):
+        classes_of_labels(labelled(*labels), None)
+
+
+def test_given_names_stand_for_numbers_in_their_order():
+    given = parse_classes(["sad", "angry"])
+    kept, _ = give_labels(labelled("1", "0"), classes_of_labels(labelled("1", "0"), given))
+    assert kept["label"].tolist() == [1, 0]
+    # a join says which emotions are meant, so do names in the labels
+    assert classes_of_labels(labelled("1", "0"), parse_classes(["sad=1", "angry=0"])) == {
+        "sad": ("1",),
+        "angry": ("0",),
+    }
+    assert classes_of_labels(labelled("sad", "angry"), given) == {"sad": (), "angry": ()}
+
+
+def test_two_spellings_of_one_name_are_refused():
+    with pytest.raises(InputError, match=r"m\.csv: line 4: label 'happy', which others write 'Happy'$"):
+        classes_of_labels(labelled("Happy", "sad", "happy"), None)

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from utils import embedding_cache
+from utils.embedding_cache import EmbeddingCache
+from utils.errors import InputError
+
+
+def vector(value):
+    return np.full(3, value, dtype=np.float32)
+
+
+def test_what_was_saved_is_there_again(tmp_path):
+    cache = EmbeddingCache(tmp_path / "cache", 3)
+    cache.add("a", vector(1))
+    cache.add("ü|7", vector(2))
+    cache.save()
+    again = EmbeddingCache(tmp_path / "cache", 3)
+    assert len(again) == 2
+    assert "a" in again
+    assert "b" not in again
+    assert np.array_equal(again["ü|7"], vector(2))
+
+
+def test_two_processes_add_to_one_folder(tmp_path):
+    first, second = EmbeddingCache(tmp_path, 3), EmbeddingCache(tmp_path, 3)
+    first.add("a", vector(1))
+    second.add("b", vector(2))
+    first.save()
+    second.save()
+    both = EmbeddingCache(tmp_path, 3)
+    assert np.array_equal(both["a"], vector(1))
+    assert np.array_equal(both["b"], vector(2))
+
+
+def test_it_saves_by_itself_now_and_then(tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding_cache, "SAVE_SECONDS", 0)
+    EmbeddingCache(tmp_path, 3).add("a", vector(1))
+    assert "a" in EmbeddingCache(tmp_path, 3)
+
+
+def test_nothing_new_writes_no_file(tmp_path):
+    EmbeddingCache(tmp_path, 3).save()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_long_key_does_not_make_the_others_wide(tmp_path):
+    """An array of strings is as wide as the longest of them; a transcript may have 100 000 letters."""
+    cache = EmbeddingCache(tmp_path, 3)
+    cache.add("x" * 100_000, vector(0))
+    for i in range(1000):
+        cache.add(str(i), vector(i))
+    cache.save()
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 1_000_000
+    assert np.array_equal(EmbeddingCache(tmp_path, 3)["x" * 100_000], vector(0))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "pickle", "npy", "keys", "width"])
+def test_a_damaged_file_is_named(tmp_path, damage):
+    cache = EmbeddingCache(tmp_path, 3)
+    cache.add("a", vector(1))
+    cache.save()
+    (path,) = tmp_path.iterdir()
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:100])
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "pickle":
+        np.savez(path, keys=np.array(["a"], dtype=object), vectors=np.zeros((1, 3), np.float32))
+    elif damage == "npy":
+        with path.open("wb") as file:
+            np.save(file, np.zeros(3))
+    elif damage == "keys":
+        np.savez(path, keys=np.array([["a"]]), vectors=np.zeros((1, 3), np.float32))
+    with pytest.raises(InputError, match=f"^{path}: "):
+        EmbeddingCache(tmp_path, 4 if damage == "width" else 3)

@@ -1,0 +1,199 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from transformers import BertConfig, BertModel, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+
+from models.encoders import ConvTransformerEncoder, TextEncoder
+from tests.tiny_models import TINY_AUDIO, TINY_TEXT, tiny_tokenizer
+from utils import extraction
+from utils.embedding_cache import EmbeddingCache
+from utils.errors import InputError
+from utils.extraction import SegmentMean, batches_by_length, embed_recordings, embed_texts, probe_all
+
+RATE = 16_000
+
+
+class Counted(ConvTransformerEncoder):
+    """Remembers the frames of every batch."""
+
+    def forward(self, inputs):
+        self.batches = [*getattr(self, "batches", []), [each.frames for each in inputs]]
+        return super().forward(inputs)
+
+
+@pytest.fixture
+def encoder():
+    return Counted(Wav2Vec2Model(Wav2Vec2Config(**TINY_AUDIO)), Wav2Vec2FeatureExtractor(do_normalize=True)).eval()
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """Recordings of 0.5 to 2 s, in no order of length."""
+    rng = np.random.default_rng(0)
+    names = []
+    for i, seconds in enumerate((1.0, 2.0, 0.5, 1.5, 0.7)):
+        names.append(str(tmp_path / f"{i}.wav"))
+        soundfile.write(names[-1], 0.1 * rng.standard_normal(int(seconds * RATE)), RATE)
+    return names
+
+
+def stop(path, error):
+    raise error
+
+
+def embed(encoder, paths, cache, batch_seconds=3.0, on_bad=stop):
+    return embed_recordings(encoder, probe_all(paths, on_bad), cache, batch_seconds, on_bad)
+
+
+def alone(encoder, path):
+    samples = torch.from_numpy(soundfile.read(path, dtype="float32")[0])
+    with torch.inference_mode():
+        return encoder([encoder.prepare(samples)])[0].numpy()
+
+
+def test_batches_keep_to_the_budget_and_take_at_least_one():
+    lengths = [9, 5, 4, 4, 2, 1, 1]
+    batches = [list(rows) for rows in batches_by_length(lengths, 8)]
+    assert batches == [[0], [1], [2, 3], [4, 5, 6]]
+
+
+def test_every_recording_gets_its_own_embedding_whatever_the_batches(encoder, paths, tmp_path):
+    embeddings = embed(encoder, paths, EmbeddingCache(tmp_path / "cache", encoder.dim))
+    assert list(embeddings) == paths
+    assert [len(batch) for batch in encoder.batches] == [1, 2, 2]  # 2 | 1.5 + 1 | 0.7 + 0.5 s
+    for path in paths:
+        assert np.abs(embeddings[path] - alone(encoder, path)).max() < 1e-5
+
+
+def test_a_long_recording_is_the_mean_of_its_segments_by_length(encoder, paths, tmp_path, monkeypatch):
+    monkeypatch.setattr(extraction, "SEGMENT_SECONDS", 0.8)
+    embeddings = embed(encoder, paths[1:2], EmbeddingCache(tmp_path / "cache", encoder.dim))
+    samples = torch.from_numpy(soundfile.read(paths[1], dtype="float32")[0])
+    frames, vectors = [], []
+    for part in samples.tensor_split([10_667, 21_333]):
+        prepared = encoder.prepare(part)
+        frames.append(prepared.frames)
+        with torch.inference_mode():
+            vectors.append(encoder([prepared])[0].numpy())
+    assert np.abs(embeddings[paths[1]] - np.average(vectors, axis=0, weights=frames)).max() < 1e-5
+
+
+def test_segments_count_by_their_length():
+    mean = SegmentMean(missing=2)
+    assert mean.add(np.float32([4, 0]), frames=1) is None
+    assert np.array_equal(mean.add(np.float32([0, 8]), frames=3), [1, 6])
+
+
+def test_segments_of_other_recordings_do_not_mix(encoder, paths, tmp_path, monkeypatch):
+    monkeypatch.setattr(extraction, "SEGMENT_SECONDS", 0.6)
+    together = embed(encoder, paths, EmbeddingCache(tmp_path / "a", encoder.dim), batch_seconds=100)
+    for i, path in enumerate(paths):
+        single = embed(encoder, [path], EmbeddingCache(tmp_path / f"b{i}", encoder.dim), batch_seconds=0.6)
+        assert np.abs(together[path] - single[path]).max() < 1e-5
+
+
+def test_a_budget_of_memory_holds_for_any_recording(encoder, tmp_path, monkeypatch):
+    """Of ten minutes no more than a segment with its margins is decoded at once."""
+    path = str(tmp_path / "long.wav")
+    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(600 * 8000), 8000)
+    longest = []
+    read = soundfile.SoundFile.read
+
+    def watched(self, frames=-1, *args, **kwargs):
+        longest.append(frames)
+        return read(self, frames, *args, **kwargs)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", watched)
+    embed(encoder, [path], EmbeddingCache(tmp_path / "cache", encoder.dim), batch_seconds=30)
+    assert len(longest) == 21  # twenty of 30 s would leave no room for cuts between samples
+    assert max(longest) <= 30.1 * 8000
+
+
+def test_what_is_in_the_cache_is_not_computed_again(encoder, paths, tmp_path):
+    first = embed(encoder, paths[:3], EmbeddingCache(tmp_path / "cache", encoder.dim))
+    encoder.batches = []
+    second = embed(encoder, paths, EmbeddingCache(tmp_path / "cache", encoder.dim))
+    assert sum(map(len, encoder.batches)) == 2
+    assert all(np.array_equal(first[path], second[path]) for path in paths[:3])
+
+
+def test_a_recording_that_was_changed_is_computed_again(encoder, paths, tmp_path):
+    before = embed(encoder, paths, EmbeddingCache(tmp_path / "cache", encoder.dim))
+    soundfile.write(paths[0], 0.1 * np.random.default_rng(9).standard_normal(RATE), RATE)
+    encoder.batches = []
+    after = embed(encoder, paths, EmbeddingCache(tmp_path / "cache", encoder.dim))
+    assert sum(map(len, encoder.batches)) == 1
+    assert not np.allclose(before[paths[0]], after[paths[0]])
+
+
+def test_an_interruption_keeps_what_was_computed(encoder, paths, tmp_path, monkeypatch):
+    forward = Counted.forward
+
+    def interrupted(self, inputs):
+        if len(getattr(self, "batches", [])) == 2:
+            raise KeyboardInterrupt
+        return forward(self, inputs)
+
+    monkeypatch.setattr(Counted, "forward", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        embed(encoder, paths, EmbeddingCache(tmp_path / "cache", encoder.dim))
+    assert len(EmbeddingCache(tmp_path / "cache", encoder.dim)) == 3
+    monkeypatch.setattr(Counted, "forward", forward)
+    encoder.batches = []
+    embed(encoder, paths, EmbeddingCache(tmp_path / "cache", encoder.dim))
+    assert [len(batch) for batch in encoder.batches] == [2]
+
+
+def damage(path):
+    """The header stays whole."""
+    soundfile.write(path, np.where(np.arange(RATE) == 900, np.inf, 0.1), RATE, subtype="FLOAT")
+
+
+def test_a_damaged_recording_stops_with_its_name(encoder, paths, tmp_path):
+    damage(paths[3])
+    with pytest.raises(InputError, match=rf"^{paths[3]}: holds inf at frame 900"):
+        embed(encoder, paths, EmbeddingCache(tmp_path / "cache", encoder.dim))
+
+
+def test_a_damaged_recording_is_left_out_where_that_is_asked(encoder, paths, tmp_path, monkeypatch):
+    """Named once, though each of its segments fails; the others keep their embeddings."""
+    monkeypatch.setattr(extraction, "SEGMENT_SECONDS", 0.3)
+    expected = embed(encoder, paths, EmbeddingCache(tmp_path / "whole", encoder.dim))
+    damage(paths[3])
+    Path(paths[0]).write_bytes(b"")
+    named = []
+    embeddings = embed(
+        encoder, paths, EmbeddingCache(tmp_path / "cache", encoder.dim), on_bad=lambda path, error: named.append(path)
+    )
+    assert named == [paths[0], paths[3]]
+    assert list(embeddings) == [paths[1], paths[2], paths[4]]
+    assert all(np.abs(embeddings[path] - expected[path]).max() < 1e-5 for path in embeddings)
+
+
+def test_an_embedding_that_is_not_finite_is_an_error(encoder, paths, tmp_path):
+    with torch.no_grad():
+        encoder.model.encoder.layer_norm.weight.fill_(float("nan"))
+    with pytest.raises(InputError, match=rf"^{paths[1]}: its embedding is not finite"):
+        embed(encoder, paths, EmbeddingCache(tmp_path / "cache", encoder.dim))
+
+
+def test_texts_are_computed_once_each_in_batches_of_tokens(tmp_path, monkeypatch):
+    encoder = TextEncoder(BertModel(BertConfig(**TINY_TEXT)), tiny_tokenizer()).eval()
+    batches = []
+    forward = TextEncoder.forward
+    monkeypatch.setattr(
+        TextEncoder, "forward", lambda self, tokens: (batches.append([*map(len, tokens)]), forward(self, tokens))[1]
+    )
+    texts = ["no", "yes we can", "no", "x" * 500, "never", "no"]
+    cache = EmbeddingCache(tmp_path, encoder.dim)
+    assert embed_texts(encoder, texts, cache, 24) == 1  # longer than the 128 tokens it reads
+    assert batches == [[502], [10, 7], [4]]
+    assert len(cache) == 4
+    with torch.inference_mode():
+        for text in texts:
+            assert np.abs(cache[text] - forward(encoder, [encoder.tokenize(text)])[0].numpy()).max() < 1e-5
+    embed_texts(encoder, [*texts, "new"], EmbeddingCache(tmp_path, encoder.dim), 24)
+    assert batches[3:] == [[5]]

@@ -1,0 +1,203 @@
+import json
+
+import pytest
+import torch
+from transformers import DistilBertConfig, DistilBertModel, Wav2Vec2Config, Wav2Vec2Model
+
+from tests.tiny_models import TINY_AUDIO, save_tiny_audio_model, save_tiny_text_model, tiny_tokenizer
+from utils.errors import InputError
+from utils.hub import load_audio_encoder, load_text_encoder
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    """An empty cache, and a hub that nobody answers for."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+
+
+def test_a_folder_is_loaded_and_described(tmp_path):
+    folder = save_tiny_audio_model(tmp_path / "audio")
+    encoder, description = load_audio_encoder(str(folder), CPU)
+    assert not encoder.training
+    assert description["name"] == str(folder)
+    assert (description["type"], description["pooling"], description["dim"]) == ("wav2vec2", "mean", 32)
+    assert description["revision"] is None
+
+
+def test_the_digest_is_that_of_the_weights_and_settings(tmp_path):
+    digests = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        folder = save_tiny_audio_model(tmp_path / name, seed)
+        digests.append(load_audio_encoder(str(folder), CPU)[1]["weights_sha256"])
+    config = json.loads((tmp_path / "b" / "config.json").read_text())
+    (tmp_path / "b" / "config.json").write_text(json.dumps(config | {"layer_norm_eps": 1e-3}))
+    assert digests[0] == digests[1] != digests[2]
+    assert load_audio_encoder(str(tmp_path / "b"), CPU)[1]["weights_sha256"] != digests[1]
+
+
+def test_half_precision_files_compute_in_float32(tmp_path):
+    folder = save_tiny_audio_model(tmp_path / "audio")
+    Wav2Vec2Model(Wav2Vec2Config(**TINY_AUDIO)).half().save_pretrained(folder)
+    encoder, _ = load_audio_encoder(str(folder), CPU)
+    assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("option", ["--text_model", "--audio_model"])
+@pytest.mark.parametrize(
+    ("name", "fetch"),
+    [
+        ("facebook/wav2vec2-base-960h", "'hf download facebook/wav2vec2-base-960h' "),
+        ("some/model@1a2b3c", "'hf download some/model --revision 1a2b3c' "),
+    ],
+)
+def test_a_model_that_is_not_there_is_one_line_with_its_name_and_the_ways_to_get_it(no_network, option, name, fetch):
+    with pytest.raises(InputError) as caught:
+        load_text_encoder(name, "pooler", CPU) if option == "--text_model" else load_audio_encoder(name, CPU)
+    message = str(caught.value)
+    assert message.startswith(f"{option} {name}: not on this machine")
+    assert fetch in message
+    assert "folder" in message
+    assert "\n" not in message
+
+
+def test_a_model_in_the_cache_needs_no_network(no_network, tmp_path):
+    snapshot = tmp_path / "hub" / "models--tiny--audio" / "snapshots" / ("a" * 40)
+    save_tiny_audio_model(snapshot)
+    refs = tmp_path / "hub" / "models--tiny--audio" / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("a" * 40)
+    for name in ("tiny/audio", f"tiny/audio@{'a' * 40}"):
+        encoder, description = load_audio_encoder(name, CPU)
+        assert (description["name"], description["revision"]) == (name, "a" * 40)
+        assert encoder.dim == 32
+
+
+def test_a_model_of_another_kind_is_refused(tmp_path):
+    audio, text = save_tiny_audio_model(tmp_path / "audio"), save_tiny_text_model(tmp_path / "text")
+    with pytest.raises(InputError, match=rf"--text_model {audio}: a wav2vec2 model; expected one of .*bert"):
+        load_text_encoder(str(audio), "pooler", CPU)
+    with pytest.raises(
+        InputError, match=rf"--audio_model {text}: a bert model; expected one of wav2vec2, hubert, wavlm"
+    ):
+        load_audio_encoder(str(text), CPU)
+
+
+def test_a_checkpoint_that_lacks_a_weight_is_refused(tmp_path):
+    """from_pretrained would leave it random, and say so in a log."""
+    folder = save_tiny_audio_model(tmp_path / "audio")
+    model = Wav2Vec2Model(Wav2Vec2Config(**TINY_AUDIO))
+    weights = {key: value for key, value in model.state_dict().items() if key != "encoder.layer_norm.weight"}
+    model.save_pretrained(folder, state_dict=weights)
+    with pytest.raises(InputError, match=r"its checkpoint has no encoder\.layer_norm\.weight, which would stay random"):
+        load_audio_encoder(str(folder), CPU)
+
+
+def test_a_pooler_that_was_not_trained_is_refused_and_the_mean_is_not(tmp_path):
+    folder = save_tiny_text_model(tmp_path / "text", pooler=False)
+    with pytest.raises(
+        InputError, match=r"has no pooler\.dense\.\w+, which would stay random; use --text_pooling mean"
+    ):
+        load_text_encoder(str(folder), "pooler", CPU)
+    assert load_text_encoder(str(folder), "mean", CPU)[1]["pooling"] == "mean"
+
+
+def test_a_family_without_pooler_is_refused_with_the_way_out(tmp_path):
+    folder = tmp_path / "distilbert"
+    DistilBertModel(DistilBertConfig(dim=32, n_layers=1, n_heads=2, hidden_dim=64, vocab_size=300)).save_pretrained(
+        folder
+    )
+    tiny_tokenizer().save_pretrained(folder)
+    with pytest.raises(InputError, match="a distilbert model without a pooler; use --text_pooling mean"):
+        load_text_encoder(str(folder), "pooler", CPU)
+
+
+@pytest.mark.parametrize("damage", ["config", "weights", "no config", "no weights", "no extractor"])
+def test_a_damaged_folder_is_one_line_with_its_name(tmp_path, damage):
+    folder = save_tiny_audio_model(tmp_path / "audio")
+    names = {"config": "config.json", "weights": "model.safetensors", "extractor": "preprocessor_config.json"}
+    path = folder / names[damage.removeprefix("no ")]
+    if damage.startswith("no "):
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(InputError, match=f"^--audio_model {folder}: ") as caught:
+        load_audio_encoder(str(folder), CPU)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_is_none(no_network):
+    with pytest.raises(InputError, match="--audio_model no such name: neither a folder nor a name of"):
+        load_audio_encoder("no such name", CPU)
+
+
+def test_nothing_of_a_model_folder_is_run(tmp_path):
+    """A configuration can name code of its own (auto_map); that code must stay unread."""
+    folder = save_tiny_audio_model(tmp_path / "audio")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "evil.Evil"}}))
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    load_audio_encoder(str(folder), CPU)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_text_model_without_its_tokenizer_is_refused(tmp_path, name):
+    """transformers would make one without a vocabulary, for which every text is the same."""
+    folder = save_tiny_text_model(tmp_path / "text")
+    (folder / "tokenizer.json").unlink()
+    (folder / name).unlink(missing_ok=True)
+    with pytest.raises(InputError, match=f"^--text_model {folder}: "):
+        load_text_encoder(str(folder), "pooler", CPU)
+
+
+def test_another_tokenizer_is_another_encoder(tmp_path):
+    folder = save_tiny_text_model(tmp_path / "text")
+    before = load_text_encoder(str(folder), "pooler", CPU)[1]
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer | {"normalizer": {"type": "Lowercase"}}))
+    after = load_text_encoder(str(folder), "pooler", CPU)[1]
+    assert before["weights_sha256"] == after["weights_sha256"]
+    assert before["tokenizer_sha256"] != after["tokenizer_sha256"]
+
+
+def test_a_tokenizer_that_pads_on_the_left_changes_nothing(tmp_path):
+    folder = save_tiny_text_model(tmp_path / "text")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"padding_side": "left"}))
+    encoder, _ = load_text_encoder(str(folder), "pooler", CPU)
+    tokens = [encoder.tokenize(text) for text in ("no", "what a long day")]
+    with torch.inference_mode():
+        assert (encoder(tokens)[0] - encoder(tokens[:1])[0]).abs().max() < 1e-6
+
+
+def test_a_checkpoint_of_more_layers_than_its_config_is_refused(tmp_path):
+    folder = save_tiny_audio_model(tmp_path / "audio")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    with pytest.raises(InputError, match=r"its checkpoint has encoder\.layers\.1\..* leaves no place"):
+        load_audio_encoder(str(folder), CPU)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("preprocessor_config.json", {"sampling_rate": "x"}),
+        ("preprocessor_config.json", {"sampling_rate": 0}),
+        ("preprocessor_config.json", {"feature_extractor_type": "WhisperFeatureExtractor"}),
+        ("config.json", {"conv_stride": [0] * 7}),
+        ("config.json", {"conv_stride": [5, 2]}),
+        ("config.json", {"hidden_size": "abc"}),
+        ("config.json", {"model_type": "nothing known", "auto_map": {"AutoConfig": "evil.Evil"}}),
+    ],
+)
+def test_files_that_do_not_fit_together_are_one_line(tmp_path, name, changes):
+    folder = save_tiny_audio_model(tmp_path / "audio")
+    path = folder / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(InputError, match=f"^--audio_model {folder}: ") as caught:
+        load_audio_encoder(str(folder), CPU)
+    assert "\n" not in str(caught.value)
