@@ -31,7 +31,7 @@ from utils.splits import KINDS, SEED, check_splits
 TEXT_MODEL = "google-bert/bert-base-uncased"
 AUDIO_MODEL = "facebook/wav2vec2-base-960h"
 BATCH_SECONDS = {"cpu": 15.0, "cuda": 240.0}  # a CPU gains nothing by large batches (benchmarks/extraction.py)
-BATCH_TOKENS = {"cpu": 512, "cuda": 16_384}
+BATCH_TOKENS = {"cpu": 256, "cuda": 16_384}
 SHOWN = 20  # bad recordings named on the screen; the report names all
 
 
