@@ -21,7 +21,7 @@ from utils.device import describe, pick_device, set_matmul_precision
 from utils.embedding_cache import EmbeddingCache
 from utils.errors import InputError, run_main
 from utils.extraction import SEGMENT_SECONDS, embed_recordings, embed_texts, probe_all
-from utils.feature_writer import check_target, check_writable, output_paths, write_features, write_report
+from utils.feature_writer import check_target, check_writable, write_features, write_report
 from utils.features import SPLITS
 from utils.hub import load_audio_encoder, load_text_encoder
 from utils.overlap import overlap_lines, overlap_report
@@ -110,6 +110,8 @@ class BadRecordings:
         where = rows["where"] if "where" in rows else rows["audio_file"]
         for place, path, problem in list(zip(where, rows["audio_file"], rows["problem"], strict=True))[:SHOWN]:
             print(f"{place}: {problem}" if place == path else f"{place}: {path}: {problem}")
+        if len(rows) > SHOWN:
+            print(f"... and {len(rows) - SHOWN} more")
         self.found += zip(rows["audio_file"], rows["problem"], strict=True)
         if not self.skip:
             write_report(self.report, self.found)
@@ -160,8 +162,8 @@ def main() -> None:
     text_encoder, text_info = load_text_encoder(args.text_model, args.text_pooling, device)
     audio_encoder, audio_info = load_audio_encoder(args.audio_model, device)
     audio_info["segment_seconds"] = SEGMENT_SECONDS
-    print(f"text   {text_info['name']} ({text_info['type']}, {text_info['pooling']}, {text_info['dim']} values)")
-    print(f"audio  {audio_info['name']} ({audio_info['type']}, mean over time, {audio_info['dim']} values)")
+    for name, each in (("text ", text_info), ("audio", audio_info)):
+        print(f"{name}  {each['name']} ({each['type']}, pooling {each['pooling']}, {each['dim']} values)")
     info = {
         "corpus": args.corpus,
         "class_names": class_names,
@@ -169,31 +171,26 @@ def main() -> None:
         "utterances_sha256": prepared.sha256,
         "encoders": {"text": text_info, "audio": audio_info},
     }
-    for path in args.metadata:
-        if path.resolve() in {each.resolve() for each in output_paths(folder, args.dataset)}:
-            raise InputError(f"{path}: would be written over; move it, or give another --dataset or --feature_dir")
-    if not args.overwrite:
-        check_target(folder, args.dataset, info)
-    caches = {}
-    for name, description in info["encoders"].items():
-        cache = cache_folder(Path(args.cache_dir), name, description, device.type)
-        check_writable(cache)
-        caches[name] = EmbeddingCache(cache, description["dim"])
+    check_target(folder, args.dataset, info, args.metadata, args.overwrite)
+    text_cache, audio_cache = (
+        open_cache(Path(args.cache_dir), name, description, device.type)
+        for name, description in info["encoders"].items()
+    )
     check_writable(folder)
 
     batch_tokens = args.batch_tokens or BATCH_TOKENS[device.type]
-    too_long = embed_texts(text_encoder, list(table["raw_text"]), caches["text"], batch_tokens)
+    too_long = embed_texts(text_encoder, list(table["raw_text"]), text_cache, batch_tokens)
     if too_long:
         print(f"note: {too_long} transcripts are longer than {text_encoder.max_tokens} tokens and were cut")
     batch_seconds = args.batch_seconds or BATCH_SECONDS[device.type]
-    audio = embed_recordings(audio_encoder, recordings, caches["audio"], batch_seconds, bad.add)
+    audio = embed_recordings(audio_encoder, recordings, audio_cache, batch_seconds, bad.add)
 
     decoded = bad.usable(table, audio, class_names)
     if len(decoded) < len(table):
         overlap = overlap_report(decoded, len(class_names))
         print(f"without what could not be decoded, {overlap_lines(overlap)}")
     info |= {"overlap": overlap, "device": device.type, "left_out": len(bad.found), "transcripts_cut": too_long}
-    path = write_features(folder, args.dataset, decoded, caches["text"], audio, info)
+    path = write_features(folder, args.dataset, decoded, text_cache, audio, info)
     print(*summary(args, decoded, class_names, bad, path), sep="\n")
 
 
@@ -212,12 +209,14 @@ def summary(
     yield f"train with: {elsewhere}bash run_training.sh {args.dataset}"
 
 
-def cache_folder(root: Path, modality: str, description: dict, device: str) -> Path:
-    """The cache of one encoder: of whatever its embeddings depend on, beyond rounding."""
+def open_cache(root: Path, modality: str, description: dict, device: str) -> EmbeddingCache:
+    """The cache of one encoder, in a folder named by whatever its embeddings depend on beyond rounding."""
     parts = {name: value for name, value in description.items() if name not in ("name", "revision")}
     parts |= {"device": device, "versions": [version(name) for name in ("torch", "torchaudio", "transformers")]}
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    return root / f"{modality}-{description['type']}-{digest[:16]}"
+    folder = root / f"{modality}-{description['type']}-{digest[:16]}"
+    check_writable(folder)
+    return EmbeddingCache(folder, description["dim"])
 
 
 if __name__ == "__main__":

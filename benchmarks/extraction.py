@@ -1,4 +1,4 @@
-"""What batches by length and decoding beside the encoder are worth, measured in one run (8 minutes on 2 cores).
+"""What batches by length and decoding beside the encoder are worth, measured in one run (5 minutes on 2 cores).
 
     python -m benchmarks.extraction
 

@@ -31,15 +31,14 @@ def metadata_path(feature_dir: str, dataset: str, split: str) -> Path:
     return feature_path(feature_dir, dataset, split).with_suffix(".csv")
 
 
-def output_paths(folder: Path, dataset: str) -> list[Path]:
-    """Pickles and CSVs."""
-    return [path(str(folder), dataset, split) for split in SPLITS for path in (feature_path, metadata_path)]
-
-
-def check_target(folder: Path, dataset: str, info: dict) -> None:
-    """Raise an InputError where the dataset's files exist and are not of the same extraction."""
-    present = [path for path in output_paths(folder, dataset) if path.exists()]
-    if not present:
+def check_target(folder: Path, dataset: str, info: dict, sources: Sequence[Path], overwrite: bool) -> None:
+    """Raise an InputError where files would be written over: of another extraction, or the ``sources`` of this one."""
+    paths = [path(str(folder), dataset, split) for split in SPLITS for path in (feature_path, metadata_path)]
+    for source in sources:
+        if source.resolve() in {path.resolve() for path in paths}:
+            raise InputError(f"{source}: would be written over; move it, or give another --dataset or --feature_dir")
+    present = [path for path in paths if path.exists()]
+    if overwrite or not present:
         return
     description = info_path(feature_path(str(folder), dataset, SPLITS[0]))
     if not description.is_file():
