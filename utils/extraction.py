@@ -126,15 +126,8 @@ def _embed_segments(
     total, done = sum(segment.seconds for segment in segments), 0.0
     bar = tqdm(total=round(total), desc="audio", unit="s of speech", disable=not segments)
     try:
-        with closing(_decode_ahead(encoder, batches, bad)) as decoded:
-            for batch in decoded:
-                good = []
-                for segment, future in batch:
-                    path = str(segment.recording.path)
-                    try:
-                        good.append((path, future.result()))
-                    except InputError as error:
-                        note_bad(path, error)
+        with closing(_decode_ahead(encoder, batches, bad, note_bad)) as decoded:
+            for seconds, good in decoded:
                 vectors = _encode(encoder, [each for _, each in good], "--batch_seconds") if good else []
                 for (path, each), vector in zip(good, vectors, strict=True):
                     mean = sums[path].add(vector, each.frames)
@@ -146,7 +139,7 @@ def _embed_segments(
                         note_bad(path, error)
                     else:
                         cache.add(keys[path], mean)
-                done += sum(segment.seconds for segment, _ in batch)
+                done += seconds
                 bar.update(round(done) - bar.n)
     finally:
         bar.close()
@@ -168,11 +161,14 @@ def batches_by_length(lengths: Sequence[float], budget: float) -> Iterator[range
 
 
 def _decode_ahead(
-    encoder: AudioEncoder, batches: list[list[Segment]], bad: set[str]
-) -> Iterator[list[tuple[Segment, "Future[AudioInput]"]]]:
-    """Batches whose segments are decoded in other threads, at most :data:`_BATCHES_AHEAD` ahead of their use.
+    encoder: AudioEncoder, batches: list[list[Segment]], bad: set[str], note_bad: OnBad
+) -> Iterator[tuple[float, list[tuple[str, AudioInput]]]]:
+    """Batches decoded in other threads, at most :data:`_BATCHES_AHEAD` ahead of their use.
 
     Segments of recordings that are ``bad`` by then are not decoded.
+
+    Returns:
+        For each batch its seconds, and the good segments in it by their recordings' paths.
     """
 
     def prepare(segment: Segment) -> AudioInput:
@@ -180,15 +176,25 @@ def _decode_ahead(
             raise InputError(f"{segment.recording.path}: another segment is bad")
         return encoder.prepare(load_segment(segment, encoder.sampling_rate))
 
+    def finished(batch: list[tuple[Segment, Future[AudioInput]]]) -> tuple[float, list[tuple[str, AudioInput]]]:
+        good = []
+        for segment, future in batch:
+            path = str(segment.recording.path)
+            try:
+                good.append((path, future.result()))
+            except InputError as error:
+                note_bad(path, error)
+        return sum(segment.seconds for segment, _ in batch), good
+
     waiting: deque[list[tuple[Segment, Future[AudioInput]]]] = deque()
     pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1), thread_name_prefix="decode")
     try:
         for batch in batches:
             waiting.append([(segment, pool.submit(prepare, segment)) for segment in batch])
             if len(waiting) > _BATCHES_AHEAD:
-                yield waiting.popleft()
+                yield finished(waiting.popleft())
         while waiting:
-            yield waiting.popleft()
+            yield finished(waiting.popleft())
     finally:
         pool.shutdown(cancel_futures=True)
 

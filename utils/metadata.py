@@ -149,15 +149,8 @@ def locate(files: Sequence[str], corpus_dir: Path | None, base: Path) -> list[tu
         best = _agreeing_best(each, by_name.get(each[-1], []) if each else [])
         if not names_suffice and len(each) > 1:
             best = [path for path in best if each[-2] in path.parts]
-        if len(best) == 1:
-            found.append((best[0], ""))
-        else:
-            found.append(
-                (
-                    Path(file.replace("\\", "/")),
-                    (f"{len(best)} recordings of this name" if best else "no such recording") + where,
-                )
-            )
+        problem = f"{len(best)} recordings of this name" if best else "no such recording"
+        found.append((best[0], "") if len(best) == 1 else (Path(file.replace("\\", "/")), problem + where))
     return found
 
 
