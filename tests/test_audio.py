@@ -67,6 +67,13 @@ def test_a_recording_just_over_the_limit_is_cut_into_two_equal_segments(tmp_path
     assert [segment.stop - segment.start for segment in split_into_segments(recording, 2.0, RATE)] == [16_008, 16_008]
 
 
+@pytest.mark.parametrize("seconds", [3.99, 5.0, 7.98, 12.3])
+def test_no_segment_is_longer_than_the_limit_wherever_the_cuts_may_lie(tmp_path, seconds):
+    """At 22 050 Hz a cut lies at a multiple of 441 frames, 20 ms."""
+    recording = probe(write(tmp_path / "a.wav", noise(seconds, 22_050), 22_050))
+    assert all(segment.seconds <= 1.995 for segment in split_into_segments(recording, 1.995, RATE))
+
+
 def test_a_short_recording_is_one_segment(tmp_path):
     recording = probe(write(tmp_path / "a.wav", noise(1.0)))
     assert split_into_segments(recording, 30.0, RATE) == [Segment(recording, 0, 16_000)]
