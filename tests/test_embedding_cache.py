@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -40,8 +42,30 @@ def test_it_saves_by_itself_now_and_then(tmp_path, monkeypatch):
 
 
 def test_nothing_new_writes_no_file(tmp_path):
-    EmbeddingCache(tmp_path, 3).save()
+    cache = EmbeddingCache(tmp_path, 3)
+    cache.save()
     assert not list(tmp_path.iterdir())
+    cache.add("a", vector(1))
+    cache.save()
+    cache.save()
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_nothing_in_a_file_of_the_cache_is_run(tmp_path):
+    (tmp_path / "cache").mkdir()
+    keys = np.array([Evil(tmp_path / "ran")], dtype=object)
+    np.savez(tmp_path / "cache" / "a.npz", keys=keys, vectors=np.zeros((1, 3), np.float32))
+    with pytest.raises(InputError, match=r"a\.npz: a damaged file"):
+        EmbeddingCache(tmp_path / "cache", 3)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_long_key_does_not_make_the_others_wide(tmp_path):
