@@ -3,7 +3,10 @@
 import pytest
 import torch
 from torch.nn import functional as F
+from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
+from models.encoders import ConvTransformerEncoder
+from tests.tiny_models import TINY_AUDIO
 from utils.device import set_matmul_precision
 from utils.engine import build_model, evaluate_selected, fit, start_training
 from utils.graph_data import GraphData, prepare
@@ -49,3 +52,15 @@ def test_training_learns(toy_splits, small_config):
     state = start_training(build_model(config, 6, 5, 4).to(DEVICES[1]), config)
     fit(state, train, val, config, lambda line: None)
     assert evaluate_selected(state, val, test)["test"]["wa"] > 0.8
+
+
+def test_encoders_agree_with_the_cpu():
+    """Also in their convolutions, which cuDNN computes in TF32 where nothing is said."""
+    torch.manual_seed(0)
+    encoder = ConvTransformerEncoder(
+        Wav2Vec2Model(Wav2Vec2Config(**TINY_AUDIO)), Wav2Vec2FeatureExtractor(do_normalize=True)
+    ).eval()
+    inputs = [encoder.prepare(0.1 * torch.randn(samples)) for samples in (16_000, 9_000)]
+    with torch.inference_mode():
+        here, there = (encoder.to(device)(inputs).cpu() for device in DEVICES)
+    assert relative_error([here], [there]) < 1e-4

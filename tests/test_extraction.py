@@ -1,3 +1,4 @@
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,31 @@ def test_a_budget_of_memory_holds_for_any_recording(encoder, tmp_path, monkeypat
     embed(encoder, [path], EmbeddingCache(tmp_path / "cache", encoder.dim), batch_seconds=30)
     assert len(longest) == 21  # twenty of 30 s would leave no room for cuts between samples
     assert max(longest) <= 30.1 * 8000
+
+
+def test_the_next_batches_are_decoded_while_the_encoder_works(encoder, paths, tmp_path, monkeypatch):
+    """The first batch is not done before the third is decoded; the fourth waits for its turn."""
+    decoded = {path: threading.Event() for path in paths}
+    load = extraction.load_segment
+
+    def watched(segment, rate):
+        waveform = load(segment, rate)
+        decoded[str(segment.recording.path)].set()
+        return waveform
+
+    by_length = sorted(paths, key=lambda path: -Path(path).stat().st_size)
+    forward = Counted.forward
+
+    def waiting(self, inputs):
+        if not getattr(self, "batches", []):
+            assert decoded[by_length[2]].wait(timeout=20)
+            assert not decoded[by_length[3]].is_set()
+        return forward(self, inputs)
+
+    monkeypatch.setattr(extraction, "load_segment", watched)
+    monkeypatch.setattr(Counted, "forward", waiting)
+    embed(encoder, paths, EmbeddingCache(tmp_path / "cache", encoder.dim), batch_seconds=0.1)
+    assert len(encoder.batches) == len(paths)
 
 
 def test_what_is_in_the_cache_is_not_computed_again(encoder, paths, tmp_path):
