@@ -18,6 +18,7 @@ from tests.corpus_trees import (
     full_iemocap,
     published_csvs,
     write_iemocap,
+    write_esd_speaker,
     write_ravdess,
 )
 from utils.errors import InputError
@@ -222,6 +223,14 @@ def test_esd_short_of_one_is_refused_unless_partial(esd):
         ):
             prepare("ESD", esd)
         assert len(prepare("ESD", esd, allow_partial=True).table) == 17_499
+
+
+def test_a_corpus_that_holds_a_recording_twice_is_refused(tmp_path):
+    """As where ESD was unpacked with its splits over a copy without them: the same recording in train and test."""
+    write_esd_speaker(tmp_path, "0011", {"0011_001051": "Sad"}, b"")
+    write_esd_speaker(tmp_path, "0011", {"0011_001051": "Sad/test"}, b"")
+    with pytest.raises(InputError, match=r"Sad/test/0011_001051\.wav: a second recording of this name"):
+        prepare("ESD", tmp_path, allow_partial=True)
 
 
 def test_ravdess_is_counted_by_whole_actors(tmp_path, capsys):
