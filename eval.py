@@ -9,7 +9,7 @@ from utils.config import PROFILES, default_feature_dir, default_save_path, displ
 from utils.device import describe, pick_device, set_matmul_precision
 from utils.engine import embed, evaluate
 from utils.errors import InputError, run_main
-from utils.feature_info import check_described, info_path
+from utils.feature_info import check_described, info_path, read_info
 from utils.features import SPLITS, Features, check_dims, check_labels, load_features
 from utils.graph_data import check_neighbors, prepare
 from utils.metrics import METRICS
@@ -69,6 +69,7 @@ def load_data(trained: Trained, split: str, given: str | None = None) -> Feature
     features = load_features(path)
     check_dims(features, trained.dims, str(trained.path))
     check_labels(features, len(trained.class_names))
+    check_described(features, split, trained.class_names)
     if recorded and recorded["sha256"] != features.sha256:
         print(f"note: {path} is not the {split} data of the training, its contents differ")
     return features
@@ -116,8 +117,8 @@ def main() -> None:
 
 def show_overlap(features: Features, split: str) -> None:
     """What test shares with train, where extract_features.py wrote it down beside these features."""
-    info = check_described(features, split) if split == "test" else None
-    if info is None:
+    info = read_info(features.path)
+    if info is None or split != "test":
         return
     try:
         print(overlap_lines(info["overlap"]))

@@ -1,38 +1,36 @@
 """Turn a corpus, or a metadata CSV, into feature pickles: BERT for transcripts, Wav2Vec2 for recordings (II.A)."""
 
 import argparse
-import hashlib
-import json
 import math
 import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Container, Iterator
-from importlib.metadata import version
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from models.encoders import POOLINGS
+from utils.bad_recordings import BadRecordings
 from utils.config import NAME, ROOT, default_feature_dir
 from utils.corpora import CORPORA
 from utils.device import describe, pick_device, set_matmul_precision
-from utils.embedding_cache import EmbeddingCache
+from utils.embedding_cache import open_cache
 from utils.errors import InputError, run_main
 from utils.extraction import SEGMENT_SECONDS, embed_recordings, embed_texts, probe_all
-from utils.feature_writer import check_target, check_writable, write_features, write_report
+from utils.feature_writer import check_sources, check_target, write_features
 from utils.features import SPLITS
 from utils.hub import load_audio_encoder, load_text_encoder
 from utils.overlap import overlap_lines, overlap_report
-from utils.preparation import Prepared, Request, prepare_utterances
-from utils.splits import KINDS, SEED, check_splits
+from utils.preparation import Request, prepare_utterances
+from utils.runs import check_writable
+from utils.splits import KINDS, SEED
 
 TEXT_MODEL = "google-bert/bert-base-uncased"
 AUDIO_MODEL = "facebook/wav2vec2-base-960h"
 BATCH_SECONDS = {"cpu": 15.0, "cuda": 240.0}  # a CPU gains nothing by large batches (benchmarks/extraction.py)
 BATCH_TOKENS = {"cpu": 256, "cuda": 16_384}
-SHOWN = 20  # bad recordings named on the screen; the report names all
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,7 +46,11 @@ def parse_args() -> argparse.Namespace:
         metavar="CSV",
         help="audio_file,raw_text,label (and speaker,session,dialogue,split); or three files, train, val and test",
     )
-    data.add_argument("--classes", nargs="+", help="names in label order, NAME=A+B joins emotions; others are left out")
+    data.add_argument(
+        "--classes",
+        nargs="+",
+        help="names in label order (for labels 0, 1, ...), or NAME=A+B, which joins emotions; the others are left out",
+    )
     data.add_argument("--allow_partial", action="store_true", help="accept a part of the corpus")
     data.add_argument("--skip_bad", action="store_true", help="leave bad recordings out, and list them in a report")
     split = parser.add_argument_group("split")
@@ -72,6 +74,10 @@ def parse_args() -> argparse.Namespace:
     output.add_argument("--cache_dir", default=os.path.relpath(ROOT / "feature" / "cache"), help="of embeddings")
     output.add_argument("--overwrite", action="store_true", help="replace other features of this name")
     args = parser.parse_args()
+    if args.dataset is None and not re.fullmatch(NAME, args.corpus):
+        raise InputError(f"{args.corpus}: a name of letters, digits and . _ - +")
+    if args.allow_partial and args.metadata:
+        raise InputError("--allow_partial: only without --metadata, whose rows are not counted")
     args.dataset = args.dataset or args.corpus
     if not re.fullmatch(NAME, args.dataset) or args.dataset == "DEMO":
         raise InputError(f"--dataset {args.dataset}: a name of letters, digits and . _ - + that is not DEMO")
@@ -85,70 +91,17 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-class BadRecordings:
-    """Recordings that cannot be used: the first stops the extraction, or all are listed (``--skip_bad``)."""
-
-    def __init__(self, report: Path, skip: bool):
-        self.report = report
-        self.skip = skip
-        self.found: list[tuple[str, str]] = []
-
-    def add(self, path: str, error: InputError) -> None:
-        if not self.skip:
-            raise error
-        self.found.append((path, str(error).removeprefix(f"{path}: ")))
-
-    def add_rows(self, prepared: Prepared) -> None:
-        """Every utterance with a problem, at once.
-
-        Raises:
-            InputError: there is one, and ``skip`` is off.
-        """
-        rows = prepared.table[prepared.table["problem"] != ""]
-        if rows.empty:
-            return
-        where = rows["where"] if "where" in rows else rows["audio_file"]
-        for place, path, problem in list(zip(where, rows["audio_file"], rows["problem"], strict=True))[:SHOWN]:
-            print(f"{place}: {problem}" if place == path else f"{place}: {path}: {problem}")
-        if len(rows) > SHOWN:
-            print(f"... and {len(rows) - SHOWN} more")
-        self.found += zip(rows["audio_file"], rows["problem"], strict=True)
-        if not self.skip:
-            write_report(self.report, self.found)
-            raise InputError(
-                f"{len(rows)} of {len(prepared.table)} utterances cannot be used, all named in {self.report}; "
-                "--skip_bad leaves them out"
-            )
-
-    def usable(self, table: pd.DataFrame, recordings: Container[str], class_names: list[str]) -> pd.DataFrame:
-        """The rows whose recordings are good; writes the report of the others.
-
-        Raises:
-            InputError: too little is left to train on.
-        """
-        if self.found:
-            write_report(self.report, self.found)
-        else:
-            self.report.unlink(missing_ok=True)  # of an earlier command
-        rows = table[[path in recordings for path in table["audio_file"]]]
-        try:
-            check_splits(rows, class_names)
-        except InputError as error:
-            hint = f" ({len(self.found)} recordings are left out, see {self.report})" if self.found else ""
-            raise InputError(f"{error}{hint}") from error
-        return rows
-
-
 def main() -> None:
     args = parse_args()
     folder = Path(args.feature_dir)
+    check_sources(folder, args.dataset, args.metadata)
     device = pick_device(args.device)
     set_matmul_precision("fp32", device)
     names = ("corpus", "corpus_dir", "metadata", "classes", "split", "fold", "folds", "seed", "allow_partial")
     prepared = prepare_utterances(Request(**{name: getattr(args, name) for name in names}))
     class_names = prepared.class_names
     bad = BadRecordings(folder / f"{args.dataset}_bad_recordings.csv", args.skip_bad)
-    bad.add_rows(prepared)
+    bad.add_rows(prepared.table)
     good = prepared.table.loc[prepared.table["problem"] == "", "audio_file"]
     recordings = probe_all(list(good), bad.add)
     table = bad.usable(prepared.table, recordings, class_names)
@@ -166,17 +119,19 @@ def main() -> None:
         print(f"{name}  {each['name']} ({each['type']}, pooling {each['pooling']}, {each['dim']} values)")
     info = {
         "corpus": args.corpus,
+        "corpus_dir": args.corpus_dir and str(args.corpus_dir.resolve()),
         "class_names": class_names,
         "split": prepared.split,
         "utterances_sha256": prepared.sha256,
         "encoders": {"text": text_info, "audio": audio_info},
     }
-    check_target(folder, args.dataset, info, args.metadata, args.overwrite)
+    check_target(folder, args.dataset, info, len(table), args.overwrite)
     text_cache, audio_cache = (
         open_cache(Path(args.cache_dir), name, description, device.type)
         for name, description in info["encoders"].items()
     )
     check_writable(folder)
+    bad.write()
 
     batch_tokens = args.batch_tokens or BATCH_TOKENS[device.type]
     too_long = embed_texts(text_encoder, list(table["raw_text"]), text_cache, batch_tokens)
@@ -186,6 +141,7 @@ def main() -> None:
     audio = embed_recordings(audio_encoder, recordings, audio_cache, batch_seconds, bad.add)
 
     decoded = bad.usable(table, audio, class_names)
+    bad.write()
     if len(decoded) < len(table):
         overlap = overlap_report(decoded, len(class_names))
         print(f"without what could not be decoded, {overlap_lines(overlap)}")
@@ -207,16 +163,6 @@ def summary(
     elsewhere = "" if args.feature_dir == default_feature_dir() else f"FEATURE_DIR={shlex.quote(args.feature_dir)} "
     yield f"saved in {args.feature_dir}, described in {description}"
     yield f"train with: {elsewhere}bash run_training.sh {args.dataset}"
-
-
-def open_cache(root: Path, modality: str, description: dict, device: str) -> EmbeddingCache:
-    """The cache of one encoder, in a folder named by whatever its embeddings depend on beyond rounding."""
-    parts = {name: value for name, value in description.items() if name not in ("name", "revision")}
-    parts |= {"device": device, "versions": [version(name) for name in ("torch", "torchaudio", "transformers")]}
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    folder = root / f"{modality}-{description['type']}-{digest[:16]}"
-    check_writable(folder)
-    return EmbeddingCache(folder, description["dim"])
 
 
 if __name__ == "__main__":

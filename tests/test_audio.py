@@ -74,6 +74,11 @@ def test_no_segment_is_longer_than_the_limit_wherever_the_cuts_may_lie(tmp_path,
     assert all(segment.seconds <= 1.995 for segment in split_into_segments(recording, 1.995, RATE))
 
 
+def test_a_recording_of_just_the_limit_is_not_cut(tmp_path):
+    recording = probe(write(tmp_path / "a.wav", noise(2.0, 44_100), 44_100))
+    assert len(split_into_segments(recording, 2.0, RATE)) == 1
+
+
 def test_a_short_recording_is_one_segment(tmp_path):
     recording = probe(write(tmp_path / "a.wav", noise(1.0)))
     assert split_into_segments(recording, 30.0, RATE) == [Segment(recording, 0, 16_000)]
@@ -101,8 +106,6 @@ def broken(folder, kind):
         path.write_text("this is no audio" * 20)
     elif kind == "short":
         write(path, noise(0.05))
-    elif kind == "silent":
-        write(path, np.zeros(RATE))
     elif kind == "nan":
         write(path, np.where(np.arange(RATE) == 700, np.nan, 0.1), subtype="FLOAT")
     elif kind == "loud":
@@ -129,7 +132,6 @@ def broken(folder, kind):
         ("empty", "an empty file"),
         ("text", "cannot be read as audio"),
         ("short", r"0\.050 s long, shorter than 0\.1 s"),
-        ("silent", "digital silence, every sample is 0"),
         ("nan", "holds nan at frame 700"),
         ("loud", r"holds 1\.0.*e\+20 at frame 700"),
         ("raw", "cannot be read as audio"),

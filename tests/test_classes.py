@@ -13,7 +13,7 @@ def labelled(*labels: str) -> pd.DataFrame:
 
 
 def test_parse_classes():
-    classes = parse_classes(["angry", "happy=hap+exc", "sad"])
+    classes = parse_classes(["angry", "happy=hap+exc", "sad"], {})
     assert classes == {"angry": (), "happy": ("hap", "exc"), "sad": ()}
     assert list(classes) == ["angry", "happy", "sad"]
 
@@ -34,13 +34,13 @@ def test_parse_classes():
 )
 def test_bad_classes(given, message):
     with pytest.raises(InputError, match=message):
-        parse_classes(given)
+        parse_classes(given, {})
 
 
 def test_labels_join_emotions_and_count_what_is_left_out():
     table = labelled("exc", "Happy", "neu", "xxx", "HAP", "fru", "xxx", "anger")
     table.index = range(10, 18)
-    kept, left_out = give_labels(table, parse_classes(["neutral=neu", "happy=hap+exc", "anger"]))
+    kept, left_out = give_labels(table, parse_classes(["neutral=neu", "happy=hap+exc", "anger"], {}))
     assert kept["label"].tolist() == [1, 1, 0, 1, 2]
     assert kept["emotion"].tolist() == ["exc", "Happy", "neu", "HAP", "anger"]
     assert kept.index.tolist() == [0, 1, 2, 3, 4]
@@ -74,11 +74,11 @@ def test_labels_of_an_unknown_dataset_that_make_no_classes(labels, message):
 
 
 def test_given_names_stand_for_numbers_in_their_order():
-    given = parse_classes(["sad", "angry"])
+    given = parse_classes(["sad", "angry"], {})
     kept, _ = give_labels(labelled("1", "0"), classes_of_labels(labelled("1", "0"), given))
     assert kept["label"].tolist() == [1, 0]
     # a join says which emotions are meant, so do names in the labels
-    assert classes_of_labels(labelled("1", "0"), parse_classes(["sad=1", "angry=0"])) == {
+    assert classes_of_labels(labelled("1", "0"), parse_classes(["sad=1", "angry=0"], {})) == {
         "sad": ("1",),
         "angry": ("0",),
     }
@@ -88,3 +88,29 @@ def test_given_names_stand_for_numbers_in_their_order():
 def test_two_spellings_of_one_name_are_refused():
     with pytest.raises(InputError, match=r"m\.csv: line 4: label 'happy', which others write 'Happy'$"):
         classes_of_labels(labelled("Happy", "sad", "happy"), None)
+
+
+def test_digits_are_the_labels_themselves():
+    table = labelled("0", "1", "2")
+    for given, expected in ((["1", "2"], [0, 1]), (["2", "1"], [1, 0])):
+        kept, left_out = give_labels(table, classes_of_labels(table, parse_classes(given, {})))
+        assert kept["emotion"].tolist() == ["1", "2"]
+        assert kept["label"].tolist() == expected
+        assert left_out == Counter({"0": 1})
+
+
+def test_names_and_numbers_do_not_mix():
+    table = labelled("0", "1", "2", "3")
+    with pytest.raises(InputError, match=r"--classes angry happy neutral: the labels are numbers; give"):
+        classes_of_labels(table, parse_classes(["angry", "happy", "neutral=2+3"], {}))
+
+
+def test_the_names_of_a_corpus_stand_for_what_they_join():
+    known = {"anger": ("ang",), "happiness": ("hap", "exc"), "sadness": ("sad",)}
+    assert parse_classes(["sadness", "happiness", "ang"], known) == {
+        "sadness": ("sad", "sadness"),
+        "happiness": ("hap", "exc", "happiness"),
+        "ang": (),
+    }
+    joined = parse_classes(["low=sadness+neu", "high=anger+happiness"], known)
+    assert joined["high"] == ("ang", "anger", "hap", "exc", "happiness")

@@ -118,6 +118,30 @@ def test_training_takes_the_class_names_and_evaluation_shows_the_overlap(corpus,
     assert "glad" in out[out.index("recall") :]
 
 
+def test_classes_in_another_order_are_not_evaluated(corpus, encoders, run, monkeypatch):
+    run(extract_features.main, *arguments(corpus, encoders))
+    monkeypatch.setenv("FEATURE_DIR", str(corpus / "feature"))
+    small = ["--hidden_dim", 16, "--epochs", 2, "--k_text", 2, "--k_audio", 2, "--seeds", 1, "--model_name", "a"]
+    run(train.main, "--dataset", "MINE", "--save_path", corpus / "runs", *small)
+    run(extract_features.main, *arguments(corpus, encoders, "--classes", "mad", "gloomy", "glad", "--overwrite"))
+    code, _, err = run(evaluation.main, corpus / "runs" / "MINE" / "a", "--split", "val")
+    assert code == 2
+    assert err.endswith("its classes are mad, gloomy, glad, those of the training glad, gloomy, mad\n")
+
+
+def test_recordings_that_went_missing_do_not_thin_out_features(corpus, encoders, run):
+    """Nor does their return need --overwrite."""
+    path = corpus / "corpus" / "s0" / "00.wav"
+    path.rename(corpus / "away.wav")
+    assert run(extract_features.main, *arguments(corpus, encoders, "--skip_bad"))[0] == 0
+    (corpus / "away.wav").rename(path)
+    assert run(extract_features.main, *arguments(corpus, encoders))[0] == 0
+    path.unlink()
+    code, _, err = run(extract_features.main, *arguments(corpus, encoders, "--skip_bad"))
+    assert (code, "features of 60 utterances, of which 59 are left" in err) == (2, True)
+    assert not (corpus / "feature" / "MINE_bad_recordings.csv").exists()
+
+
 def test_a_mixture_of_two_extractions_is_not_trained_on(corpus, encoders, run):
     run(extract_features.main, *arguments(corpus, encoders))
     path = corpus / "feature" / "MINE_BERT_WAV2VEC_test.pkl"

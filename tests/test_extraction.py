@@ -199,6 +199,17 @@ def test_a_damaged_recording_is_left_out_where_that_is_asked(encoder, paths, tmp
     assert all(np.abs(embeddings[path] - expected[path]).max() < 1e-5 for path in embeddings)
 
 
+@pytest.mark.parametrize("limit", [30.0, 0.4])
+def test_silence_is_an_error_however_long(encoder, paths, tmp_path, monkeypatch, limit):
+    """A second of zeros; in another recording half a second of them is no error."""
+    monkeypatch.setattr(extraction, "SEGMENT_SECONDS", limit)
+    soundfile.write(paths[0], np.zeros(RATE), RATE)
+    soundfile.write(paths[1], np.where(np.arange(RATE) < RATE // 2, 0, 0.1), RATE)
+    with pytest.raises(InputError, match=f"^{paths[0]}: silence, every sample of its mix to mono is 0"):
+        embed(encoder, paths[:2], EmbeddingCache(tmp_path / "cache", encoder.dim))
+    assert list(embed(encoder, paths[1:2], EmbeddingCache(tmp_path / "cache", encoder.dim))) == [paths[1]]
+
+
 def test_an_embedding_that_is_not_finite_is_an_error(encoder, paths, tmp_path):
     with torch.no_grad():
         encoder.model.encoder.layer_norm.weight.fill_(float("nan"))

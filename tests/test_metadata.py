@@ -4,7 +4,6 @@ import pytest
 
 from utils.errors import InputError
 from utils.metadata import (
-    check_split_column,
     locate,
     read_metadata,
     utterances_of,
@@ -97,14 +96,6 @@ def test_other_columns_are_passed_over(tmp_path):
     table = read_metadata(path)
     assert sorted(table) == ["audio_file", "dialogue", "label", "raw_text", "where"]
     assert table["where"].tolist() == [f"{path}: line 2"]
-
-
-def test_split_names(tmp_path):
-    path = write_csv(tmp_path, "audio_file,raw_text,label,split\na.wav,Hi,1,train\nb.wav,Hi,1,test\nc.wav,Hi,1,dev\n")
-    table = read_metadata(path)
-    check_split_column(table[:2])
-    with pytest.raises(InputError, match=r"m\.csv: line 4: split 'dev': expected train, val, test$"):
-        check_split_column(table)
 
 
 # ---- utterances_of ---------------------------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ from tests.corpus_trees import (
     full_esd,
     full_iemocap,
     published_csvs,
-    write_iemocap,
     write_esd_speaker,
+    write_iemocap,
     write_ravdess,
 )
 from utils.errors import InputError

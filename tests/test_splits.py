@@ -6,7 +6,7 @@ import pytest
 
 from utils.errors import InputError
 from utils.overlap import overlap_lines, overlap_report
-from utils.splits import check_splits, group_split, random_split
+from utils.splits import check_split_column, check_splits, group_split, random_split
 
 
 def labelled(*counts: int) -> pd.DataFrame:
@@ -22,6 +22,14 @@ def spoken(*speakers: str, times: int = 3) -> pd.DataFrame:
 
 def shares(table: pd.DataFrame, split: pd.Series) -> dict:
     return {name: np.bincount(table["label"][split == name]).tolist() for name in ("train", "val", "test")}
+
+
+def test_split_names():
+    where = ["m.csv: line 2", "m.csv: line 3", "m.csv: line 4"]
+    table = pd.DataFrame({"split": ["train", "test", "dev"], "where": where})
+    check_split_column(table[:2])
+    with pytest.raises(InputError, match=r"m\.csv: line 4: split 'dev': expected train, val, test$"):
+        check_split_column(table)
 
 
 # ---- random ----------------------------------------------------------------------------------------------------------

@@ -91,7 +91,8 @@ def split_into_segments(recording: Recording, longest: float, rate: int) -> list
     The cuts lie where resampling to ``rate`` has a sample, so that the segments put together are the whole.
     """
     step = _ratio(recording.rate, rate)[0]
-    count = math.ceil(recording.frames / (longest * recording.rate - step))  # a cut moves by half a step
+    most = longest * recording.rate
+    count = 1 if recording.frames <= most else math.ceil(recording.frames / (most - step))  # a cut moves by half a step
     cuts = [round(recording.frames * i / count / step) * step for i in range(count)] + [recording.frames]
     return [Segment(recording, start, stop) for start, stop in pairwise(cuts)]
 
@@ -106,7 +107,7 @@ def load_segment(segment: Segment, rate: int) -> Tensor:
         [T] in float32, T = seconds * rate.
 
     Raises:
-        InputError: names the file: damaged, shorter than its header says, silent, or holding inf or NaN.
+        InputError: names the file: damaged, shorter than its header says, or holding what no sample is.
     """
     recording = segment.recording
     step, new_step = _ratio(recording.rate, rate)
@@ -138,8 +139,6 @@ def _decode(recording: Recording, start: int, stop: int) -> np.ndarray:
     if not sane.all():
         position = int(np.flatnonzero(~sane)[0])
         raise InputError(f"{path}: holds {mono[position]} at frame {start + position}")
-    if stop - start == recording.frames and not mono.any():
-        raise InputError(f"{path}: digital silence, every sample is 0")
     return mono
 
 
@@ -157,4 +156,6 @@ def _ratio(old: int, new: int) -> tuple[int, int]:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return str(error).split(": ")[-1].strip().rstrip(".")

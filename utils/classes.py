@@ -11,8 +11,11 @@ from utils.errors import InputError
 Classes = dict[str, tuple[str, ...]]  # class names in label order, and the emotions that each joins beside its own name
 
 
-def parse_classes(given: Sequence[str]) -> Classes:
+def parse_classes(given: Sequence[str], known: Classes) -> Classes:
     """``angry happy neutral=neutral+calm``: class names in label order, some joining several emotions.
+
+    Args:
+        known: the corpus's own classes, whose names may be used for the emotions that they join.
 
     Raises:
         InputError: fewer than two, or a name or an emotion twice.
@@ -22,7 +25,8 @@ def parse_classes(given: Sequence[str]) -> Classes:
         name, _, members = word.partition("=")
         if not name or name in classes or ("=" in word and not all(members.split("+"))):
             raise InputError(f"--classes {word}: expected NAME or NAME=EMOTION+EMOTION, each name once")
-        classes[name] = tuple(members.split("+")) if members else ()
+        emotions = members.split("+") if members else [name] if name in known else []
+        classes[name] = tuple(each for emotion in emotions for each in (*known.get(emotion, ()), emotion))
     if len(classes) < 2:
         raise InputError(f"--classes {' '.join(given)}: at least two are needed")
     counts = Counter(emotion for members in _lookup(classes).values() for emotion in members)
@@ -36,7 +40,7 @@ def classes_of_labels(table: pd.DataFrame, given: Classes | None) -> Classes:
     """The classes of a CSV of an unknown dataset: its numbers in order from 0, or its names in the alphabet's.
 
     Args:
-        given: what ``--classes`` says. Plain names stand for the numbers 0, 1, ... where the labels are numbers.
+        given: what ``--classes`` says. Where the labels are numbers, plain names stand for 0, 1, ... in their order.
 
     Raises:
         InputError: numbers and names mixed, a number left out, or one class alone.
@@ -44,8 +48,7 @@ def classes_of_labels(table: pd.DataFrame, given: Classes | None) -> Classes:
     emotions = sorted(table["emotion"].unique())
     numbers = [emotion for emotion in emotions if emotion.isdecimal()]
     if given is not None:
-        plain = len(numbers) == len(emotions) and not any(given.values())
-        return {name: (str(i),) for i, name in enumerate(given)} if plain else given
+        return _named(given) if len(numbers) == len(emotions) else given
     if numbers and len(numbers) < len(emotions):
         odd = next(emotion for emotion in emotions if emotion not in numbers)
         row = table[table["emotion"] == odd].iloc[0]
@@ -66,6 +69,18 @@ def classes_of_labels(table: pd.DataFrame, given: Classes | None) -> Classes:
             "numbers count from 0 without a gap, or --classes names them"
         )
     return {f"class {i}": (str(i),) for i in range(greatest + 1)}
+
+
+def _named(given: Classes) -> Classes:
+    """The classes of labels that are numbers."""
+    if all(members or name.isdecimal() for name, members in given.items()):
+        return given
+    if any(given.values()) or any(name.isdecimal() for name in given):
+        raise InputError(
+            f"--classes {' '.join(given)}: the labels are numbers; give a name for each, in order from 0, "
+            "or numbers to every name (angry=0 happy=1+2)"
+        )
+    return {name: (str(i),) for i, name in enumerate(given)}
 
 
 def give_labels(table: pd.DataFrame, classes: Classes) -> tuple[pd.DataFrame, Counter]:

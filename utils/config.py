@@ -224,7 +224,7 @@ def add_config_options(parser: argparse.ArgumentParser, leave_out: Sequence[str]
         )
 
 
-def feature_path(feature_dir: str, dataset: str, split: str) -> Path:
+def feature_path(feature_dir: str | Path, dataset: str, split: str) -> Path:
     return Path(feature_dir) / f"{dataset}_BERT_WAV2VEC_{split}.pkl"
 
 

@@ -3,14 +3,16 @@ same corpus computes nothing twice."""
 
 import hashlib
 import io
+import json
 import time
 import uuid
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
 from utils.errors import InputError, one_line
-from utils.runs import atomic_write
+from utils.runs import atomic_write, check_writable
 
 SAVE_SECONDS = 30  # at most this much work is lost to a kill -9
 
@@ -57,6 +59,16 @@ class EmbeddingCache:
             atomic_write(self.folder / f"{uuid.uuid4().hex}.npz", buffer.getvalue())
             self._fresh = {}
         self._saved_at = time.monotonic()
+
+
+def open_cache(root: Path, modality: str, description: dict, device: str) -> EmbeddingCache:
+    """The cache of one encoder, in a folder named by whatever its embeddings depend on beyond rounding."""
+    parts = {name: value for name, value in description.items() if name not in ("name", "revision")}
+    parts |= {"device": device, "versions": [version(name) for name in ("torch", "torchaudio", "transformers")]}
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    folder = root / f"{modality}-{description['type']}-{digest[:16]}"
+    check_writable(folder)
+    return EmbeddingCache(folder, description["dim"])
 
 
 def _digest(key: str) -> str:

@@ -21,6 +21,7 @@ from utils.errors import InputError
 SEGMENT_SECONDS = 30.0  # Whisper's window; IEMOCAP's longest turn is 34 s
 _BATCHES_AHEAD = 2
 
+_Decoded = tuple[str, AudioInput, bool]  # of a segment: its recording's path, and whether it is more than silence
 OnBad = Callable[[str, InputError], None]  # takes a recording's path and what is wrong with it; may raise it
 
 
@@ -93,6 +94,7 @@ class SegmentMean:
 
     missing: int
     frames: int = 0
+    heard: bool = False
     total: np.ndarray | float = 0.0
 
     def add(self, vector: np.ndarray, frames: int) -> np.ndarray | None:
@@ -128,13 +130,16 @@ def _embed_segments(
     try:
         with closing(_decode_ahead(encoder, batches, bad, note_bad)) as decoded:
             for seconds, good in decoded:
-                vectors = _encode(encoder, [each for _, each in good], "--batch_seconds") if good else []
-                for (path, each), vector in zip(good, vectors, strict=True):
+                vectors = _encode(encoder, [each for _, each, _ in good], "--batch_seconds") if good else []
+                for (path, each, heard), vector in zip(good, vectors, strict=True):
+                    sums[path].heard |= heard
                     mean = sums[path].add(vector, each.frames)
                     if mean is None or path in bad:
                         continue
                     try:
                         _check_finite(mean, path)
+                        if not sums[path].heard:
+                            raise InputError(f"{path}: silence, every sample of its mix to mono is 0")
                     except InputError as error:
                         note_bad(path, error)
                     else:
@@ -162,31 +167,31 @@ def batches_by_length(lengths: Sequence[float], budget: float) -> Iterator[range
 
 def _decode_ahead(
     encoder: AudioEncoder, batches: list[list[Segment]], bad: set[str], note_bad: OnBad
-) -> Iterator[tuple[float, list[tuple[str, AudioInput]]]]:
+) -> Iterator[tuple[float, list[_Decoded]]]:
     """Batches decoded in other threads, at most :data:`_BATCHES_AHEAD` ahead of their use.
 
     Segments of recordings that are ``bad`` by then are not decoded.
 
     Returns:
-        For each batch its seconds, and the good segments in it by their recordings' paths.
+        For each batch its seconds, and the good segments in it.
     """
 
-    def prepare(segment: Segment) -> AudioInput:
+    def prepare(segment: Segment) -> _Decoded:
         if str(segment.recording.path) in bad:
             raise InputError(f"{segment.recording.path}: another segment is bad")
-        return encoder.prepare(load_segment(segment, encoder.sampling_rate))
+        waveform = load_segment(segment, encoder.sampling_rate)
+        return str(segment.recording.path), encoder.prepare(waveform), bool(waveform.any())
 
-    def finished(batch: list[tuple[Segment, Future[AudioInput]]]) -> tuple[float, list[tuple[str, AudioInput]]]:
+    def finished(batch: list[tuple[Segment, Future[_Decoded]]]) -> tuple[float, list[_Decoded]]:
         good = []
         for segment, future in batch:
-            path = str(segment.recording.path)
             try:
-                good.append((path, future.result()))
+                good.append(future.result())
             except InputError as error:
-                note_bad(path, error)
+                note_bad(str(segment.recording.path), error)
         return sum(segment.seconds for segment, _ in batch), good
 
-    waiting: deque[list[tuple[Segment, Future[AudioInput]]]] = deque()
+    waiting: deque[list[tuple[Segment, Future[_Decoded]]]] = deque()
     pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1), thread_name_prefix="decode")
     try:
         for batch in batches:

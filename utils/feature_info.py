@@ -37,16 +37,16 @@ def read_info(feature_path: Path) -> dict | None:
     return info
 
 
-def check_described(features: Features, split: str, class_names: Sequence[str] | None = None) -> dict | None:
-    """The JSON of a split's pickle; None where there is none.
+def check_described(features: Features, split: str, class_names: Sequence[str] | None) -> None:
+    """Hold a split's pickle against the JSON beside it, where there is one.
 
     Raises:
         InputError: the pickle is not the one that the JSON describes, as in a mixture of two extractions, or has other
-            classes than ``class_names``.
+            classes than ``class_names`` (None for any).
     """
     info = read_info(features.path)
     if info is None:
-        return None
+        return
     if info["files"][split].get("sha256") != features.sha256:
         raise InputError(
             f"{features.path}: not the {split} file that {info_path(features.path).name} describes "
@@ -55,4 +55,3 @@ def check_described(features: Features, split: str, class_names: Sequence[str] |
     if class_names is not None and list(class_names) != info["class_names"]:
         found, expected = ", ".join(info["class_names"]), ", ".join(class_names)
         raise InputError(f"{features.path}: its classes are {found}, those of the training {expected}")
-    return info

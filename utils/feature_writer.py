@@ -6,7 +6,6 @@ import pickle
 import platform
 import shlex
 import sys
-import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -18,51 +17,57 @@ from utils.config import feature_path
 from utils.corpora import GROUPS
 from utils.embedding_cache import EmbeddingCache
 from utils.errors import InputError
-from utils.feature_info import info_path
+from utils.feature_info import info_path, read_info
 from utils.features import SPLITS
-from utils.runs import atomic_write, read_json, write_json
+from utils.runs import atomic_write, write_json
 
 _LIBRARIES = ("torch", "torchaudio", "transformers", "soundfile", "numpy", "scikit-learn")
-_IDENTITY = ("corpus", "class_names", "split", "utterances_sha256", "encoders")  # what makes features other features
+# what makes features other features
+_IDENTITY = ("corpus", "corpus_dir", "class_names", "split", "utterances_sha256", "encoders")
 
 
-def metadata_path(feature_dir: str, dataset: str, split: str) -> Path:
+def metadata_path(feature_dir: Path, dataset: str, split: str) -> Path:
     """The CSV beside a split's pickle."""
     return feature_path(feature_dir, dataset, split).with_suffix(".csv")
 
 
-def check_target(folder: Path, dataset: str, info: dict, sources: Sequence[Path], overwrite: bool) -> None:
-    """Raise an InputError where files would be written over: of another extraction, or the ``sources`` of this one."""
-    paths = [path(str(folder), dataset, split) for split in SPLITS for path in (feature_path, metadata_path)]
+def output_paths(folder: Path, dataset: str) -> list[Path]:
+    """Pickles and CSVs."""
+    return [path(folder, dataset, split) for split in SPLITS for path in (feature_path, metadata_path)]
+
+
+def check_sources(folder: Path, dataset: str, sources: Sequence[Path]) -> None:
+    """Raise an InputError where a file that is read would be written over."""
+    outputs = {path.resolve() for path in output_paths(folder, dataset)}
     for source in sources:
-        if source.resolve() in {path.resolve() for path in paths}:
+        if source.resolve() in outputs:
             raise InputError(f"{source}: would be written over; move it, or give another --dataset or --feature_dir")
-    present = [path for path in paths if path.exists()]
+
+
+def check_target(folder: Path, dataset: str, info: dict, utterances: int, overwrite: bool) -> None:
+    """Raise an InputError where features of another extraction, or of more utterances, would be written over."""
+    present = [path for path in output_paths(folder, dataset) if path.exists()]
     if overwrite or not present:
         return
-    description = info_path(feature_path(str(folder), dataset, SPLITS[0]))
+    description = info_path(feature_path(folder, dataset, SPLITS[0]))
     if not description.is_file():
         raise InputError(
             f"{present[0]}: exists, and extract_features.py did not make it; "
             "give another --dataset or --feature_dir, or --overwrite"
         )
-    old = read_json(description)
+    old = read_info(feature_path(folder, dataset, SPLITS[0]))
     for key in _IDENTITY:
         if old.get(key) != info[key]:
             what = key.removesuffix("_sha256").replace("_", " ")
             raise InputError(
-                f"{description}: features of another extraction ({what} differ); "
+                f"{description}: features of another extraction (another {what}); "
                 "give another --dataset or --feature_dir, or --overwrite"
             )
-
-
-def check_writable(folder: Path) -> None:
-    """Make a folder, and raise an OSError that names it where nothing can be written to it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(folder)) from error
+    before = sum(old["files"][split].get("utterances", 0) for split in SPLITS)
+    if utterances < before:
+        raise InputError(
+            f"{description}: features of {before} utterances, of which {utterances} are left; --overwrite replaces them"
+        )
 
 
 def write_features(
@@ -84,7 +89,7 @@ def write_features(
     contents, files = {}, {}
     for split in SPLITS:
         rows = table[table["split"] == split]
-        path = feature_path(str(folder), dataset, split)
+        path = feature_path(folder, dataset, split)
         contents[path] = pickle.dumps(
             [
                 {"text_embed": text[raw_text], "audio_embed": audio[audio_file], "label": int(label)}
@@ -92,7 +97,7 @@ def write_features(
             ],
             protocol=4,
         )
-        contents[metadata_path(str(folder), dataset, split)] = _csv(rows)
+        contents[metadata_path(folder, dataset, split)] = _csv(rows)
         per_class = rows["label"].value_counts()
         files[split] = {
             "file": path.name,
@@ -102,16 +107,15 @@ def write_features(
         }
     versions = {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
     command = shlex.join([Path(sys.executable).name, *sys.argv])
-    description = info_path(feature_path(str(folder), dataset, SPLITS[0]))
+    description = info_path(feature_path(folder, dataset, SPLITS[0]))
     write_json(description, {"dataset": dataset, **info, "files": files, "versions": versions, "command": command})
     for path, data in contents.items():
         atomic_write(path, data)
     return description
 
 
-def write_report(path: Path, bad: Sequence[tuple[str, str]]) -> None:
-    """The recordings that were left out, or stopped the extraction, and why."""
-    atomic_write(path, _csv(pd.DataFrame(bad, columns=["audio_file", "reason"])))
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    atomic_write(path, _csv(table))
 
 
 def _csv(table: pd.DataFrame) -> bytes:

@@ -156,6 +156,7 @@ def _load(kind: type, name: str, source: str, revision: str | None, option: str,
             huggingface_hub.model_info(
                 source, revision=revision, timeout=_NETWORK_SECONDS
             )  # without a network, at once
+            transformers.logging.enable_progress_bar()  # those of the downloads
             return kind.from_pretrained(source, revision=revision, **_NO_CODE, **options)
     except (_HTTPError, OSError) as error:
         raise InputError(_missing(name, option) if revision else f"{option} {name}: {one_line(error)}") from error

@@ -1,6 +1,7 @@
-"""Metadata CSVs: reading them strictly, finding their recordings, giving labels to emotions."""
+"""Metadata CSVs: reading them strictly, finding their recordings, and what their labels mean."""
 
 import csv
+import errno
 import io
 import os
 import re
@@ -11,7 +12,6 @@ import pandas as pd
 
 from utils.corpora import COLUMNS, CORPORA, GROUPS
 from utils.errors import InputError
-from utils.features import SPLITS
 
 REQUIRED = ("audio_file", "raw_text", "label")
 OPTIONAL = (*GROUPS, "split")
@@ -72,8 +72,8 @@ def utterances_of(tables: Sequence[pd.DataFrame], dataset: str, corpus_dir: Path
         base: folder that relative paths start from without ``corpus_dir``, or where they are not in it.
 
     Returns:
-        :data:`~utils.corpora.COLUMNS`, ``where``, ``problem`` ("" where the recording was found) and, where the CSVs
-        have it, ``split``.
+        :data:`~utils.corpora.COLUMNS`, ``given`` (the CSV's path), ``where``, ``problem`` ("" where the recording was
+        found) and, where the CSVs have it, ``split``.
     """
     table = pd.concat(tables, ignore_index=True).fillna("")
     known = CORPORA.get(dataset)
@@ -81,6 +81,7 @@ def utterances_of(tables: Sequence[pd.DataFrame], dataset: str, corpus_dir: Path
     table["emotion"] = [
         _emotion(label, names, where) for label, where in zip(table["label"], table["where"], strict=True)
     ]
+    table["given"] = table["audio_file"]
     found = locate(list(table["audio_file"]), corpus_dir, base)
     table["problem"] = [problem for _, problem in found]
     table["audio_file"] = [str(path) for path, _ in found]
@@ -89,7 +90,7 @@ def utterances_of(tables: Sequence[pd.DataFrame], dataset: str, corpus_dir: Path
         given = table[name] if name in table else [""] * len(table)
         table[name] = [value or groups[column] for value, groups in zip(given, derived, strict=True)]
     _check_twice(table)
-    extra = [name for name in ("where", "problem", "split") if name in table]
+    extra = [name for name in ("given", "where", "problem", "split") if name in table]
     return table[[*COLUMNS, *extra]]
 
 
@@ -160,8 +161,10 @@ def _as_it_stands(file: str, starts: list[Path]) -> Path | None:
         try:
             if path.is_file():
                 return path
-        except OSError:  # no name that this file system could have
-            return None
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return None
+            raise
     return None
 
 
@@ -175,10 +178,3 @@ def _common_suffix(a: Sequence[str], b: Sequence[str]) -> int:
     while length < min(len(a), len(b)) and a[-1 - length] == b[-1 - length]:
         length += 1
     return length
-
-
-def check_split_column(table: pd.DataFrame) -> None:
-    """Raise an InputError where ``split`` holds anything but the three names."""
-    odd = table[~table["split"].isin(SPLITS)]
-    if len(odd):
-        raise InputError(f"{odd['where'].iloc[0]}: split {odd['split'].iloc[0]!r}: expected {', '.join(SPLITS)}")

@@ -12,8 +12,8 @@ from utils.classes import Classes, classes_of_labels, give_labels, parse_classes
 from utils.corpora import CORPORA
 from utils.errors import InputError
 from utils.features import SPLITS
-from utils.metadata import check_split_column, read_metadata, utterances_of
-from utils.splits import GROUPED, SEED, group_split, random_split
+from utils.metadata import read_metadata, utterances_of
+from utils.splits import GROUPED, SEED, check_split_column, group_split, random_split
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Prepared:
     table: pd.DataFrame
     class_names: list[str]
     split: dict
-    sha256: str  # of the recordings, transcripts, labels and splits
+    sha256: str  # of the recordings' names, transcripts, labels and splits
 
 
 def prepare_utterances(request: Request) -> Prepared:
@@ -55,10 +55,13 @@ def prepare_utterances(request: Request) -> Prepared:
         table = _from_corpus(request)
         default = CORPORA[request.corpus].classes
         _check_count(request, give_labels(table, default)[0])
-        classes = parse_classes(request.classes) if request.classes else default
+        classes = parse_classes(request.classes, default) if request.classes else default
     table, left_out = give_labels(table, classes)
     if table.empty:
         raise InputError(f"no utterance is of the classes {', '.join(classes)}; found: {', '.join(left_out)}")
+    for path in table["audio_file"]:
+        if not path.isprintable():
+            raise InputError(f"{path!a}: a recording whose name cannot be written down; rename it")
     names = list(classes)
     counts = Counter(table["label"])
     print(
@@ -72,7 +75,7 @@ def prepare_utterances(request: Request) -> Prepared:
     ]
     table["split"], split = _divide(request, table)
     digest = hashlib.sha256()
-    for row in table[["audio_file", "raw_text", "label", "split"]].itertuples(index=False):
+    for row in table[["given", "raw_text", "label", "split"]].itertuples(index=False):
         digest.update(json.dumps(row, default=int).encode())
     return Prepared(table, names, split, digest.hexdigest())
 
@@ -92,6 +95,7 @@ def _from_corpus(request: Request) -> pd.DataFrame:
     if len(twice):
         raise InputError(f"{twice['audio_file'].iloc[0]}: a second recording of this name in {request.corpus_dir}")
     table["problem"] = ["" if Path(path).is_file() else "no such recording" for path in table["audio_file"]]
+    table["given"] = table["audio_file"].map(lambda path: Path(path).name)
     return table
 
 
@@ -102,10 +106,11 @@ def _from_metadata(request: Request) -> tuple[pd.DataFrame, Classes]:
     if len(tables) == len(SPLITS):
         tables = [table.assign(split=split) for table, split in zip(tables, SPLITS, strict=True)]
     table = utterances_of(tables, request.corpus, request.corpus_dir, request.metadata[0].parent)
-    given = parse_classes(request.classes) if request.classes else None
-    if request.corpus not in CORPORA:
+    known = CORPORA[request.corpus].classes if request.corpus in CORPORA else {}
+    given = parse_classes(request.classes, known) if request.classes else None
+    if not known:
         return table, classes_of_labels(table, given)
-    classes = given or CORPORA[request.corpus].classes
+    classes = given or known
     if given is None:  # with --classes, leaving out the others is what was asked for
         kept, _ = give_labels(table, classes)
         odd = table[~table["where"].isin(kept["where"])]

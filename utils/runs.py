@@ -8,6 +8,7 @@ import random
 import re
 import shlex
 import sys
+import tempfile
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
@@ -52,6 +53,15 @@ def atomic_write(path: Path, data: bytes) -> None:
     finally:
         with suppress(OSError):  # where it cannot be removed, it could not be written: that error is the one to see
             temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder, and raise an OSError that names it where nothing can be written to it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def write_json(path: Path, data: dict) -> None:

@@ -60,6 +60,13 @@ def group_split(table: pd.DataFrame, group: str, fold: int, folds: int | None) -
     return _assign(table, {s: table.index[table[group].isin(names)] for s, names in members.items()}), members
 
 
+def check_split_column(table: pd.DataFrame) -> None:
+    """Raise an InputError where ``split`` holds anything but the three names."""
+    odd = table[~table["split"].isin(SPLITS)]
+    if len(odd):
+        raise InputError(f"{odd['where'].iloc[0]}: split {odd['split'].iloc[0]!r}: expected {', '.join(SPLITS)}")
+
+
 def check_splits(table: pd.DataFrame, class_names: list[str]) -> None:
     """Raise an InputError where a split is empty, or train lacks a class."""
     for split in SPLITS:
