@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import DistilBertConfig, DistilBertModel, Wav2Vec2Config, Wav2Vec2Model
 
 from tests.tiny_models import TINY_AUDIO, save_tiny_audio_model, save_tiny_text_model, tiny_tokenizer
@@ -113,6 +114,38 @@ def test_a_family_without_pooler_is_refused_with_the_way_out(tmp_path):
     tiny_tokenizer().save_pretrained(folder)
     with pytest.raises(InputError, match="a distilbert model without a pooler; use --text_pooling mean"):
         load_text_encoder(str(folder), "pooler", CPU)
+
+
+def test_checkpoints_of_the_published_form_load(tmp_path):
+    """The default models' files have the names of older versions, a prefix, and heads that are not of the encoder."""
+    for folder, prefix, names, head in (
+        (
+            save_tiny_audio_model(tmp_path / "audio"),
+            "wav2vec2.",
+            {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"},
+            "lm_head.weight",
+        ),
+        (
+            save_tiny_text_model(tmp_path / "text"),
+            "bert.",
+            {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"},
+            "cls.predictions.bias",
+        ),
+    ):
+        load = (
+            load_audio_encoder
+            if folder.name == "audio"
+            else lambda name, device: load_text_encoder(name, "pooler", device)
+        )
+        before = load(str(folder), CPU)[1]["weights_sha256"]
+        published = {head: torch.zeros(4, 32)}
+        for key, value in load_file(folder / "model.safetensors").items():
+            for new, old in names.items():
+                key = key.replace(new, old)
+            published[prefix + key] = value
+        save_file(published, folder / "model.safetensors", {"format": "pt"})
+        assert any(key.endswith(tuple(names.values())) for key in published)
+        assert load(str(folder), CPU)[1]["weights_sha256"] == before
 
 
 @pytest.mark.parametrize("damage", ["config", "weights", "no config", "no weights", "no extractor"])
