@@ -50,12 +50,12 @@ def check_target(folder: Path, dataset: str, info: dict, utterances: int, overwr
     if overwrite or not present:
         return
     description = info_path(feature_path(folder, dataset, SPLITS[0]))
-    if not description.is_file():
+    old = read_info(feature_path(folder, dataset, SPLITS[0]))
+    if old is None:
         raise InputError(
             f"{present[0]}: exists, and extract_features.py did not make it; "
             "give another --dataset or --feature_dir, or --overwrite"
         )
-    old = read_info(feature_path(folder, dataset, SPLITS[0]))
     for key in _IDENTITY:
         if old.get(key) != info[key]:
             what = key.removesuffix("_sha256").replace("_", " ")
