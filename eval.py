@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from models.xcbam import FUSIONS
-from utils.checkpoints import Trained, find_checkpoints, load_official, load_trained
+from utils.checkpoints import Trained, find_checkpoints, load_official, load_run
 from utils.config import PROFILES, default_feature_dir, default_save_path, display_name, feature_path
 from utils.device import describe, pick_device, set_matmul_precision
 from utils.engine import embed, evaluate
@@ -49,12 +49,9 @@ def load_all(args: argparse.Namespace, options: dict) -> tuple[Path, list[Traine
         return folder, [load_official(paths[0], options)]
     if options:
         raise InputError(f"--{next(iter(options))}: the checkpoint has its own; only --profile official needs it")
-    trained = [load_trained(path) for path in paths]
-    for other in trained:
-        if other.config != trained[0].config or other.class_names != trained[0].class_names:
-            raise InputError(f"{other.path}: another configuration than {trained[0].path}")
-        if args.profile not in (None, other.config.profile):
-            raise InputError(f"{other.path}: trained with profile {other.config.profile}, not {args.profile}")
+    trained = load_run(paths)
+    if args.profile not in (None, trained[0].config.profile):
+        raise InputError(f"{trained[0].path}: trained with profile {trained[0].config.profile}, not {args.profile}")
     return folder, trained
 
 

@@ -18,19 +18,22 @@ from utils.corpora import CORPORA
 from utils.device import describe, pick_device, set_matmul_precision
 from utils.embedding_cache import open_cache
 from utils.errors import InputError, run_main
-from utils.extraction import SEGMENT_SECONDS, embed_recordings, embed_texts, probe_all
+from utils.extraction import (
+    BATCH_SECONDS,
+    BATCH_TOKENS,
+    SEGMENT_SECONDS,
+    embed_recordings,
+    embed_texts,
+    probe_all,
+)
 from utils.feature_writer import check_sources, check_target, write_features
 from utils.features import SPLITS
-from utils.hub import load_audio_encoder, load_text_encoder
+from utils.finetuning.provenance import check_untested
+from utils.hub import AUDIO_MODEL, TEXT_MODEL, load_audio_encoder, load_text_encoder
 from utils.overlap import overlap_lines, overlap_report
 from utils.preparation import Request, prepare_utterances
 from utils.runs import check_writable
 from utils.splits import KINDS, SEED
-
-TEXT_MODEL = "google-bert/bert-base-uncased"
-AUDIO_MODEL = "facebook/wav2vec2-base-960h"
-BATCH_SECONDS = {"cpu": 15.0, "cuda": 240.0}  # a CPU gains nothing by large batches (benchmarks/extraction.py)
-BATCH_TOKENS = {"cpu": 256, "cuda": 16_384}
 
 
 def parse_args() -> argparse.Namespace:
@@ -125,6 +128,9 @@ def main() -> None:
         "utterances_sha256": prepared.sha256,
         "encoders": {"text": text_info, "audio": audio_info},
     }
+    tested = table.loc[table["split"] == "test", "audio_file"].tolist()
+    check_untested(args.text_model, "--text_model", tested)
+    check_untested(args.audio_model, "--audio_model", tested)
     check_target(folder, args.dataset, info, len(table), args.overwrite)
     text_cache, audio_cache = (
         open_cache(Path(args.cache_dir), name, description, device.type)

@@ -9,7 +9,9 @@ from utils.device import describe
 from utils.engine import build_model
 from utils.errors import run_main
 from utils.experiment import Experiment, finished_seeds, open_run, read_curves, run_seed, summarise
-from utils.graph_data import prepare
+from utils.feature_info import read_info
+from utils.graph_data import find_neighbors, prepare
+from utils.joining import FILE, save_training_graph
 from utils.plots import plot_training_curves
 from utils.report import config_lines, graph_line, results_table
 
@@ -38,7 +40,10 @@ def main() -> None:
     print(f"classes {', '.join(names)}\nembeddings text {experiment.dims[0]}, audio {experiment.dims[1]}")
     print(f"parameters {parameters:,}")
     open_run(experiment, args.seeds, args.resume, args.overwrite)
-    train = prepare(splits["train"], config, device)
+    nodes = find_neighbors(splits["train"], config)
+    info = read_info(splits["train"].path) or {}
+    save_training_graph(folder / FILE, nodes, info.get("encoders", {}), splits["train"].sha256)
+    train = nodes.to(device).graph_data(config)
     val = prepare(splits["val"], config, device, splits["train"])
     print(graph_line("train", train.graph, train.label))
     print(graph_line("val", val.graph, val.label))

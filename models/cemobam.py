@@ -82,11 +82,25 @@ class CemoBAM(nn.Module):
 
     def branches(self, text: Tensor, audio: Tensor, graph: NeighborGraph) -> Tensor:
         """CH-GAT's node embedding beside xCBAM's fused vector, [N, hidden_dim * branches]."""
-        text = self.text_projection(text)  # [N, D]
-        audio = self.audio_projection(audio)  # [N, D]
-        parts = []
-        if self.ch_gat is not None:
-            parts.append(self.ch_gat(torch.cat([text, audio], dim=1), graph))  # Eq. (1)
+        text, audio = self.text_projection(text), self.audio_projection(audio)  # [N, D] each
+        nodes = None if self.ch_gat is None else self.ch_gat(torch.cat([text, audio], dim=1), graph)  # Eq. (1)
+        return self._beside(nodes, text, audio)
+
+    def layer_inputs(self, text: Tensor, audio: Tensor, graph: NeighborGraph) -> list[Tensor]:
+        """What :meth:`join` reads of the N nodes of a graph, see :meth:`CHGAT.layer_inputs`; [] without CH-GAT."""
+        if self.ch_gat is None:
+            return []
+        nodes = torch.cat([self.text_projection(text), self.audio_projection(audio)], dim=1)
+        return self.ch_gat.layer_inputs(nodes, graph)
+
+    def join(self, text: Tensor, audio: Tensor, inputs: list[Tensor], graph: NeighborGraph) -> Tensor:
+        """Logits [B, num_classes] of new nodes that read from those of another graph, see :meth:`CHGAT.join`."""
+        text, audio = self.text_projection(text), self.audio_projection(audio)  # [B, D] each
+        nodes = None if self.ch_gat is None else self.ch_gat.join(torch.cat([text, audio], dim=1), inputs, graph)
+        return self.classifier(self._beside(nodes, text, audio))
+
+    def _beside(self, nodes: Tensor | None, text: Tensor, audio: Tensor) -> Tensor:
+        parts = [] if nodes is None else [nodes]
         if self.xcbam is not None:
             parts.append(self.xcbam(text, audio))
         return torch.cat(parts, dim=1)

@@ -153,19 +153,42 @@ class CHGAT(nn.Module):
         self.scales = nn.ParameterList(torch.full((o,), layer_scale) for o in outs if layer_scale)
 
     def forward(self, x: Tensor, graph: NeighborGraph) -> Tensor:
-        last = len(self.convs) - 1
-        for i, conv in enumerate(self.convs):
-            h = conv(x, graph)
-            if i < last:
-                h = F.leaky_relu(self.norms[i](h))
-            if self.scales:
-                h = h * self.scales[i]
-            if self.skips:
-                h = self.skips[i](x) + (self.dropout(h) if i < last else h)
-            elif self.residual == "middle" and 0 < i < last:
-                h = x + self.dropout(h)
-            x = h
+        return self._layer(len(self.convs) - 1, self.layer_inputs(x, graph)[-1], graph)
+
+    def layer_inputs(self, x: Tensor, graph: NeighborGraph) -> list[Tensor]:
+        """What each layer reads: x itself [N, in_channels], then the hidden layers' outputs [N, hidden_dim * heads]."""
+        inputs = [x]
+        for i in range(len(self.convs) - 1):
+            inputs.append(self._layer(i, inputs[-1], graph))
+        return inputs
+
+    def join(self, x: Tensor, inputs: list[Tensor], graph: NeighborGraph) -> Tensor:
+        """New nodes that read from those of another graph, whose values stay as they are.
+
+        Args:
+            x: the new nodes, [B, in_channels].
+            inputs: :meth:`layer_inputs` of the M nodes that they read from.
+            graph: over the M nodes and then the B new ones, with edges into the new ones alone.
+
+        Returns:
+            [B, hidden_dim].
+        """
+        for i, known in enumerate(inputs):
+            x = self._layer(i, torch.cat([known, x]), graph)[len(known) :]
         return x
+
+    def _layer(self, i: int, x: Tensor, graph: NeighborGraph) -> Tensor:
+        last = len(self.convs) - 1
+        h = self.convs[i](x, graph)
+        if i < last:
+            h = F.leaky_relu(self.norms[i](h))
+        if self.scales:
+            h = h * self.scales[i]
+        if self.skips:
+            h = self.skips[i](x) + (self.dropout(h) if i < last else h)
+        elif self.residual == "middle" and 0 < i < last:
+            h = x + self.dropout(h)
+        return h
 
 
 def _norms(kind: str, width: int, count: int) -> list[nn.Module]:

@@ -70,6 +70,17 @@ class TextEncoder(nn.Module):
             return output.pooler_output
         return masked_mean(output.last_hidden_state, [len(each) for each in ids])
 
+    def parts(self) -> tuple[nn.ModuleList, list[nn.Module]]:
+        """The transformer layers, lowest first, and what lies above them.
+
+        Raises:
+            ValueError: the model has no layers of their own weights (ALBERT).
+        """
+        transformer = getattr(self.model, "encoder", None) or self.model.transformer  # DistilBERT's name
+        if not hasattr(transformer, "layer"):
+            raise ValueError(f"the layers of a {self.model.config.model_type} model share their weights")
+        return transformer.layer, [self.model.pooler] if self.pooling == "pooler" else []
+
     def _truncate(self, ids: list[int]) -> list[int]:
         return ids if len(ids) <= self.max_tokens else [*ids[: self.max_tokens - 1], ids[-1]]  # keeps [SEP]
 
@@ -109,6 +120,10 @@ class AudioEncoder(nn.Module):
         """Embeddings [B, dim]."""
         raise NotImplementedError
 
+    def parts(self) -> tuple[nn.ModuleList, list[nn.Module]]:
+        """The transformer layers, lowest first, and what lies above them."""
+        raise NotImplementedError
+
     def _extract(self, waveform: Tensor, name: str) -> Tensor:
         extracted = self.feature_extractor(waveform.numpy(), sampling_rate=self.sampling_rate, return_tensors="pt")
         return extracted[name][0]
@@ -145,6 +160,10 @@ class ConvTransformerEncoder(AudioEncoder):
         hidden = projected[0] if isinstance(projected, tuple) else projected  # HuBERT returns no second value
         return masked_mean(self.model.encoder(hidden, attention_mask=mask).last_hidden_state, frames)
 
+    def parts(self) -> tuple[nn.ModuleList, list[nn.Module]]:
+        transformer = self.model.encoder  # the base models have their layer norm below the layers
+        return transformer.layers, [transformer.layer_norm] if self.model.config.do_stable_layer_norm else []
+
 
 class WhisperEncoder(AudioEncoder):
     """Whisper's encoder. Its input is always a window of 30 s; the mean is over the frames that hold the recording."""
@@ -164,3 +183,27 @@ class WhisperEncoder(AudioEncoder):
     def forward(self, inputs: list[AudioInput]) -> Tensor:
         mel = torch.stack([each.values for each in inputs]).to(self.model.device)
         return masked_mean(self.model(mel).last_hidden_state, [each.frames for each in inputs])
+
+    def parts(self) -> tuple[nn.ModuleList, list[nn.Module]]:
+        return self.model.layers, [self.model.layer_norm]
+
+
+def unfreeze_upper(encoder: TextEncoder | AudioEncoder, count: int) -> list[nn.Module]:
+    """Freeze an encoder but for its ``count`` upper transformer layers and what lies above them (II.A of the paper).
+
+    A convolutional front end, or the embeddings of words, are always frozen.
+
+    Returns:
+        What is not frozen.
+
+    Raises:
+        ValueError: the encoder has fewer layers, or none of their own weights.
+    """
+    layers, above = encoder.parts()
+    if not 1 <= count <= len(layers):
+        raise ValueError(f"the model has 1 to {len(layers)} layers to unfreeze, not {count}")
+    upper = [*layers[-count:], *above]
+    encoder.requires_grad_(False)
+    for module in upper:
+        module.requires_grad_(True)
+    return upper

@@ -97,6 +97,17 @@ def split_into_segments(recording: Recording, longest: float, rate: int) -> list
     return [Segment(recording, start, stop) for start, stop in pairwise(cuts)]
 
 
+def random_crop(segment: Segment, seconds: float, rate: int, rng: np.random.Generator) -> Segment:
+    """Some ``seconds`` of a segment, or all of it where it is shorter; for :func:`load_segment` with ``rate``."""
+    step = _ratio(segment.recording.rate, rate)[0]
+    frames = round(seconds * segment.recording.rate)
+    room = segment.stop - segment.start - frames
+    if room <= 0:
+        return segment
+    start = segment.start + int(rng.integers(room // step + 1)) * step
+    return Segment(segment.recording, start, start + frames)
+
+
 def load_segment(segment: Segment, rate: int) -> Tensor:
     """Decode a segment, mix its channels by their mean, resample it.
 

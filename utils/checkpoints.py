@@ -1,5 +1,6 @@
 """From a dataset's name, a run folder or a file to models ready to evaluate."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +82,19 @@ def load_trained(path: Path) -> Trained:
     names = tuple(saved["class_names"])
     model = _load_weights(path, build_model(config, *dims, len(names)), saved["weights"])
     return Trained(path, model, config, names, dims, saved.get("seed"), saved.get("data", {}))
+
+
+def load_run(paths: Sequence[Path]) -> list[Trained]:
+    """The models of a run's checkpoints.
+
+    Raises:
+        InputError: as :func:`load_trained`, or they are not of one configuration.
+    """
+    trained = [load_trained(path) for path in paths]
+    for other in trained:
+        if other.config != trained[0].config or other.class_names != trained[0].class_names:
+            raise InputError(f"{other.path}: another configuration than {trained[0].path}")
+    return trained
 
 
 def load_official(path: Path, options: dict) -> Trained:

@@ -21,19 +21,19 @@ class EmbeddingCache:
     """Vectors by key, in files of one folder; several processes may add to it at once.
 
     Args:
-        folder: one for each encoder and everything else that the vectors depend on.
+        folder: one for each encoder and everything else that the vectors depend on; None to keep them in memory alone.
         dim: of the vectors.
 
     Raises:
         InputError: one of its files is damaged or of another width.
     """
 
-    def __init__(self, folder: Path, dim: int):
+    def __init__(self, folder: Path | None, dim: int):
         self.folder = folder
         self._vectors: dict[str, np.ndarray] = {}
         self._fresh: dict[str, np.ndarray] = {}
         self._saved_at = time.monotonic()
-        for path in sorted(folder.glob("*.npz")):
+        for path in sorted(folder.glob("*.npz")) if folder else ():
             self._vectors |= _read(path, dim)
 
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ class EmbeddingCache:
 
     def save(self) -> None:
         """Write what is not on disk yet, to a file of its own."""
-        if self._fresh:
+        if self._fresh and self.folder:
             buffer = io.BytesIO()
             np.savez(buffer, keys=np.array(list(self._fresh)), vectors=np.stack(list(self._fresh.values())))
             atomic_write(self.folder / f"{uuid.uuid4().hex}.npz", buffer.getvalue())

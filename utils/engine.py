@@ -165,7 +165,7 @@ def fit(
     Raises:
         Interrupted: after the first Ctrl-C or SIGTERM. A second one is a bare KeyboardInterrupt, at once.
     """
-    with _deferred_interrupt() as interrupted:
+    with deferred_interrupt() as interrupted:
         while state.epoch < config.epochs:
             on_epoch(train_epoch(state, train, val, config))
             if interrupted():
@@ -191,7 +191,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     """Hold SIGINT and SIGTERM back until asked for; a second one is not held back."""
     received = []
 

@@ -26,6 +26,7 @@ from utils.runs import (
     describe_run,
     load_checkpoint,
     read_json,
+    read_log,
     save_checkpoint,
     seed_folders,
     set_seed,
@@ -133,7 +134,7 @@ def _train(
 ) -> None:
     """Run the epochs that are left; the log, ``last.pt`` and ``best.pt`` are on disk when this returns or raises."""
     log_path = folder / "log.jsonl"
-    kept = _read_log(log_path, state.epoch)  # lines after the last save are trained again
+    kept = read_log(log_path, state.epoch)  # lines after the last save are trained again
     atomic_write(log_path, "".join(json.dumps(line) + "\n" for line in kept).encode())
     saved_at = time.monotonic()
     bar = tqdm(total=config.epochs, initial=state.epoch, desc=title, unit="epoch", dynamic_ncols=True)
@@ -167,11 +168,6 @@ def _save(state: TrainingState, folder: Path, description: dict, resumable: bool
     save_checkpoint(folder / "last.pt", {**last, "training": state.to_dict()} if resumable else last)
 
 
-def _read_log(path: Path, epochs: int | None = None) -> list[dict]:
-    """The first ``epochs`` lines; a kill may have cut the last one short."""
-    return [json.loads(line) for line in path.read_text().splitlines()[:epochs]] if path.exists() else []
-
-
 def summarise(experiment: Experiment, per_seed: dict[int, dict]) -> dict:
     """Write and return ``summary.json``: the test figures of each seed, their mean and sample std; so for val."""
     summary = {
@@ -199,4 +195,4 @@ def finished_seeds(folder: Path) -> dict[int, dict]:
 def read_curves(folder: Path, seeds: Sequence[int]) -> dict[int, list[dict]]:
     """The logs of the seeds, for the training curves."""
     folders = seed_folders(folder)
-    return {seed: _read_log(folders[seed] / "log.jsonl") for seed in seeds}
+    return {seed: read_log(folders[seed] / "log.jsonl") for seed in seeds}

@@ -37,6 +37,12 @@ def read_info(feature_path: Path) -> dict | None:
     return info
 
 
+def encoder_name(description: dict) -> str:
+    """An encoder of the JSON as ``--text_model`` or ``--audio_model`` takes it: of the hub, with its commit."""
+    name, revision = description["name"], description["revision"]
+    return f"{name.partition('@')[0]}@{revision}" if revision else name
+
+
 def check_described(features: Features, split: str, class_names: Sequence[str] | None) -> None:
     """Hold a split's pickle against the JSON beside it, where there is one.
 

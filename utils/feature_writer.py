@@ -3,11 +3,7 @@
 import csv
 import hashlib
 import pickle
-import platform
-import shlex
-import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +15,7 @@ from utils.embedding_cache import EmbeddingCache
 from utils.errors import InputError
 from utils.feature_info import info_path, read_info
 from utils.features import SPLITS
-from utils.runs import atomic_write, write_json
+from utils.runs import atomic_write, provenance, write_json
 
 _LIBRARIES = ("torch", "torchaudio", "transformers", "soundfile", "numpy", "scikit-learn")
 # what makes features other features
@@ -102,13 +98,12 @@ def write_features(
         files[split] = {
             "file": path.name,
             "sha256": hashlib.sha256(contents[path]).hexdigest(),
+            "metadata_sha256": hashlib.sha256(contents[metadata_path(folder, dataset, split)]).hexdigest(),
             "utterances": len(rows),
             "per_class": {name: int(per_class.get(i, 0)) for i, name in enumerate(info["class_names"])},
         }
-    versions = {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
-    command = shlex.join([Path(sys.executable).name, *sys.argv])
     description = info_path(feature_path(folder, dataset, SPLITS[0]))
-    write_json(description, {"dataset": dataset, **info, "files": files, "versions": versions, "command": command})
+    write_json(description, {"dataset": dataset, **info, "files": files, **provenance(*_LIBRARIES)})
     for path, data in contents.items():
         atomic_write(path, data)
     return description

@@ -67,6 +67,27 @@ def top_k_neighbors(embeddings: Tensor, k: int, self_rule: str = "mask") -> Tens
     return result
 
 
+def cosine_steps(queries: Tensor, embeddings: Tensor, pairs: bool = False) -> Tensor:
+    """Cosine similarities as whole numbers of steps of 1e-12, so that their order does not depend on rounding.
+
+    Args:
+        pairs: of each query with the embedding in its own row, [B], instead of with all of them, [B, N].
+    """
+    a, b = (each.double() / each.double().norm(dim=1, keepdim=True) for each in (queries, embeddings))
+    similarity = (a * b).sum(1) if pairs else a @ b.T
+    return similarity.mul_(_SIMILARITY_STEPS).round_().long()
+
+
+def top_k_of(queries: Tensor, embeddings: Tensor, k: int) -> Tensor:
+    """The k embeddings most similar to each query, which is none of them; best first, ties by lower index.
+
+    Shapes: queries [B, D], embeddings [N, D], k <= N, result [B, k].
+    """
+    n = len(embeddings)
+    reversed_index = torch.arange(n - 1, -1, -1, device=embeddings.device)
+    return (cosine_steps(queries, embeddings) * n + reversed_index).topk(k).indices
+
+
 def neighbor_lists(text: Tensor, audio: Tensor, k_text: int, k_audio: int, self_rule: str = "mask") -> NeighborLists:
     """Top-K lists of both modalities. Shapes: text [N, D_text], audio [N, D_audio]."""
     return NeighborLists(top_k_neighbors(text, k_text, self_rule), top_k_neighbors(audio, k_audio, self_rule))

@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedModel,
     Wav2Vec2FeatureExtractor,
     WhisperFeatureExtractor,
+    WhisperModel,
 )
 
 from models.encoders import (
@@ -33,67 +34,84 @@ from models.encoders import (
 from utils.audio import SOURCE_RATES
 from utils.errors import InputError, one_line
 
+TEXT_MODEL = "google-bert/bert-base-uncased"  # the paper's
+AUDIO_MODEL = "facebook/wav2vec2-base-960h"
 _NETWORK_SECONDS = 10
 _HTTPError = HfHubHTTPError.__bases__[0]  # of the HTTP library, which is another one from version to version
 _TRAINING_ONLY = ("masked_spec_embed",)  # weights that a checkpoint may lack
+_NO_DECODER = {"decoder_layers": 0, "vocab_size": 8, "max_target_positions": 1, "pad_token_id": 0}
+_NO_DECODER |= {"bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
 _NOT_OF_IT = ("_name_or_path", "transformers_version", "dtype")  # in a model's configuration
 _NO_CODE = {"trust_remote_code": False}  # else transformers asks whether it may run what the folder holds
 _TOKENIZER_TRIAL = ("Oh God, it's awesome...", "NAÏVE  [LAUGHTER] über-cool", "12 o'clock\t– “so what?”")
 
 
-def load_text_encoder(name: str, pooling: str, device: torch.device) -> tuple[TextEncoder, dict]:
+def load_text_encoder(
+    name: str, pooling: str, device: torch.device, option: str = "--text_model"
+) -> tuple[TextEncoder, dict]:
     """A BERT-family model and its description.
 
     Args:
         name: a folder, a hub name, or ``NAME@REVISION``.
         pooling: see :class:`TextEncoder`.
+        option: what errors call it.
 
     Raises:
         InputError: there is no such model, it is of another kind, or it has no (trained) pooler.
     """
-    source, revision = _find(name, "--text_model")
+    source, revision = _find(name, option)
     untrained = () if pooling == "pooler" else ("pooler.",)
-    model = _load_model(name, source, revision, TEXT_TYPES, "--text_model", untrained)
-    tokenizer = _load(AutoTokenizer, name, source, revision, "--text_model")
+    model = _load_model(name, source, revision, TEXT_TYPES, option, untrained)
+    tokenizer = _load(AutoTokenizer, name, source, revision, option)
     if not len(tokenizer.all_special_tokens) < len(tokenizer) <= model.config.vocab_size:
         raise InputError(
-            f"--text_model {name}: its tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}; "
+            f"{option} {name}: its tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}; "
             "are the tokenizer's files there (tokenizer.json or a vocabulary)?"
         )
     try:
         encoder = TextEncoder(model, tokenizer, pooling).to(device).eval()
     except ValueError as error:
-        raise InputError(f"--text_model {name}: {error}; use --text_pooling mean") from error
-    _try(name, "--text_model", lambda: encoder([encoder.tokenize("yes"), encoder.tokenize("no")]))
+        raise InputError(f"{option} {name}: {error}; use --text_pooling mean") from error
+    _try(name, option, lambda: encoder([encoder.tokenize("yes"), encoder.tokenize("no")]))
     trial = [encoder.tokenize(text) for text in _TOKENIZER_TRIAL]  # lower case, accents, punctuation: settings
     settings = {"vocabulary": tokenizer.get_vocab(), "trial": trial, "max_tokens": encoder.max_tokens}
     description = _describe(name, revision, model) | {"pooling": pooling, "dim": encoder.dim}
     return encoder, description | {"tokenizer_sha256": _digest(settings)}
 
 
-def load_audio_encoder(name: str, device: torch.device) -> tuple[AudioEncoder, dict]:
+def load_audio_encoder(name: str, device: torch.device, option: str = "--audio_model") -> tuple[AudioEncoder, dict]:
     """A Wav2Vec2, HuBERT, WavLM or Whisper encoder and its description; arguments as :func:`load_text_encoder`.
 
     Raises:
         InputError: there is no such model, or it is of another kind.
     """
-    source, revision = _find(name, "--audio_model")
-    model = _load_model(name, source, revision, AUDIO_TYPES, "--audio_model")
-    extractor = _load(AutoFeatureExtractor, name, source, revision, "--audio_model")
+    source, revision = _find(name, option)
+    model = _load_model(name, source, revision, AUDIO_TYPES, option)
+    extractor = _load(AutoFeatureExtractor, name, source, revision, option)
     kind = ConvTransformerEncoder if model.config.model_type in CONVOLUTIONAL else WhisperEncoder
     expected = WhisperFeatureExtractor if kind is WhisperEncoder else Wav2Vec2FeatureExtractor
     if not isinstance(extractor, expected):
-        raise InputError(f"--audio_model {name}: its feature extractor is no {expected.__name__}")
+        raise InputError(f"{option} {name}: its feature extractor is no {expected.__name__}")
     rate = extractor.sampling_rate
     if not isinstance(rate, int) or not SOURCE_RATES[0] <= rate <= SOURCE_RATES[1]:
-        raise InputError(f"--audio_model {name}: its feature extractor has a sampling rate of {rate!r}")
+        raise InputError(f"{option} {name}: its feature extractor has a sampling rate of {rate!r}")
     try:
         encoder = kind(model, extractor).to(device).eval()
     except ValueError as error:
-        raise InputError(f"--audio_model {name}: {error}") from error
-    _try(name, "--audio_model", lambda: encoder([encoder.prepare(torch.randn(encoder.sampling_rate))]))
+        raise InputError(f"{option} {name}: {error}") from error
+    _try(name, option, lambda: encoder([encoder.prepare(torch.randn(encoder.sampling_rate))]))
     description = _describe(name, revision, encoder.model) | {"pooling": "mean", "dim": encoder.dim}
     return encoder, description | {"feature_extractor_sha256": _digest(extractor.to_dict())}
+
+
+def save_pretrained(encoder: TextEncoder | AudioEncoder, folder: Path) -> None:
+    """Write an encoder as a folder that ``--text_model`` or ``--audio_model`` takes, its weights in one file."""
+    model = encoder.model
+    if isinstance(encoder, WhisperEncoder):  # AutoModel loads no Whisper encoder alone
+        model = WhisperModel(type(model.config)(**{**model.config.to_dict(), **_NO_DECODER}))
+        model.encoder.load_state_dict(encoder.model.state_dict())
+    model.save_pretrained(folder, max_shard_size="1TB")
+    (encoder.tokenizer if isinstance(encoder, TextEncoder) else encoder.feature_extractor).save_pretrained(folder)
 
 
 @torch.inference_mode()

@@ -17,9 +17,8 @@ REQUIRED = ("audio_file", "raw_text", "label")
 OPTIONAL = (*GROUPS, "split")
 
 
-def read_metadata(path: Path) -> pd.DataFrame:
-    """Read a CSV with the columns :data:`REQUIRED`, and ``speaker``, ``session``, ``dialogue``, ``split`` where it has
-    them; all values are text, as they stand.
+def read_metadata(path: Path, required: Sequence[str] = REQUIRED, optional: Sequence[str] = OPTIONAL) -> pd.DataFrame:
+    """Read a CSV's ``required`` columns, and the ``optional`` ones that it has; all values are text, as they stand.
 
     Returns:
         Those columns, and ``where``: file and line, for errors.
@@ -44,10 +43,10 @@ def read_metadata(path: Path) -> pd.DataFrame:
     except csv.Error as error:
         raise InputError(f"{path}: line {start}: not CSV ({error})") from error
     if len(lines) < 2:
-        raise InputError(f"{path}: no rows; expected a header with {', '.join(REQUIRED)} and a row an utterance")
+        raise InputError(f"{path}: no rows; expected a header with {', '.join(required)} and a row an utterance")
     header = [name.strip() for name in lines[0][1]]
-    for name in (*REQUIRED, *OPTIONAL):
-        if header.count(name) > 1 or (name in REQUIRED and name not in header):
+    for name in (*required, *optional):
+        if header.count(name) > 1 or (name in required and name not in header):
             raise InputError(f"{path}: needs one column {name} (it has {', '.join(header)})")
     for line, row in lines[1:]:
         if len(row) != len(header):
@@ -55,9 +54,9 @@ def read_metadata(path: Path) -> pd.DataFrame:
                 f"{path}: line {line}: {len(row)} values for {len(header)} columns (a text with a comma needs quotes)"
             )
     table = pd.DataFrame([row for _, row in lines[1:]], columns=header, dtype=str)
-    table = table[[name for name in (*REQUIRED, *OPTIONAL) if name in header]].apply(lambda c: c.str.strip())
+    table = table[[name for name in (*required, *optional) if name in header]].apply(lambda c: c.str.strip())
     table["where"] = [f"{path}: line {line}" for line, _ in lines[1:]]
-    for name in ("audio_file", "label"):
+    for name in [name for name in required if name != "raw_text"]:
         empty = table[table[name] == ""]
         if len(empty):
             raise InputError(f"{empty['where'].iloc[0]}: no {name}")

@@ -40,6 +40,25 @@ def plot_training_curves(path: Path, curves: dict[int, list[dict]], selected: di
     _save(figure, path, title)
 
 
+def plot_finetuning(path: Path, log: list[dict], selected: int, title: str) -> None:
+    """Loss, and validation WA and UA with the chosen epoch marked."""
+    figure, (loss, score) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    epoch = [line["epoch"] for line in log]
+    loss.plot(epoch, [line["train_loss"] for line in log], "o-", markersize=3, label="train")
+    if log[0]["val_loss"] is not None:
+        loss.plot(epoch, [line["val_loss"] for line in log], "o--", markersize=3, label="val")
+    for name, style in (("ua", "-"), ("wa", ":")):
+        score.plot(epoch, [100 * line[f"val_{name}"] for line in log], style, label=f"val {name.upper()}")
+    score.plot(selected, 100 * log[selected - 1]["val_ua"], "o", color=COLORS[0], markeredgecolor="black")
+    loss.set(xlabel="epoch", ylabel="loss (nats)", title="Loss (training: with dropout)")
+    score.set(xlabel="epoch", ylabel="percent", title="Validation, chosen epoch marked")
+    for axes in (loss, score):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    _save(figure, path, title)
+
+
 def plot_confusion(path: Path, confusions: Sequence[Sequence], class_names: Sequence[str], title: str) -> None:
     """Shares of each true class, over all seeds, with the mean count of utterances a seed below them."""
     counts = np.mean(confusions, axis=0)

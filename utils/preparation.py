@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,14 +101,31 @@ def _from_corpus(request: Request) -> pd.DataFrame:
 
 
 def _from_metadata(request: Request) -> tuple[pd.DataFrame, Classes]:
-    if request.corpus_dir is not None and not request.corpus_dir.is_dir():
-        raise InputError(f"--corpus_dir {request.corpus_dir}: no such folder")
-    tables = [read_metadata(path) for path in request.metadata]
-    if len(tables) == len(SPLITS):
-        tables = [table.assign(split=split) for table, split in zip(tables, SPLITS, strict=True)]
-    table = utterances_of(tables, request.corpus, request.corpus_dir, request.metadata[0].parent)
     known = CORPORA[request.corpus].classes if request.corpus in CORPORA else {}
     given = parse_classes(request.classes, known) if request.classes else None
+    return labelled_metadata(request.metadata, request.corpus, request.corpus_dir, given)
+
+
+def labelled_metadata(
+    paths: Sequence[Path], corpus: str, corpus_dir: Path | None, given: Classes | None
+) -> tuple[pd.DataFrame, Classes]:
+    """The utterances of metadata CSVs, and the classes that their labels are of.
+
+    Args:
+        paths: one file, or those of train and val, or of train, val and test, whose rows get that ``split``.
+        corpus: a name of :data:`~utils.corpora.CORPORA`, or any other.
+        given: the classes, where the user names them.
+
+    Returns:
+        The table of :func:`~utils.metadata.utterances_of`.
+    """
+    if corpus_dir is not None and not corpus_dir.is_dir():
+        raise InputError(f"--corpus_dir {corpus_dir}: no such folder")
+    tables = [read_metadata(path) for path in paths]
+    if len(tables) > 1:
+        tables = [table.assign(split=split) for table, split in zip(tables, SPLITS, strict=False)]
+    table = utterances_of(tables, corpus, corpus_dir, paths[0].parent)
+    known = CORPORA[corpus].classes if corpus in CORPORA else {}
     if not known:
         return table, classes_of_labels(table, given)
     classes = given or known

@@ -81,6 +81,11 @@ def read_json(path: Path) -> dict:
     return data
 
 
+def read_log(path: Path, epochs: int | None = None) -> list[dict]:
+    """The first ``epochs`` lines of a ``log.jsonl``; a kill may have cut the last one short."""
+    return [json.loads(line) for line in path.read_text().splitlines()[:epochs]] if path.exists() else []
+
+
 def save_checkpoint(path: Path, checkpoint: dict) -> None:
     buffer = io.BytesIO()  # torch.save to a full disk raises no OSError, a plain write does
     torch.save(checkpoint, buffer)
@@ -133,10 +138,14 @@ def describe_run(config: dict, splits: dict, dims: tuple[int, int], classes: Seq
             name: {"path": str(f.path.resolve()), "sha256": f.sha256, "utterances": len(f)}
             for name, f in splits.items()
         },
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "torch-geometric", "numpy")},
-        },
+        **provenance("torch", "torch-geometric", "numpy"),
+    }
+
+
+def provenance(*libraries: str) -> dict:
+    """``versions`` of Python and the libraries, and ``command``, for the JSONs that say how files came about."""
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in libraries}},
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
     }
 

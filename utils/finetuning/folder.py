@@ -1,0 +1,151 @@
+"""A fine-tuning in its folder: going on after an interruption, and the best encoder as transformers loads it."""
+
+import dataclasses
+import json
+import shutil
+import sys
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+from tqdm import tqdm
+
+from models.encoders import AudioEncoder, TextEncoder
+from utils.engine import Interrupted
+from utils.errors import InputError
+from utils.finetuning.batches import Recordings, Transcripts
+from utils.finetuning.provenance import FILE
+from utils.finetuning.source import Source
+from utils.finetuning.trainer import Trainer, TuneConfig
+from utils.hub import save_pretrained
+from utils.plots import plot_finetuning
+from utils.runs import (
+    atomic_write,
+    claim_folder,
+    load_weights_file,
+    provenance,
+    read_json,
+    read_log,
+    save_checkpoint,
+    write_json,
+)
+
+ENCODER = "encoder"  # the folder that --audio_model or --text_model takes
+SAVE_SECONDS = 120  # at most this much training is lost to a kill -9
+_WEIGHTS = "model.safetensors"
+
+
+def open_folder(folder: Path, config: TuneConfig, source: Source, encoder: dict, resume: bool, overwrite: bool) -> None:
+    """Check the folder before anything is trained, and clear what is to be overwritten.
+
+    Raises:
+        InputError: it holds a fine-tuning of another configuration; or an unfinished one that neither ``resume`` nor
+            ``overwrite`` says what to do with. Nothing is changed then.
+    """
+    described = (folder / "config.json").exists()
+    if overwrite and described:
+        shutil.rmtree(folder)
+        described = False
+    claim_folder(
+        folder,
+        {
+            "config": dataclasses.asdict(config),
+            "class_names": list(source.class_names),
+            "data": source.data,
+            "encoder": encoder,
+            **provenance("torch", "torchaudio", "transformers", "numpy", "scikit-learn"),
+        },
+    )
+    if described and not resume and not (folder / "metrics.json").exists():
+        raise InputError(
+            f"{folder}: holds an unfinished fine-tuning; add --resume to go on, or --overwrite to start anew"
+        )
+
+
+def run_finetuning(
+    trainer: Trainer,
+    train: Recordings | Transcripts,
+    val: Recordings | Transcripts,
+    source: Source,
+    folder: Path,
+) -> dict:
+    """Tune, or go on where it was interrupted; the best encoder is on disk after every epoch.
+
+    Returns:
+        What ``metrics.json`` holds: ``selected_epoch`` and the figures of ``val`` in it.
+    """
+    state_path, log_path = folder / "last.pt", folder / "log.jsonl"
+    if state_path.exists():
+        saved = load_weights_file(state_path)
+        if saved.get("config") != dataclasses.asdict(trainer.config):
+            raise InputError(f"{state_path}: of another configuration than config.json beside it")
+        trainer.restore(saved["state"])
+    log = read_log(log_path, trainer.epoch)  # an epoch after the last save is trained again
+    atomic_write(log_path, "".join(json.dumps(line) + "\n" for line in log).encode())
+    saved_at = time.monotonic()
+
+    def save() -> None:
+        nonlocal saved_at
+        save_checkpoint(state_path, {"config": dataclasses.asdict(trainer.config), "state": trainer.state()})
+        saved_at = time.monotonic()
+
+    def on_step(last: bool) -> None:
+        if last or time.monotonic() - saved_at > SAVE_SECONDS:
+            save()
+
+    def on_epoch(line: dict, improved: bool) -> None:
+        if improved:
+            save_best(folder / ENCODER, trainer.encoder, source, trainer.config)
+        log.append(line)
+        atomic_write(log_path, "".join(json.dumps(each) + "\n" for each in log).encode())
+        save()
+        print(
+            f"epoch {line['epoch']}: training loss {line['train_loss']:.3f}, val WA {100 * line['val_wa']:.2f}, "
+            f"UA {100 * line['val_ua']:.2f}{', the best so far' if improved else ''} ({line['seconds']:.0f} s)",
+            flush=True,
+        )
+
+    try:
+        trainer.fit(train, val, on_step, on_epoch)
+    except KeyboardInterrupt as interrupt:
+        if isinstance(interrupt, Interrupted):
+            save()
+        message = f"saved in {folder}, after {trainer.epoch} epochs and {trainer.step} steps; --resume goes on"
+        tqdm.write(message, file=sys.stderr)
+        raise
+    best = log[trainer.best_epoch - 1]
+    metrics = {"selected_epoch": trainer.best_epoch, "val": {k[4:]: v for k, v in best.items() if k[:4] == "val_"}}
+    plot_finetuning(folder / "training_curves.png", log, trainer.best_epoch, f"{trainer.config.dataset}, {folder.name}")
+    write_json(folder / "metrics.json", metrics)
+    state_path.unlink()  # finished: what going on would need is only weight
+    return metrics
+
+
+def finished(folder: Path) -> dict | None:
+    """What a finished fine-tuning found, else None."""
+    path = folder / "metrics.json"
+    return read_json(path) if path.exists() else None
+
+
+def save_best(folder: Path, encoder: TextEncoder | AudioEncoder, source: Source, config: TuneConfig) -> None:
+    """Write an encoder as a folder of transformers, whole or not at all.
+
+    Only the weights differ from one epoch to the next: where the folder is there, their file takes the old one's place.
+    """
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    try:
+        save_pretrained(encoder, temporary)
+        write_json(
+            temporary / FILE,
+            {"config": dataclasses.asdict(config), "data": source.data, "recording_sha256": source.recording_sha256},
+        )
+        if folder.exists():
+            (temporary / _WEIGHTS).replace(folder / _WEIGHTS)
+        else:
+            temporary.replace(folder)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
+    finally:
+        with suppress(OSError):
+            shutil.rmtree(temporary, ignore_errors=True)

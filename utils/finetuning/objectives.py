@@ -1,0 +1,48 @@
+"""What an encoder is tuned for: the emotion (supervised), or two views of an utterance being alike (NT-Xent)."""
+
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+OBJECTIVES = ("supervised", "ntxent")
+TEMPERATURE = 0.07  # of the published code
+HEAD_DROPOUT = 0.1
+
+
+class Classification(nn.Module):
+    """Cross entropy of a linear classifier on the embedding."""
+
+    def __init__(self, dim: int, num_classes: int):
+        super().__init__()
+        self.head = nn.Sequential(nn.Dropout(HEAD_DROPOUT), nn.Linear(dim, num_classes))
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss. Shapes: embeddings [B, dim], labels [B]."""
+        return F.cross_entropy(self.head(embeddings), labels)
+
+
+class NTXent(nn.Module):
+    """Normalised temperature-scaled cross entropy (SimCLR): each view finds the other one of its utterance.
+
+    The published code's objective. It acts on the embedding itself, without a projection head of its own.
+    """
+
+    def forward(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Mean loss. Shapes: embeddings [2B, dim], the first views of B utterances, then their second ones."""
+        units = F.normalize(embeddings, dim=1)
+        similarity = units @ units.T / TEMPERATURE
+        itself = torch.eye(len(units), dtype=torch.bool, device=units.device)
+        partner = torch.arange(len(units), device=units.device).roll(len(units) // 2)
+        return F.cross_entropy(similarity.masked_fill(itself, -torch.inf), partner)
+
+
+def probe(train: Tensor, train_labels: Tensor, val: Tensor) -> Tensor:
+    """Labels [M] that a logistic regression on the train embeddings gives those of val: how well emotions can be read
+    from embeddings that no classifier was trained with. Shapes: train [N, dim], val [M, dim].
+    """
+    regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    regression.fit(train.cpu().numpy(), train_labels.cpu().numpy())
+    return torch.from_numpy(regression.predict(val.cpu().numpy()))

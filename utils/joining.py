@@ -1,0 +1,151 @@
+"""New utterances among a run's training utterances: the file that a run keeps for it, neighbours, prediction.
+
+A new utterance reads from itself and from its Top-K text and audio neighbours among the training utterances, as in
+Eq. (2). The training utterances keep the neighbours that they had in training, and new ones are no neighbours of each
+other; so a prediction depends on its recording and transcript alone, not on what else is asked.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models.ch_gat import NeighborGraph
+from utils.checkpoints import Trained
+from utils.config import Config
+from utils.errors import InputError
+from utils.graph import NeighborLists, build_graph, cosine_steps, top_k_of
+from utils.graph_data import SplitNodes
+from utils.runs import load_weights_file, save_checkpoint
+
+FILE = "training_graph.pt"  # in a run folder
+_TENSORS = {
+    "text": torch.float32,
+    "audio": torch.float32,
+    "text_neighbors": torch.int32,
+    "audio_neighbors": torch.int32,
+}
+
+
+@dataclass(frozen=True)
+class TrainingGraph:
+    """A run's training utterances, their neighbours, and what their features were made with.
+
+    Shapes: text [N, D_text], audio [N, D_audio], lists of [N, k_text] and [N, k_audio].
+    ``encoders``: ``text`` and ``audio`` as the features' JSON describes them; {} where there is none.
+    ``sha256``: of the training features.
+    """
+
+    text: Tensor
+    audio: Tensor
+    lists: NeighborLists
+    encoders: dict
+    sha256: str
+
+
+def save_training_graph(path: Path, nodes: SplitNodes, encoders: dict, sha256: str) -> None:
+    save_checkpoint(
+        path,
+        {
+            "text": nodes.text,
+            "audio": nodes.audio,
+            "text_neighbors": nodes.lists.text.int(),
+            "audio_neighbors": nodes.lists.audio.int(),
+            "encoders": encoders,
+            "sha256": sha256,
+        },
+    )
+
+
+def load_training_graph(trained: Trained) -> TrainingGraph:
+    """The training graph of a checkpoint's run, two folders above it.
+
+    Raises:
+        InputError: it is not there, damaged, or of another training.
+    """
+    path = trained.path.absolute().parents[1] / FILE
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file; train.py writes it into a run folder, "
+            "and it has to come along with the checkpoints (train.py --resume writes it anew)"
+        )
+    saved = load_weights_file(path)
+    for name, dtype in _TENSORS.items():
+        if not isinstance(saved.get(name), Tensor) or saved[name].dtype != dtype or saved[name].ndim != 2:
+            raise InputError(f"{path}: its {name} is no matrix of {dtype}; it is not a file of train.py")
+    count = len(saved["text"])
+    lists = NeighborLists(saved["text_neighbors"].long(), saved["audio_neighbors"].long())
+    config = trained.config
+    if (
+        (saved["text"].size(1), saved["audio"].size(1)) != trained.dims
+        or saved["audio"].size(0) != count
+        or (lists.text.shape, lists.audio.shape) != ((count, config.k_text), (count, config.k_audio))
+        or not all(int(each.min()) >= 0 and int(each.max()) < count for each in (lists.text, lists.audio))
+        or saved.get("sha256") != trained.data.get("train", {}).get("sha256")
+    ):
+        raise InputError(f"{path}: of another training than {trained.path}")
+    return TrainingGraph(saved["text"], saved["audio"], lists, saved.get("encoders") or {}, saved["sha256"])
+
+
+class Predictor:
+    """Class probabilities of new utterances, the mean over the models of a run.
+
+    Args:
+        trained: models of one configuration, one a seed.
+        graph: of their training.
+    """
+
+    def __init__(self, trained: Sequence[Trained], graph: TrainingGraph, device: torch.device):
+        self.config: Config = trained[0].config
+        self.device = device
+        self.graph = graph
+        self.models = [each.model.to(device).eval() for each in trained]
+        whole = build_graph(graph.lists, self.config.k_text, self.config.k_audio, self.config.message_flow).to(device)
+        with torch.inference_mode():
+            text, audio = graph.text.to(device), graph.audio.to(device)
+            self._inputs = [model.layer_inputs(text, audio, whole) for model in self.models]
+
+    @torch.inference_mode()
+    def __call__(self, text: Tensor, audio: Tensor) -> Tensor:
+        """Shapes: text [B, D_text], audio [B, D_audio], result [B, num_classes], on the CPU."""
+        return self.each(text, audio).mean(0)
+
+    @torch.inference_mode()
+    def each(self, text: Tensor, audio: Tensor) -> Tensor:
+        """The probabilities of each model, [models, B, num_classes], on the CPU."""
+        nodes, graph = neighbors_among(text, audio, self.graph, self.config)
+        nodes, graph = nodes.to(self.device), graph.to(self.device)
+        text, audio = text.to(self.device), audio.to(self.device)
+        logits = [
+            model.join(text, audio, [layer[nodes] for layer in inputs], graph)
+            for model, inputs in zip(self.models, self._inputs, strict=True)
+        ]
+        return torch.stack(logits).softmax(-1).cpu()
+
+
+def neighbors_among(text: Tensor, audio: Tensor, graph: TrainingGraph, config: Config) -> tuple[Tensor, NeighborGraph]:
+    """Which training utterances new ones read from.
+
+    With ``message_flow`` ``neighbors_to_node``, Eq. (2), these are their Top-K. With ``node_to_neighbors`` a node reads
+    from those that have it among their Top-K: from the training utterances to which a new one is more similar than
+    their last neighbour.
+
+    Shapes: text [B, D_text], audio [B, D_audio].
+
+    Returns:
+        Indices [M] of the training utterances that are read, and the graph over these and then the B new ones.
+    """
+    member = torch.zeros(len(text), len(graph.text), dtype=torch.bool)
+    for new, known, lists in ((text, graph.text, graph.lists.text), (audio, graph.audio, graph.lists.audio)):
+        if config.message_flow == "neighbors_to_node":
+            member.scatter_(1, top_k_of(new, known, lists.size(1)), True)
+        else:
+            member |= cosine_steps(new, known) > cosine_steps(known, known[lists[:, -1]], pairs=True)
+    nodes = member.any(0).nonzero().flatten()
+    itself = torch.eye(len(text), dtype=torch.bool)
+    target, source = torch.cat([member[:, nodes], itself], dim=1).nonzero(as_tuple=True)
+    offsets = torch.zeros(len(nodes) + len(text) + 1, dtype=torch.long)
+    offsets[len(nodes) + 1 :] = torch.bincount(target, minlength=len(text)).cumsum(0)
+    return nodes, NeighborGraph(source, target + len(nodes), offsets)

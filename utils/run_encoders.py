@@ -1,0 +1,87 @@
+"""The encoders of a run: those that its training features were made with, and no others."""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from models.encoders import AudioEncoder, TextEncoder
+from utils.errors import InputError
+from utils.extraction import SEGMENT_SECONDS
+from utils.feature_info import encoder_name
+from utils.hub import load_audio_encoder, load_text_encoder, save_pretrained
+from utils.joining import FILE, TrainingGraph
+
+EXPORTED = {"text": "text_encoder", "audio": "audio_encoder"}  # folders beside the training graph
+# what makes embeddings other embeddings
+_IDENTITY = ("weights_sha256", "pooling", "tokenizer_sha256", "feature_extractor_sha256")
+
+
+def load_run_encoder(
+    modality: str, graph: TrainingGraph, run: Path, given: str | None, device: torch.device
+) -> TextEncoder | AudioEncoder:
+    """The encoder of a modality, where it was in training, in the run folder, or where the user says.
+
+    Raises:
+        InputError: it is not known which one it was, not found, or another one.
+    """
+    option = f"--{modality}_model"
+    known = graph.encoders.get(modality)
+    if not isinstance(known, dict) or "weights_sha256" not in known:
+        raise InputError(
+            f"{run / FILE}: the features of this run do not say which {modality} encoder they were made with, "
+            "so new recordings cannot be encoded alike; train on features of extract_features.py"
+        )
+    exported = run / EXPORTED[modality]
+    name = given or (str(exported) if exported.is_dir() else encoder_name(known))
+    if given is None and known["revision"] is None and not Path(name).is_dir():
+        raise InputError(
+            f"{name}: the run's {modality} encoder, which is not on this machine; "
+            f"{option} says where it is, or predict.py --export takes it along where it is"
+        )
+    if modality == "text":
+        encoder, found = load_text_encoder(name, known["pooling"], device, option)
+    else:
+        encoder, found = load_audio_encoder(name, device, option)
+        if known.get("segment_seconds") != SEGMENT_SECONDS:
+            raise InputError(f"{run / FILE}: its recordings were cut into segments of another length")
+    for key in _IDENTITY:
+        if known.get(key) != found.get(key):
+            what = key.removesuffix("_sha256").replace("_", " ")
+            raise InputError(f"{option} {name}: not the encoder of this run (another {what})")
+    return encoder
+
+
+def export_run(paths: list[Path], graph: TrainingGraph, run: Path, encoders: dict[str, str | None], to: Path) -> int:
+    """Write what predict.py needs of a run into a new folder: checkpoints, training graph, and the encoders that were
+    folders of this machine; those of the hub are fetched by their commit where the folder is used.
+
+    Args:
+        paths: the checkpoints, ``seed<k>/best.pt``.
+        encoders: for each modality, where the user says that it is.
+
+    Returns:
+        The bytes of its files.
+
+    Raises:
+        InputError: the folder exists, or an encoder is not the run's.
+    """
+    if to.exists():
+        raise InputError(f"--export {to}: exists; give another folder, or remove it")
+    part = to.with_name(f".{to.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        for path in paths:
+            (part / path.parent.name).mkdir(parents=True)
+            shutil.copy(path, part / path.parent.name / path.name)
+            shutil.copy(path.with_name("metrics.json"), part / path.parent.name)
+        shutil.copy(run / FILE, part / FILE)
+        for modality, given in encoders.items():
+            known = graph.encoders.get(modality, {})
+            if known.get("revision") is None:
+                encoder = load_run_encoder(modality, graph, run, given, torch.device("cpu"))
+                save_pretrained(encoder, part / EXPORTED[modality])
+        part.replace(to)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return sum(path.stat().st_size for path in to.rglob("*") if path.is_file())
