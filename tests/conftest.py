@@ -1,21 +1,28 @@
 """Shared material: small feature files, a small configuration, and the real data where it lies beside the checkout."""
 
+import hashlib
+import json
 import os
 import pickle
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
 
+from tests.tiny_models import save_tiny_audio_model, save_tiny_text_model
 from utils.config import make_config
 from utils.errors import run_main
 from utils.features import SPLITS, Features, load_splits
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+TONES = {"high": 2500, "low": 300, "middle": 900}  # Hz
 SMALL = {"hidden_dim": 16, "epochs": 4, "k_text": 3, "k_audio": 2, "lr": 1e-2}
 
 
@@ -70,6 +77,60 @@ def iemocap_small() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real IEMOCAP features are not at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def encoders(tmp_path_factory) -> list:
+    """Options of extract_features.py that name two tiny encoders."""
+    folder = tmp_path_factory.mktemp("encoders")
+    return [
+        "--text_model",
+        save_tiny_text_model(folder / "text"),
+        "--audio_model",
+        save_tiny_audio_model(folder / "audio"),
+    ]
+
+
+@pytest.fixture(scope="session")
+def _tones(tmp_path_factory, encoders) -> Path:
+    folder = tmp_path_factory.mktemp("tones")
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(36):
+        speaker, emotion = f"s{i % 6}", i // 6 % len(TONES)
+        seconds = np.arange(int(16_000 * rng.uniform(0.3, 0.6))) / 16_000
+        samples = 0.3 * np.sin(2 * np.pi * list(TONES.values())[emotion] * seconds)
+        path = folder / "corpus" / speaker / f"{i:02d}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, samples + 0.05 * rng.standard_normal(len(seconds)), 16_000)
+        rows.append((f"{speaker}/{i:02d}.wav", f"{'aeo'[emotion] * 3} {i}", list(TONES)[emotion], speaker))
+    table = pd.DataFrame(rows, columns=["audio_file", "raw_text", "label", "speaker"])
+    table.to_csv(folder / "tones.csv", index=False)
+    paths = ["--metadata", folder / "tones.csv", "--corpus_dir", folder / "corpus", "--split", "speaker", "--folds", 3]
+    output = ["--feature_dir", folder / "feature", "--cache_dir", folder / "cache", "--device", "cpu"]
+    command = [sys.executable, "extract_features.py", "TONES", *map(str, [*paths, *output, *encoders])]
+    subprocess.run(command, cwd=ROOT, env=environment(), check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def tones(_tones, tmp_path, monkeypatch) -> Path:
+    """A copy of a corpus whose emotions are tones: ``corpus/``, ``tones.csv``, and ``feature/`` of it, named TONES.
+
+    Six speakers; s4 and s5 are train, s2 and s3 val, s0 and s1 test, 12 utterances each.
+    """
+    for name in ("corpus", "feature"):
+        shutil.copytree(_tones / name, tmp_path / name)
+    shutil.copy(_tones / "tones.csv", tmp_path)
+    for path in (tmp_path / "feature").glob("*.csv"):  # they name the recordings of this copy, as an extraction would
+        path.write_text(path.read_text().replace(str(_tones), str(tmp_path)))
+    info = json.loads((tmp_path / "feature" / "TONES_BERT_WAV2VEC.json").read_text())
+    for split, described in info["files"].items():
+        data = (tmp_path / "feature" / f"TONES_BERT_WAV2VEC_{split}.csv").read_bytes()
+        described["metadata_sha256"] = hashlib.sha256(data).hexdigest()
+    (tmp_path / "feature" / "TONES_BERT_WAV2VEC.json").write_text(json.dumps(info))
+    monkeypatch.setenv("FEATURE_DIR", str(tmp_path / "feature"))
+    return tmp_path
 
 
 @pytest.fixture

@@ -18,24 +18,12 @@ import eval as evaluation
 import extract_features
 import train
 from tests.conftest import ROOT, SHARED, environment, make_rows, write_pickle
-from tests.tiny_models import save_tiny_audio_model, save_tiny_text_model
 from utils import feature_writer
 from utils.features import SPLITS, load_features
 from utils.hub import load_audio_encoder, load_text_encoder
 
 RATE = 16_000
 EMOTIONS = ("glad", "gloomy", "mad")
-
-
-@pytest.fixture(scope="session")
-def encoders(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("encoders")
-    return [
-        "--text_model",
-        save_tiny_text_model(folder / "text"),
-        "--audio_model",
-        save_tiny_audio_model(folder / "audio"),
-    ]
 
 
 @pytest.fixture
@@ -366,7 +354,7 @@ def test_an_interrupted_extraction_goes_on_and_ends_the_same(corpus, encoders, r
     for a, b in zip(whole, again, strict=True):
         assert torch.equal(a.label, b.label)
         assert (a.audio - b.audio).abs().max() < 1e-5
-        assert torch.equal(a.text, b.text)
+        assert (a.text - b.text).abs().max() < 1e-5
 
 
 @pytest.mark.slow

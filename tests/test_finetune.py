@@ -1,0 +1,297 @@
+"""finetune.py as a user calls it, with tiny encoders and a corpus whose emotions are tones."""
+
+import errno
+import json
+import signal
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file
+
+import extract_features
+import finetune
+from utils.finetuning import folder as finetuning_folder
+from utils.finetuning.trainer import Trainer
+
+SHORT = ["--epochs", 2, "--unfreeze_layers", 1, "--lr", 1e-2, "--model_name", "tuned"]
+_opened: list | None = None  # what an audit hook, which cannot be taken away again, writes to
+
+
+def _audit(event, args):
+    if _opened is not None and event == "open" and isinstance(args[0], str | bytes | Path):
+        _opened.append(str(args[0]))
+
+
+def tune(tones, run, *options, modality="audio"):
+    arguments = ["TONES", "--modality", modality, "--save_path", tones / "runs", "--device", "cpu", *SHORT, *options]
+    code, out, err = run(finetune.main, *arguments)
+    return code, out, err.splitlines()[-1] if err else ""
+
+
+def tuned(tones, name="tuned"):
+    return tones / "runs" / "TONES" / name
+
+
+def weights(folder):
+    return load_file(folder / "encoder" / "model.safetensors")
+
+
+def extract(tones, *options):
+    paths = ["--metadata", tones / "tones.csv", "--corpus_dir", tones / "corpus"]
+    output = ["--feature_dir", tones / "feature", "--cache_dir", tones / "cache", "--device", "cpu"]
+    return ["TONES", *paths, *output, *options]
+
+
+SPLIT = ["--split", "speaker", "--folds", 3]
+
+
+@pytest.mark.parametrize("modality", ["audio", "text"])
+@pytest.mark.parametrize("objective", ["supervised", "ntxent"])
+def test_only_the_upper_layers_change(tones, run, encoders, modality, objective):
+    code, out, err = tune(tones, run, "--objective", objective, modality=modality)
+    assert code == 0, err
+    before = load_file(Path(encoders[3 if modality == "audio" else 1]) / "model.safetensors")
+    after = weights(tuned(tones))
+    assert before.keys() == after.keys()
+    upper = ("encoder.layers.1.",) if modality == "audio" else ("encoder.layer.1.", "pooler.")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith(upper) for name in changed)
+    inert = ("key.bias", "k_proj.bias")  # a softmax takes no notice of them
+    assert {name for name in before if name.startswith(upper) and not name.endswith(inert)} <= changed
+    assert f"{sum(v.numel() for k, v in before.items() if k.startswith(upper)):,} of" in out
+
+
+def test_it_learns_what_frozen_features_do_not_say(tones, run):
+    """A random encoder: its last layer is tuned until the classifier tells the tones of speakers it never heard."""
+    code, out, _ = tune(tones, run, "--epochs", 12, "--patience", 12)
+    log = [json.loads(line) for line in (tuned(tones) / "log.jsonl").read_text().splitlines()]
+    metrics = json.loads((tuned(tones) / "metrics.json").read_text())
+    best = max(log, key=lambda line: line["val_ua"])
+    assert code == 0
+    assert metrics["selected_epoch"] == best["epoch"]  # of equal ones the first
+    assert metrics["val"]["ua"] == best["val_ua"] > 0.9
+    assert log[-1]["train_loss"] < 0.5 * log[0]["train_loss"]
+    assert f"UA {100 * best['val_ua']:.2f} percent" in out
+    assert (tuned(tones) / "training_curves.png").stat().st_size > 10_000
+    assert not (tuned(tones) / "last.pt").exists()
+
+
+@pytest.mark.parametrize("modality", ["audio", "text"])
+def test_the_best_encoder_is_what_extraction_takes(tones, run, encoders, modality):
+    assert tune(tones, run, modality=modality)[0] == 0
+    option = f"--{modality}_model"
+    others = [each for i in (0, 2) if encoders[i] != option for each in encoders[i : i + 2]]
+    options = [*SPLIT, *others, option, tuned(tones) / "encoder", "--dataset", "TUNED"]
+    code, _, err = run(extract_features.main, *extract(tones, *options))
+    assert code == 0, err
+    frozen, new = (
+        json.loads((tones / "feature" / f"{name}_BERT_WAV2VEC.json").read_text())["encoders"]
+        for name in ("TONES", "TUNED")
+    )
+    other = "text" if modality == "audio" else "audio"
+    assert new[other] == frozen[other]
+    assert new[modality]["weights_sha256"] != frozen[modality]["weights_sha256"]
+    same = ("type", "pooling", "dim", "tokenizer_sha256" if modality == "text" else "feature_extractor_sha256")
+    assert [new[modality][key] for key in same] == [frozen[modality][key] for key in same]
+
+
+def test_the_test_split_is_never_read(tones, run, monkeypatch):
+    """Neither its CSV nor its recordings are opened, and without them the weights are the same to the last bit."""
+    global _opened
+    sys.addaudithook(_audit)
+    listened = []
+    for name in ("info", "SoundFile"):
+        stock = getattr(soundfile, name)
+        monkeypatch.setattr(
+            soundfile, name, lambda path, *a, _stock=stock, **k: (listened.append(path), _stock(path))[1]
+        )
+    _opened = []
+    try:
+        assert tune(tones, run)[0] == 0
+        opened = [*_opened, *map(str, listened)]
+    finally:
+        _opened = None
+    train, val, test = (
+        pd.read_csv(tones / "feature" / f"TONES_BERT_WAV2VEC_{s}.csv") for s in ("train", "val", "test")
+    )
+    assert {Path(path).name for path in opened} >= {"TONES_BERT_WAV2VEC_train.csv", "TONES_BERT_WAV2VEC_val.csv"}
+    assert set(map(str, listened)) == {*train["audio_file"], *val["audio_file"]}
+    assert not {"TONES_BERT_WAV2VEC_test.csv", "TONES_BERT_WAV2VEC_test.pkl"} & {Path(path).name for path in opened}
+    assert not set(test["audio_file"]) & set(opened)
+
+    for path in (*test["audio_file"], *(tones / "feature").glob("*_test.*")):
+        Path(path).unlink()
+    assert tune(tones, run, "--model_name", "again")[0] == 0
+    first, second = weights(tuned(tones)), weights(tuned(tones, "again"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("objective", ["supervised", "ntxent"])
+@pytest.mark.parametrize("when", ["a step", "the last step", "validation"])
+def test_an_interrupted_tuning_goes_on_and_ends_the_same(tones, run, monkeypatch, objective, when):
+    """Three epochs of three steps. Ctrl-C comes in the fifth or sixth step, or in the second validation."""
+    options = ["--objective", objective, "--batch_size", 4, "--epochs", 3, "--patience", 3]
+    assert tune(tones, run, *options, "--model_name", "whole")[0] == 0
+    stop_in, stop_at = {"a step": ("_take", 5), "the last step": ("_take", 6), "validation": ("validate", 2)}[when]
+    calls = {"_take": 0, "validate": 0}
+
+    def counted(name, stock):
+        def method(self, *args):
+            calls[name] += 1
+            if name == stop_in and calls[name] == stop_at:
+                signal.raise_signal(signal.SIGINT)
+            return stock(self, *args)
+
+        return method
+
+    for name in calls:
+        monkeypatch.setattr(Trainer, name, counted(name, getattr(Trainer, name)))
+    code, _, err = tune(tones, run, *options)
+    assert (code, err) == (130, "interrupted")
+    assert not (tuned(tones) / "metrics.json").exists()
+    code, _, err = tune(tones, run, *options)
+    assert code == 2
+    assert err.endswith("holds an unfinished fine-tuning; add --resume to go on, or --overwrite to start anew")
+    assert tune(tones, run, *options, "--resume")[0] == 0
+    assert calls == {"_take": 9, "validate": 4 if when == "validation" else 3}  # nothing that was done is done again
+    first, second = weights(tuned(tones, "whole")), weights(tuned(tones))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    logs = [
+        [{**json.loads(line), "seconds": 0} for line in (tuned(tones, name) / "log.jsonl").read_text().splitlines()]
+        for name in ("whole", "tuned")
+    ]
+    assert logs[0] == logs[1]
+
+
+def test_it_stops_when_validation_does_not_get_better_and_keeps_the_best(tones, run, monkeypatch):
+    scores = iter([0.5, 0.7, 0.7, 0.6, 0.9])
+    stock = Trainer.validate
+    monkeypatch.setattr(Trainer, "validate", lambda self, *args: {**stock(self, *args), "ua": next(scores)})
+    saved = []
+    save = finetuning_folder.save_best
+    monkeypatch.setattr(finetuning_folder, "save_best", lambda *args: (saved.append(len(saved)), save(*args))[1])
+    code, out, _ = tune(tones, run, "--epochs", 9, "--patience", 2)
+    assert code == 0
+    assert len((tuned(tones) / "log.jsonl").read_text().splitlines()) == 4
+    assert json.loads((tuned(tones) / "metrics.json").read_text())["selected_epoch"] == 2
+    assert len(saved) == 2
+    assert out.count("the best so far") == 2
+
+
+def test_a_full_disk_leaves_the_best_encoder_as_it_was(tones, run, monkeypatch):
+    """The second best cannot be written: the first one is whole, nothing is left beside it, and --resume goes on."""
+    scores = iter([0.5, 0.7])
+    stock = Trainer.validate
+    monkeypatch.setattr(Trainer, "validate", lambda self, *args: {**stock(self, *args), "ua": next(scores)})
+    save, kept = finetuning_folder.save_pretrained, {}
+
+    def full(encoder, folder):
+        if (tuned(tones) / "encoder").exists():
+            kept.update(weights(tuned(tones)))
+            folder.mkdir()
+            (folder / "model.safetensors").write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(encoder, folder)
+
+    monkeypatch.setattr(finetuning_folder, "save_pretrained", full)
+    code, _, err = tune(tones, run)
+    assert (code, err) == (2, f"error: {tuned(tones) / 'encoder'}: No space left on device")
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in weights(tuned(tones)).items())
+    assert [path.name for path in tuned(tones).iterdir() if path.name.startswith(".")] == []
+    monkeypatch.setattr(finetuning_folder, "save_pretrained", save)
+    scores = iter([0.7])
+    assert tune(tones, run, "--resume")[0] == 0
+    assert any(not torch.equal(tensor, kept[name]) for name, tensor in weights(tuned(tones)).items())
+
+
+def test_a_finished_tuning_is_kept_and_another_one_refused(tones, run):
+    assert tune(tones, run)[0] == 0
+    before = (tuned(tones) / "encoder" / "model.safetensors").stat().st_mtime_ns
+    code, out, _ = tune(tones, run)
+    assert code == 0
+    assert "finished before, kept" in out
+    code, _, err = tune(tones, run, "--lr", 1e-4)
+    assert code == 2
+    assert "holds a run of another configuration (lr was 0.01, now 0.0001)" in err
+    assert (tuned(tones) / "encoder" / "model.safetensors").stat().st_mtime_ns == before
+    assert tune(tones, run, "--lr", 1e-4, "--overwrite")[0] == 0
+    assert (tuned(tones) / "encoder" / "model.safetensors").stat().st_mtime_ns != before
+
+
+def test_an_encoder_is_not_tested_on_what_it_was_tuned_on(tones, run, encoders):
+    """Fold 2 tests the speakers that stopped the tuning of fold 1, wherever their recordings lie by then."""
+    assert tune(tones, run)[0] == 0
+    moved = tones / "elsewhere"
+    (tones / "corpus").rename(moved)
+    for path in sorted(moved.rglob("*.wav")):
+        path.rename(path.with_stem(f"{path.stem}_renamed"))
+    table = pd.read_csv(tones / "tones.csv")
+    table["audio_file"] = table["audio_file"].str.replace(".wav", "_renamed.wav")
+    table.to_csv(tones / "tones.csv", index=False)
+    options = [*encoders[:2], "--audio_model", tuned(tones) / "encoder", "--corpus_dir", moved, "--dataset", "TUNED"]
+    code, _, err = run(extract_features.main, *extract(tones, *SPLIT, "--fold", 2, *options))
+    assert code == 2
+    assert f"--audio_model {tuned(tones) / 'encoder'}: was fine-tuned on 12 of the 12 test recordings" in err
+    assert not (tones / "feature" / "TUNED_BERT_WAV2VEC_train.pkl").exists()
+    code, _, err = run(extract_features.main, *extract(tones, *SPLIT, "--fold", 1, *options))
+    assert code == 0, err
+
+
+def test_metadata_of_ones_own_needs_no_extraction_before(tones, run, encoders):
+    table = pd.read_csv(tones / "tones.csv")
+    table[table["speaker"].isin(["s4", "s5"])].to_csv(tones / "train.csv", index=False)
+    table[table["speaker"].isin(["s2", "s3"])].to_csv(tones / "val.csv", index=False)
+    options = ["--metadata", tones / "train.csv", tones / "val.csv", "--corpus_dir", tones / "corpus"]
+    assert tune(tones, run, *options, "--model", encoders[3], "--model_name", "own")[0] == 0
+    assert tune(tones, run)[0] == 0
+    first, second = weights(tuned(tones)), weights(tuned(tones, "own"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--unfreeze_layers", 3], "--unfreeze_layers 3: the model has 1 to 2 layers to unfreeze, not 3"),
+        (["--unfreeze_layers", 0], "--unfreeze_layers 0: must be at least 1"),
+        (["--lr", "nan"], "--lr nan: must be above 0"),
+        (["--lr", "1e30"], "epoch 1: the loss is nan; try a smaller --lr"),
+        (["--classes", "a", "b"], "--classes: only with --metadata"),
+        (["--text_pooling", "mean"], "--text_pooling: only with --modality text"),
+        (["--objective", "ntxent", "--batch_size", 1], "--batch_size 1: with ntxent at least 2, to be told apart"),
+        (["--precision", "fp16"], "--precision fp16: only a CUDA device has it; a CPU has fp32 and bf16"),
+        (["--model", "no/such/model"], "--model no/such/model: neither a folder nor a name of the Hugging Face hub"),
+        (["--model_name", "../x"], "--model_name ../x: a name of letters, digits and . _ - + ="),
+        (["--metadata", "no.csv", "no.csv"], "no.csv: no such file"),
+        (["--feature_dir", "nowhere"], "nowhere/TONES_BERT_WAV2VEC.json: no such file; run extract_features.py first"),
+    ],
+)
+def test_what_cannot_be_tuned_is_said_in_one_line(tones, run, options, message):
+    code, _, err = tune(tones, run, *options)
+    assert code == 2
+    assert err.startswith(f"error: {message}")
+
+
+def test_files_that_are_not_what_they_should_be_are_named(tones, run):
+    val = tones / "feature" / "TONES_BERT_WAV2VEC_val.csv"
+    good = val.read_text()
+    val.write_text(good.replace("s2", "s9"))
+    code, _, err = tune(tones, run)
+    assert code == 2
+    assert err.startswith(f"error: {val}: not the file that TONES_BERT_WAV2VEC.json describes")
+    val.write_text(good)
+    recording = tones / "corpus" / "s4" / "04.wav"
+    whole = recording.read_bytes()
+    recording.unlink()
+    code, _, err = tune(tones, run)
+    assert code == 2
+    assert f"TONES_BERT_WAV2VEC_train.csv: line 2: {recording}: no such recording" in err
+    recording.write_bytes(whole[:2000])
+    code, _, err = tune(tones, run)
+    assert code == 2
+    assert err.startswith(f"error: {recording}: truncated")
+    assert not (tones / "runs").exists()
