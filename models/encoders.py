@@ -78,7 +78,7 @@ class TextEncoder(nn.Module):
         """
         transformer = getattr(self.model, "encoder", None) or self.model.transformer  # DistilBERT's name
         if not hasattr(transformer, "layer"):
-            raise ValueError(f"the layers of a {self.model.config.model_type} model share their weights")
+            raise ValueError(f"all layers of {self.model.config.model_type} models share their weights")
         return transformer.layer, [self.model.pooler] if self.pooling == "pooler" else []
 
     def _truncate(self, ids: list[int]) -> list[int]:

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from transformers import (
+    AlbertConfig,
+    AlbertModel,
     BertConfig,
     BertModel,
     DistilBertConfig,
@@ -21,7 +23,7 @@ from transformers import (
     WhisperModel,
 )
 
-from models.encoders import ConvTransformerEncoder, TextEncoder, WhisperEncoder, masked_mean
+from models.encoders import ConvTransformerEncoder, TextEncoder, WhisperEncoder, masked_mean, unfreeze_upper
 from tests.tiny_models import TINY_AUDIO, TINY_TEXT, tiny_tokenizer
 
 SECONDS = (1.7, 0.4, 1.0, 0.1, 0.73)
@@ -165,3 +167,46 @@ def test_a_model_without_a_pooler_is_refused():
 def test_a_model_with_an_adapter_is_refused():
     with pytest.raises(ValueError, match="adapter"):
         wav2vec2_like(Wav2Vec2Model, Wav2Vec2Config, add_adapter=True)
+
+
+def bert_like(model_class, config_class, pooling="mean", **options):
+    return TextEncoder(model_class(config_class(**options)), tiny_tokenizer(), pooling)
+
+
+TINY_DISTIL = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "vocab_size": 300}
+UPPER = {
+    "bert": (lambda: bert_like(BertModel, BertConfig, "pooler", **TINY_TEXT), ("encoder.layer.1.", "pooler.")),
+    "bert, mean": (lambda: bert_like(BertModel, BertConfig, **TINY_TEXT), ("encoder.layer.1.",)),
+    "roberta": (lambda: bert_like(RobertaModel, RobertaConfig, **TINY_TEXT), ("encoder.layer.1.",)),
+    "distilbert": (lambda: bert_like(DistilBertModel, DistilBertConfig, **TINY_DISTIL), ("transformer.layer.1.",)),
+    "wav2vec2 (group norm)": (AUDIO["wav2vec2 (group norm)"], ("encoder.layers.1.",)),
+    "hubert (layer norm)": (AUDIO["hubert (layer norm)"], ("encoder.layers.1.", "encoder.layer_norm.")),
+    "wavlm (layer norm)": (AUDIO["wavlm (layer norm)"], ("encoder.layers.1.", "encoder.layer_norm.")),
+    "whisper": (tiny_whisper, ("layers.1.", "layer_norm.")),
+}
+
+
+@pytest.mark.parametrize("family", UPPER)
+def test_the_upper_layers_and_what_lies_above_them_are_unfrozen(family):
+    """And these alone get a gradient from the embedding."""
+    make, upper = UPPER[family]
+    encoder = make().eval()
+    unfreeze_upper(encoder, 2)  # a second call says anew
+    modules = unfreeze_upper(encoder, 1)
+    assert not {id(p) for m in modules for p in m.parameters()} ^ {
+        id(p) for p in encoder.parameters() if p.requires_grad
+    }
+    names = {name for name, p in encoder.model.named_parameters() if p.requires_grad}
+    assert names == {name for name, _ in encoder.model.named_parameters() if name.startswith(upper)}
+    text = isinstance(encoder, TextEncoder)
+    inputs = [encoder.tokenize("so what")] if text else [encoder.prepare(waveforms()[1])]
+    torch.manual_seed(0)
+    (encoder(inputs) * torch.randn(encoder.dim)).sum().backward()
+    with_gradient = {name for name, p in encoder.model.named_parameters() if p.grad is not None}
+    assert with_gradient == names
+
+
+def test_layers_that_share_their_weights_cannot_be_unfrozen():
+    config = AlbertConfig(**TINY_TEXT, embedding_size=16)
+    with pytest.raises(ValueError, match="all layers of albert models share their weights"):
+        unfreeze_upper(TextEncoder(AlbertModel(config), tiny_tokenizer(), "mean"), 1)
