@@ -65,7 +65,7 @@ def main() -> int:
     given = {"text": args.text_model, "audio": args.audio_model}
     if args.export:
         size = export_run(paths, graph, run, given, args.export)
-        print(f"exported to {args.export}, {size / 1e6:.0f} MB; there: predict.py --checkpoint {args.export.name}")
+        print(f"exported to {args.export}, {size / 1e6:.1f} MB; there: predict.py --checkpoint {args.export.name}")
         return 0
     rows = rows_of_csv(args.csv, args.corpus_dir) if args.csv else rows_of_paths(args.wav, args.text)
 
