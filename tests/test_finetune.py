@@ -223,6 +223,17 @@ def test_a_finished_tuning_is_kept_and_another_one_refused(tones, run):
     assert (tuned(tones) / "encoder" / "model.safetensors").stat().st_mtime_ns != before
 
 
+def test_nothing_but_a_fine_tuning_is_written_over(tones, run):
+    """A sweep's folder, too, has a config.json with a configuration."""
+    claimed = tones / "runs" / "TONES" / "topk-paper" / "config.json"
+    claimed.parent.mkdir(parents=True)
+    claimed.write_text('{"config": {"dataset": "TONES"}, "data": {}, "class_names": []}')
+    code, _, err = tune(tones, run, "--model_name", "topk-paper", "--overwrite")
+    assert code == 2
+    assert err.startswith(f"error: {claimed.parent}: holds something else than a fine-tuning")
+    assert claimed.exists()
+
+
 def test_an_encoder_is_not_tested_on_what_it_was_tuned_on(tones, run, encoders):
     """Fold 2 tests the speakers that stopped the tuning of fold 1, wherever their recordings lie by then."""
     assert tune(tones, run)[0] == 0

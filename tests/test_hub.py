@@ -2,12 +2,21 @@ import json
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import DistilBertConfig, DistilBertModel, Wav2Vec2Config, Wav2Vec2Model
+from transformers import (
+    DistilBertConfig,
+    DistilBertModel,
+    Wav2Vec2Config,
+    Wav2Vec2Model,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperModel,
+)
 
 from tests.tiny_models import TINY_AUDIO, save_tiny_audio_model, save_tiny_text_model, tiny_tokenizer
 from utils.errors import InputError
-from utils.hub import load_audio_encoder, load_text_encoder
+from utils.hub import load_audio_encoder, load_text_encoder, save_pretrained
 
 CPU = torch.device("cpu")
 
@@ -234,3 +243,44 @@ def test_files_that_do_not_fit_together_are_one_line(tmp_path, name, changes):
     with pytest.raises(InputError, match=f"^--audio_model {folder}: ") as caught:
         load_audio_encoder(str(folder), CPU)
     assert "\n" not in str(caught.value)
+
+
+def save_tiny_whisper(folder):
+    """With a decoder, as Whisper's own checkpoints are; it is not used, and not written again."""
+    sizes = {"d_model": 32, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "vocab_size": 60}
+    ids = {"pad_token_id": 50, "bos_token_id": 51, "eos_token_id": 52, "decoder_start_token_id": 53}
+    config = WhisperConfig(encoder_layers=2, encoder_ffn_dim=64, decoder_layers=2, decoder_ffn_dim=64, **sizes, **ids)
+    WhisperModel(config).save_pretrained(folder)
+    WhisperFeatureExtractor().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "whisper", "bert"])
+def test_an_encoder_is_written_as_a_folder_that_is_the_same_encoder(tmp_path, kind):
+    make = {"wav2vec2": save_tiny_audio_model, "whisper": save_tiny_whisper, "bert": save_tiny_text_model}[kind]
+    folder = make(tmp_path / "before")
+    load = (
+        (lambda path: load_text_encoder(str(path), "pooler", CPU))
+        if kind == "bert"
+        else (lambda path: load_audio_encoder(str(path), CPU))
+    )
+    encoder, described = load(folder)
+    save_pretrained(encoder, tmp_path / "after")
+    again, described_again = load(tmp_path / "after")
+    assert described_again == {**described, "name": str(tmp_path / "after")}
+    batch = [encoder.tokenize("so")] if kind == "bert" else [encoder.prepare(torch.randn(9000))]
+    with torch.inference_mode():
+        assert torch.equal(encoder(batch), again(batch))
+    assert (tmp_path / "after" / "model.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+def test_weights_that_cannot_be_written_are_an_oserror(tmp_path, monkeypatch):
+    """safetensors says it with an error of its own."""
+    encoder, _ = load_audio_encoder(str(save_tiny_audio_model(tmp_path / "audio")), CPU)
+
+    def full(*args, **kwargs):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(encoder.model, "save_pretrained", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        save_pretrained(encoder, tmp_path / "out")

@@ -1,5 +1,6 @@
 """Encoders by folder or hub name, in one-line errors."""
 
+import errno
 import hashlib
 import json
 import re
@@ -10,6 +11,7 @@ import huggingface_hub
 import torch
 import transformers
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -36,6 +38,7 @@ from utils.errors import InputError, one_line
 
 TEXT_MODEL = "google-bert/bert-base-uncased"  # the paper's
 AUDIO_MODEL = "facebook/wav2vec2-base-960h"
+WEIGHTS = "model.safetensors"  # in the folder of a model
 _NETWORK_SECONDS = 10
 _HTTPError = HfHubHTTPError.__bases__[0]  # of the HTTP library, which is another one from version to version
 _TRAINING_ONLY = ("masked_spec_embed",)  # weights that a checkpoint may lack
@@ -105,12 +108,21 @@ def load_audio_encoder(name: str, device: torch.device, option: str = "--audio_m
 
 
 def save_pretrained(encoder: TextEncoder | AudioEncoder, folder: Path) -> None:
-    """Write an encoder as a folder that ``--text_model`` or ``--audio_model`` takes, its weights in one file."""
+    """Write an encoder as a folder that ``--text_model`` or ``--audio_model`` takes, its weights in one file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     model = encoder.model
     if isinstance(encoder, WhisperEncoder):  # AutoModel loads no Whisper encoder alone
         model = WhisperModel(type(model.config)(**{**model.config.to_dict(), **_NO_DECODER}))
         model.encoder.load_state_dict(encoder.model.state_dict())
-    model.save_pretrained(folder, max_shard_size="1TB")
+    try:
+        model.save_pretrained(folder, max_shard_size="1TB")
+    except SafetensorError as error:  # what becomes of an OSError in safetensors, without its number
+        raise OSError(errno.EIO, one_line(error), str(folder)) from error
+    mode = (folder / "config.json").stat().st_mode
+    (folder / WEIGHTS).chmod(mode)  # safetensors gives it to its owner alone
     (encoder.tokenizer if isinstance(encoder, TextEncoder) else encoder.feature_extractor).save_pretrained(folder)
 
 

@@ -9,6 +9,7 @@ from models.encoders import AudioEncoder, TextEncoder
 from utils.errors import InputError
 from utils.extraction import SEGMENT_SECONDS
 from utils.feature_info import encoder_name
+from utils.finetuning.provenance import FILE as FINETUNING
 from utils.hub import load_audio_encoder, load_text_encoder, save_pretrained
 from utils.joining import FILE, TrainingGraph
 
@@ -81,6 +82,9 @@ def export_run(paths: list[Path], graph: TrainingGraph, run: Path, encoders: dic
             if known.get("revision") is None:
                 encoder = load_run_encoder(modality, graph, run, given, torch.device("cpu"))
                 save_pretrained(encoder, part / EXPORTED[modality])
+                tuned = Path(encoder.model.config.name_or_path) / FINETUNING
+                if tuned.is_file():
+                    shutil.copy(tuned, part / EXPORTED[modality])
         part.replace(to)
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -18,7 +18,7 @@ from utils.finetuning.batches import Recordings, Transcripts
 from utils.finetuning.provenance import FILE
 from utils.finetuning.source import Source
 from utils.finetuning.trainer import Trainer, TuneConfig
-from utils.hub import save_pretrained
+from utils.hub import WEIGHTS, save_pretrained
 from utils.plots import plot_finetuning
 from utils.runs import (
     atomic_write,
@@ -33,7 +33,6 @@ from utils.runs import (
 
 ENCODER = "encoder"  # the folder that --audio_model or --text_model takes
 SAVE_SECONDS = 120  # at most this much training is lost to a kill -9
-_WEIGHTS = "model.safetensors"
 
 
 def open_folder(folder: Path, config: TuneConfig, source: Source, encoder: dict, resume: bool, overwrite: bool) -> None:
@@ -44,9 +43,13 @@ def open_folder(folder: Path, config: TuneConfig, source: Source, encoder: dict,
             ``overwrite`` says what to do with. Nothing is changed then.
     """
     described = (folder / "config.json").exists()
+    if described and "modality" not in read_json(folder / "config.json").get("config", {}):
+        raise InputError(f"{folder}: holds something else than a fine-tuning; choose another --model_name")
     if overwrite and described:
         shutil.rmtree(folder)
         described = False
+    for left in folder.glob(f".{ENCODER}.*"):  # by a kill -9
+        shutil.rmtree(left)
     claim_folder(
         folder,
         {
@@ -141,7 +144,7 @@ def save_best(folder: Path, encoder: TextEncoder | AudioEncoder, source: Source,
             {"config": dataclasses.asdict(config), "data": source.data, "recording_sha256": source.recording_sha256},
         )
         if folder.exists():
-            (temporary / _WEIGHTS).replace(folder / _WEIGHTS)
+            (temporary / WEIGHTS).replace(folder / WEIGHTS)
         else:
             temporary.replace(folder)
     except OSError as error:
