@@ -4,13 +4,13 @@ import argparse
 from pathlib import Path
 
 from models.xcbam import FUSIONS
-from utils.checkpoints import Trained, find_checkpoints, load_official, load_run
-from utils.config import PROFILES, default_feature_dir, default_save_path, display_name, feature_path
+from utils.checkpoints import Trained, find_checkpoints, load_official, load_run, load_split
+from utils.config import PROFILES, default_save_path, display_name
 from utils.device import describe, pick_device, set_matmul_precision
 from utils.engine import embed, evaluate
 from utils.errors import InputError, run_main
-from utils.feature_info import check_described, info_path, read_info
-from utils.features import SPLITS, Features, check_dims, check_labels, load_features
+from utils.feature_info import info_path, read_info
+from utils.features import SPLITS, Features
 from utils.graph_data import check_neighbors, prepare
 from utils.metrics import METRICS
 from utils.overlap import overlap_lines
@@ -55,23 +55,6 @@ def load_all(args: argparse.Namespace, options: dict) -> tuple[Path, list[Traine
     return folder, trained
 
 
-def load_data(trained: Trained, split: str, given: str | None = None) -> Features:
-    """A split's features, checked against the model: the file given, else the one that the training used, else the
-    one in the feature folder. Says so where the contents are not those of the training.
-    """
-    recorded = trained.data.get(split, {})
-    candidates = (given, recorded.get("path"), feature_path(default_feature_dir(), trained.config.dataset, split))
-    paths = [Path(path) for path in candidates if path]
-    path = paths[0] if given else next((path for path in paths if path.is_file()), paths[0])
-    features = load_features(path)
-    check_dims(features, trained.dims, str(trained.path))
-    check_labels(features, len(trained.class_names))
-    check_described(features, split, trained.class_names)
-    if recorded and recorded["sha256"] != features.sha256:
-        print(f"note: {path} is not the {split} data of the training, its contents differ")
-    return features
-
-
 def main() -> None:
     args, options = parse_args()
     folder, trained = load_all(args, options)
@@ -79,10 +62,10 @@ def main() -> None:
     device = pick_device(args.device)
     if device.type == "cuda":  # a CPU evaluates what tf32 trained, in float32
         set_matmul_precision(first.config.matmul_precision, device)
-    features = load_data(first, args.split, args.test_path)
+    features = load_split(first, args.split, args.test_path)
     train = None
     if first.config.graph_scope == "with_train" and args.split != "train":
-        train = load_data(first, "train")
+        train = load_split(first, "train")
     check_neighbors(features, first.config, train)
     data = prepare(features, first.config, device, train)
     print(f"{len(trained)} checkpoint{'s' * (len(trained) > 1)} of {folder}\nfeatures {features.path}")

@@ -18,6 +18,7 @@ from utils.feature_info import encoder_name
 from utils.finetuning.batches import Recordings, Transcripts
 from utils.finetuning.folder import ENCODER, finished, open_folder, run_finetuning
 from utils.finetuning.objectives import OBJECTIVES
+from utils.finetuning.provenance import tuned_on
 from utils.finetuning.source import Source, read_extracted, read_metadata_files
 from utils.finetuning.trainer import PRECISIONS, Trainer, TuneConfig
 from utils.hub import AUDIO_MODEL, TEXT_MODEL, load_audio_encoder, load_text_encoder
@@ -39,7 +40,7 @@ def parse_args() -> argparse.Namespace:
         metavar=("TRAIN", "VAL"),
         help="CSVs with audio_file,raw_text,label (default: those beside the features)",
     )
-    data.add_argument("--corpus_dir", type=Path, help="with --metadata: folder of the recordings")
+    data.add_argument("--corpus_dir", type=Path, help="folder of the recordings (default: where the CSVs say)")
     data.add_argument("--classes", nargs="+", help="with --metadata: as in extract_features.py")
     encoder = parser.add_argument_group("encoder")
     encoder.add_argument("--model", help="folder, hub name or NAME@REVISION (default: the one of the features)")
@@ -74,9 +75,8 @@ def check(args: argparse.Namespace) -> None:
     for option, value in (("dataset", args.dataset), ("--model_name", args.model_name)):
         if value is not None and not re.fullmatch(NAME, value):
             raise InputError(f"{option} {value}: a name of letters, digits and . _ - + =")
-    for option in ("corpus_dir", "classes"):
-        if getattr(args, option) is not None and args.metadata is None:
-            raise InputError(f"--{option}: only with --metadata")
+    if args.classes is not None and args.metadata is None:
+        raise InputError("--classes: only with --metadata")
     if args.text_pooling is not None and args.modality == "audio":
         raise InputError("--text_pooling: only with --modality text")
     for option in ("unfreeze_layers", "epochs", "patience", "batch_size"):
@@ -104,8 +104,8 @@ def pick_precision(given: str | None, device: torch.device) -> str:
 def read_source(args: argparse.Namespace) -> tuple[Source, dict]:
     """The utterances, and what the features' JSON says of this modality's encoder ({} where there is none)."""
     if args.metadata:
-        return read_metadata_files(args.metadata, args.dataset, args.corpus_dir, args.classes or ()), {}
-    source, info = read_extracted(args.feature_dir, args.dataset)
+        return read_metadata_files(args.metadata, args.dataset, args.modality, args.corpus_dir, args.classes or ()), {}
+    source, info = read_extracted(args.feature_dir, args.dataset, args.modality, args.corpus_dir)
     return source, info["encoders"][args.modality]
 
 
@@ -144,7 +144,8 @@ def main() -> None:
     check_writable(folder.parent)
     open_folder(folder, config, source, description, args.resume, args.overwrite)
 
-    tuned, whole = (sum(p.numel() for p in encoder.parameters() if p.requires_grad or all_) for all_ in (False, True))
+    whole = sum(p.numel() for p in encoder.parameters())
+    tuned = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
     print(f"folder {folder}\ndevice {describe(device)}, training in {precision}")
     print(f"{args.modality} {description['name']} ({description['type']}): {tuned:,} of {whole:,} weights are tuned")
     sizes = ", ".join(f"{split} {len(table)}" for split, table in source.splits.items())
@@ -153,8 +154,8 @@ def main() -> None:
     if metrics:
         print("finished before, kept")
     else:
-        train, val = (items(args, encoder, source, split, device) for split in ("train", "val"))
-        metrics = run_finetuning(trainer, train, val, source, folder)
+        train, val = (data_of(args, encoder, source, split, device) for split in ("train", "val"))
+        metrics = run_finetuning(trainer, train, val, source, tuned_on(description["name"]), folder)
     print(
         f"chosen epoch {metrics['selected_epoch']}: val WA {100 * metrics['val']['wa']:.2f}, "
         f"UA {100 * metrics['val']['ua']:.2f} percent"
@@ -164,7 +165,7 @@ def main() -> None:
     print(f"extract with: your extract_features.py command and {option} --dataset {args.dataset}_tuned")
 
 
-def items(
+def data_of(
     args: argparse.Namespace, encoder: TextEncoder | AudioEncoder, source: Source, split: str, device: torch.device
 ) -> Recordings | Transcripts:
     if args.modality == "audio":

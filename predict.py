@@ -1,11 +1,12 @@
 """Recordings and their transcripts to emotions, by a trained run and the encoders that its features were made with."""
 
 import argparse
+import math
 import sys
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from models.encoders import AudioEncoder
@@ -24,7 +25,7 @@ from utils.extraction import (
     probe_all,
     stream_embeddings,
 )
-from utils.joining import Predictor, TrainingGraph, load_training_graph
+from utils.joining import Predictor, TrainingGraph, load_training_graph, run_folder
 from utils.prediction import Answers, Row, rows_of_csv, rows_of_paths
 from utils.run_encoders import export_run, load_run_encoder
 
@@ -43,6 +44,8 @@ def parse_args() -> argparse.Namespace:
     run = parser.add_argument_group("run")
     run.add_argument("--text_model", help="where the run's encoder is on this machine (default: as it was in training)")
     run.add_argument("--audio_model", help="likewise")
+    run.add_argument("--batch_seconds", type=float, help="memory: speech in a batch (as in extract_features.py)")
+    run.add_argument("--batch_tokens", type=int, help="likewise, tokens")
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     run.add_argument("--save_path", default=default_save_path(), help="where the runs of a dataset are looked for")
     run.add_argument("--export", type=Path, metavar="FOLDER", help="write what another machine needs, and stop")
@@ -53,6 +56,9 @@ def parse_args() -> argparse.Namespace:
         raise InputError(f"--text: {len(args.text)} transcripts for {len(args.wav or ())} recordings of --wav")
     if args.corpus_dir is not None and args.csv is None:
         raise InputError("--corpus_dir: only with --csv")
+    for name in ("batch_seconds", "batch_tokens"):
+        if (value := getattr(args, name)) is not None and not 0 < value < math.inf:
+            raise InputError(f"--{name} {value}: must be above 0")
     return args
 
 
@@ -61,11 +67,11 @@ def main() -> int:
     _, paths = find_checkpoints(args.checkpoint, Path(args.save_path))
     trained = load_run(paths)
     graph = load_training_graph(trained[0])
-    run = trained[0].path.absolute().parents[1]
-    given = {"text": args.text_model, "audio": args.audio_model}
+    run = run_folder(trained[0])
     if args.export:
-        size = export_run(paths, graph, run, given, args.export)
-        print(f"exported to {args.export}, {size / 1e6:.1f} MB; there: predict.py --checkpoint {args.export.name}")
+        given = {"text": args.text_model, "audio": args.audio_model}
+        size = export_run(trained, graph, given, args.export)
+        print(f"exported to {args.export}, {size / 1e6:.1f} MB: predict.py --checkpoint {args.export}, wherever it is")
         return 0
     rows = rows_of_csv(args.csv, args.corpus_dir) if args.csv else rows_of_paths(args.wav, args.text)
 
@@ -81,25 +87,26 @@ def main() -> int:
             "the mean text embedding of the run's training utterances stands in for theirs",
             file=say,
         )
-    texts = embed_all_texts(rows, graph, run, given["text"], device)
-    audio_encoder = load_run_encoder("audio", graph, run, given["audio"], device)
+    texts = embed_all_texts(rows, graph, run, args, device)
+    encoder = load_run_encoder("audio", graph, run, args.audio_model, device)
     predictor = Predictor(trained, graph, device)
-    answers = answer(rows, trained[0].class_names, args.json, texts, audio_encoder, predictor)
+    answers = Answers(rows, trained[0].class_names, args.json)
+    answer(rows, texts, encoder, predictor, args.batch_seconds or BATCH_SECONDS[device.type], answers)
     if answers.failed:
         print(f"{answers.failed} of {len(rows)} recordings failed", file=sys.stderr)
     return 1 if answers.failed else 0
 
 
 def embed_all_texts(
-    rows: list[Row], graph: TrainingGraph, run: Path, given: str | None, device: torch.device
+    rows: list[Row], graph: TrainingGraph, run: Path, args: argparse.Namespace, device: torch.device
 ) -> dict[str | None, torch.Tensor]:
     """The text embedding [D_text] of every transcript, and of None."""
     embeddings = {None: graph.text.mean(0)}
     texts = list(dict.fromkeys(row.text for row in rows if row.text is not None))
     if texts:
-        encoder = load_run_encoder("text", graph, run, given, device)
+        encoder = load_run_encoder("text", graph, run, args.text_model, device)
         cache = EmbeddingCache(None, encoder.dim)
-        cut = embed_texts(encoder, texts, cache, BATCH_TOKENS[device.type])
+        cut = embed_texts(encoder, texts, cache, args.batch_tokens or BATCH_TOKENS[device.type])
         if cut:
             print(f"note: {cut} transcripts are longer than {encoder.max_tokens} tokens and were cut", file=sys.stderr)
         embeddings |= {text: torch.from_numpy(cache[text]) for text in texts}
@@ -108,43 +115,38 @@ def embed_all_texts(
 
 def answer(
     rows: list[Row],
-    class_names: Sequence[str],
-    as_json: bool,
     texts: dict[str | None, torch.Tensor],
     encoder: AudioEncoder,
     predictor: Predictor,
-) -> Answers:
+    batch_seconds: float,
+    answers: Answers,
+) -> None:
     """Encode the recordings in their order, and answer each as soon as its last segment is encoded."""
     rows_of: dict[str, list[Row]] = {}  # a recording may be asked with several transcripts
     for row in rows:
         rows_of.setdefault(row.path, []).append(row)
-    problems = {row.path: row.problem for row in rows if row.problem}
+    problems: dict[str, InputError | str] = {row.path: row.problem for row in rows if row.problem}
     recordings = probe_all([path for path in rows_of if path not in problems], problems.__setitem__)
     longest = longest_segment(encoder)
     segments = [
         segment for each in recordings.values() for segment in split_into_segments(each, longest, encoder.sampling_rate)
     ]
-    batches = batches_in_order(segments, encoder, BATCH_SECONDS[predictor.device.type])
-
-    answers = Answers(rows, class_names, as_json)
 
     def on_bad(path: str, error: InputError | str) -> None:
         for row in rows_of[path]:
             answers.fail(row, str(error).removeprefix(f"{path}: "))
 
-    try:
+    batches = batches_in_order(segments, encoder, batch_seconds)
+    with answers, closing(stream_embeddings(encoder, batches, on_bad)) as stream:
         for path, problem in problems.items():
             on_bad(path, problem)
-        with closing(stream_embeddings(encoder, batches, on_bad)) as stream:
-            for _, embeddings in stream:
-                for path, embedding in embeddings.items():
-                    text = torch.stack([texts[row.text] for row in rows_of[path]])
-                    audio = torch.from_numpy(embedding).expand(len(text), -1)
-                    for row, probabilities in zip(rows_of[path], predictor(text, audio), strict=True):
-                        answers.add(row, probabilities.tolist())
-    finally:
-        answers.close()
-    return answers
+        for _, embeddings in stream:
+            asked = [(row, embedding) for path, embedding in embeddings.items() for row in rows_of[path]]
+            if asked:
+                text = torch.stack([texts[row.text] for row, _ in asked])
+                audio = torch.from_numpy(np.stack([embedding for _, embedding in asked]))
+                for (row, _), probabilities in zip(asked, predictor(text, audio), strict=True):
+                    answers.add(row, probabilities.tolist())
 
 
 if __name__ == "__main__":

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import torch
 
-from eval import load_data
 from models.ch_gat import NeighborGraph
-from utils.checkpoints import find_checkpoints, load_run
+from utils.checkpoints import find_checkpoints, load_run, load_split
 from utils.config import default_save_path
 from utils.errors import run_main
 from utils.features import SPLITS
 from utils.graph_data import prepare
-from utils.joining import Predictor, load_training_graph, neighbors_among
+from utils.joining import Joining, Predictor, load_training_graph
 from utils.metrics import compute_metrics, mean_and_std
 from utils.report import align, graph_line
 
@@ -38,7 +37,7 @@ def main() -> None:
     trained = load_run(paths)
     config, names = trained[0].config, trained[0].class_names
     graph = load_training_graph(trained[0])
-    features, train = (load_data(trained[0], split) for split in (args.split, "train"))
+    features, train = (load_split(trained[0], split) for split in (args.split, "train"))
     data = prepare(features, config, torch.device("cpu"), train)
     predictor = Predictor(trained, graph, torch.device("cpu"))
 
@@ -47,7 +46,7 @@ def main() -> None:
     without = predictor.each(graph.text.mean(0).expand(len(features), -1), features.audio)
 
     print(graph_line(args.split, data.graph, data.label))
-    nodes, joining = neighbors_among(features.text, features.audio, graph, config)
+    nodes, joining = Joining(graph, config)(features.text, features.audio)
     same = homophily_among(joining, len(nodes), train.label[nodes], features.label)
     print(f"joined to train, one by one: homophily {same:.3f}")
     ways = {"whole split": whole, "joined": joined, "joined, no transcript": without}

@@ -354,7 +354,9 @@ def test_an_interrupted_extraction_goes_on_and_ends_the_same(corpus, encoders, r
     for a, b in zip(whole, again, strict=True):
         assert torch.equal(a.label, b.label)
         assert (a.audio - b.audio).abs().max() < 1e-5
-        assert (a.text - b.text).abs().max() < 1e-5
+        assert (
+            a.text - b.text
+        ).abs().max() < 1e-5  # not to the bit: the other process may have another number of threads
 
 
 @pytest.mark.slow

@@ -253,6 +253,42 @@ def test_an_encoder_is_not_tested_on_what_it_was_tuned_on(tones, run, encoders):
     assert code == 0, err
 
 
+def test_an_encoder_that_is_tuned_twice_remembers_both(tones, run, encoders):
+    """Tuned on fold 1, then on fold 3, whose test speakers were fold 1's train."""
+    assert tune(tones, run)[0] == 0
+    shared = [*encoders, "--dataset", "THIRD"]
+    assert run(extract_features.main, *extract(tones, *SPLIT, "--fold", 3, *shared))[0] == 0
+    code, _, err = run(
+        *(finetune.main, "THIRD", "--modality", "audio", "--save_path", tones / "runs", *SHORT),
+        *("--model", tuned(tones) / "encoder"),
+    )
+    assert code == 0, err
+    twice = tones / "runs" / "THIRD" / "tuned" / "encoder"
+    options = [*encoders[:2], "--audio_model", twice, "--dataset", "TUNED"]
+    code, _, err = run(extract_features.main, *extract(tones, *SPLIT, "--fold", 3, *options))
+    assert code == 2
+    assert "was fine-tuned on 12 of the 12 test recordings" in err
+
+
+def test_recordings_may_have_moved_and_audio_needs_no_transcript(tones, run, encoders):
+    train = tones / "feature" / "TONES_BERT_WAV2VEC_train.csv"
+    assert tune(tones, run)[0] == 0
+    (tones / "corpus").rename(tones / "elsewhere")
+    options = ["--corpus_dir", tones / "elsewhere", "--model_name", "moved"]
+    assert tune(tones, run, *options)[0] == 0
+    first, second = weights(tuned(tones)), weights(tuned(tones, "moved"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    table = pd.read_csv(train).assign(raw_text="")
+    table.to_csv(tones / "train.csv", index=False)
+    own = ["--metadata", tones / "train.csv", tones / "feature" / "TONES_BERT_WAV2VEC_val.csv", *options]
+    own += ["--model", encoders[3]]
+    assert tune(tones, run, *own, "--overwrite")[0] == 0
+    code, _, err = tune(tones, run, *own, modality="text")
+    assert code == 2
+    assert "train.csv: line 2:" in err
+    assert err.endswith("no transcript")
+
+
 def test_metadata_of_ones_own_needs_no_extraction_before(tones, run, encoders):
     table = pd.read_csv(tones / "tones.csv")
     table[table["speaker"].isin(["s4", "s5"])].to_csv(tones / "train.csv", index=False)

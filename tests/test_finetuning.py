@@ -10,7 +10,15 @@ from transformers import BertConfig, BertModel, Wav2Vec2Config, Wav2Vec2FeatureE
 from models.encoders import ConvTransformerEncoder, TextEncoder
 from tests.tiny_models import TINY_AUDIO, TINY_TEXT, tiny_tokenizer
 from utils.audio import load_segment, probe
-from utils.finetuning.batches import CROP_SECONDS, WORD_DROPOUT, Recordings, Transcripts, plan_epoch, steps_by_length
+from utils.finetuning.batches import (
+    CROP_SECONDS,
+    WORD_DROPOUT,
+    Recordings,
+    Transcripts,
+    plan_contrastive_epoch,
+    plan_epoch,
+    steps_by_length,
+)
 from utils.finetuning.objectives import TEMPERATURE, Classification, NTXent
 from utils.finetuning.objectives import probe as probe_embeddings
 from utils.finetuning.trainer import Trainer, TuneConfig
@@ -64,7 +72,7 @@ def test_an_epoch_has_every_utterance_once_in_steps_of_like_length():
 
 def test_a_step_is_cut_into_what_the_memory_holds():
     data = transcripts(text_encoder(), budget=100)
-    steps = plan_epoch(data, False, 8, np.random.default_rng(0))
+    steps = plan_epoch(data, 8, np.random.default_rng(0))
     batches = [batch for step in steps for batch in step]
     assert len(batches) > len(steps)
     for batch in batches:
@@ -84,7 +92,7 @@ def test_gradients_added_over_batches_are_those_of_the_step():
         trainer = Trainer(text_encoder(**NO_DROPOUT), 2, TuneConfig("T", "text", "", "pooler", batch_size=8))
         trainer.objective.head[0].p = 0.0
         data = transcripts(trainer.encoder, budget=budget)
-        step = plan_epoch(data, False, 8, np.random.default_rng(0))[0]
+        step = plan_epoch(data, 8, np.random.default_rng(0))[0]
         loss = trainer._take(step, data.inputs([batch.items for batch in step]))
         parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
         found.append((len(step), loss, [p.grad for p in parameters]))
@@ -112,16 +120,15 @@ def test_two_views_of_a_recording_are_a_second_of_it(recordings):
     assert lengths == [0.5, 2.5, 23.33, 23.33, 23.33]
     assert recordings.labels == [0, 1, 2, 2, 2]
     assert recordings.target.tolist() == [0, 1, 2]
-    (step,) = plan_epoch(recordings, True, 5, np.random.default_rng(0))
+    (step,) = plan_contrastive_epoch(recordings, 5, np.random.default_rng(0))
     (batch,) = step
-    first, second = batch.items[:5], batch.items[5:]
+    first, second = batch.items[:3], batch.items[3:]  # a recording once, however long
     starts = set()
     for a, b in zip(first, second, strict=True):
         assert a.recording == b.recording
-        whole = next(i for i in recordings.items if i.recording == a.recording and i.start <= a.start < i.stop)
         for crop in (a, b):
-            assert crop.seconds == pytest.approx(min(CROP_SECONDS, whole.seconds))
-            assert whole.start <= crop.start < crop.stop <= whole.stop
+            assert crop.seconds == pytest.approx(min(CROP_SECONDS, crop.recording.seconds))
+            assert 0 <= crop.start < crop.stop <= crop.recording.frames
         starts.add((a.start, b.start))
     assert all(a != b for a, b in starts - {(0, 0)})  # but for the recording that is shorter than a crop
     crop = next(crop for crop in first if crop.recording.rate == 44_100)
@@ -130,7 +137,19 @@ def test_two_views_of_a_recording_are_a_second_of_it(recordings):
     start = round(crop.start * 16_000 / 44_100)
     assert torch.allclose(heard, whole[start : start + 16_000], atol=1e-6)
     (inputs,) = list(recordings.inputs([batch.items]))
-    assert [each.frames for each in inputs].count(49) == 8
+    assert [each.frames for each in inputs].count(49) == 4
+
+
+def test_what_nothing_could_tell_apart_is_not_told_apart():
+    """Equal transcripts are one to NT-Xent, and a batch of a single utterance is none."""
+    encoder = text_encoder()
+    data = Transcripts(encoder, pd.DataFrame({"raw_text": ["a", "b", "a", "c", "b"], "label": [0, 1, 1, 0, 0]}), 100)
+    steps = plan_contrastive_epoch(data, 2, np.random.default_rng(0))
+    assert [len(batch.items) for step in steps for batch in step] == [4]  # two of the three, twice
+    steps = plan_contrastive_epoch(data, 3, np.random.default_rng(0))
+    ((batch,),) = steps
+    assert batch.items[:3] == batch.items[3:]
+    assert sorted(batch.items[:3]) == ["a", "b", "c"]
 
 
 def test_two_views_of_a_transcript_lack_some_of_its_words():

@@ -5,16 +5,19 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import (
+    BertConfig,
+    BertForPreTraining,
     DistilBertConfig,
     DistilBertModel,
     Wav2Vec2Config,
+    Wav2Vec2ForCTC,
     Wav2Vec2Model,
     WhisperConfig,
     WhisperFeatureExtractor,
-    WhisperModel,
+    WhisperForConditionalGeneration,
 )
 
-from tests.tiny_models import TINY_AUDIO, save_tiny_audio_model, save_tiny_text_model, tiny_tokenizer
+from tests.tiny_models import TINY_AUDIO, TINY_TEXT, save_tiny_audio_model, save_tiny_text_model, tiny_tokenizer
 from utils.errors import InputError
 from utils.hub import load_audio_encoder, load_text_encoder, save_pretrained
 
@@ -245,33 +248,59 @@ def test_files_that_do_not_fit_together_are_one_line(tmp_path, name, changes):
     assert "\n" not in str(caught.value)
 
 
-def save_tiny_whisper(folder):
-    """With a decoder, as Whisper's own checkpoints are; it is not used, and not written again."""
+def save_wav2vec2_for_ctc(folder):
+    """With a head that is not used, as facebook/wav2vec2-base-960h has."""
+    save_tiny_audio_model(folder)
+    Wav2Vec2ForCTC(Wav2Vec2Config(**TINY_AUDIO)).save_pretrained(folder)
+    return folder
+
+
+def save_bert_for_pretraining(folder):
+    save_tiny_text_model(folder)
+    BertForPreTraining(BertConfig(**TINY_TEXT)).save_pretrained(folder)
+    return folder
+
+
+def save_whisper(folder):
+    """With a decoder, which is not used, and not written again."""
     sizes = {"d_model": 32, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "vocab_size": 60}
     ids = {"pad_token_id": 50, "bos_token_id": 51, "eos_token_id": 52, "decoder_start_token_id": 53}
     config = WhisperConfig(encoder_layers=2, encoder_ffn_dim=64, decoder_layers=2, decoder_ffn_dim=64, **sizes, **ids)
-    WhisperModel(config).save_pretrained(folder)
+    WhisperForConditionalGeneration(config).save_pretrained(folder)
     WhisperFeatureExtractor().save_pretrained(folder)
     return folder
 
 
-@pytest.mark.parametrize("kind", ["wav2vec2", "whisper", "bert"])
-def test_an_encoder_is_written_as_a_folder_that_is_the_same_encoder(tmp_path, kind):
-    make = {"wav2vec2": save_tiny_audio_model, "whisper": save_tiny_whisper, "bert": save_tiny_text_model}[kind]
-    folder = make(tmp_path / "before")
-    load = (
-        (lambda path: load_text_encoder(str(path), "pooler", CPU))
-        if kind == "bert"
-        else (lambda path: load_audio_encoder(str(path), CPU))
-    )
-    encoder, described = load(folder)
+@pytest.mark.parametrize("save", [save_wav2vec2_for_ctc, save_whisper, save_bert_for_pretraining])
+def test_an_encoder_is_written_as_a_folder_that_is_the_same_encoder(tmp_path, save):
+    def load(folder):
+        if save is save_bert_for_pretraining:
+            return load_text_encoder(str(folder), "pooler", CPU)
+        return load_audio_encoder(str(folder), CPU)
+
+    encoder, described = load(save(tmp_path / "before"))
     save_pretrained(encoder, tmp_path / "after")
     again, described_again = load(tmp_path / "after")
     assert described_again == {**described, "name": str(tmp_path / "after")}
-    batch = [encoder.tokenize("so")] if kind == "bert" else [encoder.prepare(torch.randn(9000))]
+    batch = [encoder.tokenize("so")] if described["type"] == "bert" else [encoder.prepare(torch.randn(9000))]
     with torch.inference_mode():
         assert torch.equal(encoder(batch), again(batch))
-    assert (tmp_path / "after" / "model.safetensors").stat().st_mode & 0o777 == 0o644
+    modes = {path.stat().st_mode for path in (tmp_path / "after").iterdir()}
+    assert len(modes) == 1  # the weights' too
+
+
+def test_a_weight_that_is_never_used_is_not_part_of_the_digest(tmp_path):
+    """Where a checkpoint lacks masked_spec_embed, transformers draws another one at every loading."""
+    folder = save_tiny_audio_model(tmp_path / "audio")
+    weights = load_file(folder / "model.safetensors")
+    save_file({k: v for k, v in weights.items() if k != "masked_spec_embed"}, folder / "model.safetensors")
+    digests = set()
+    for _ in range(2):
+        torch.rand(3)
+        encoder, described = load_audio_encoder(str(folder), CPU)
+        digests.add(described["weights_sha256"])
+    assert "masked_spec_embed" in encoder.model.state_dict()
+    assert len(digests) == 1
 
 
 def test_weights_that_cannot_be_written_are_an_oserror(tmp_path, monkeypatch):

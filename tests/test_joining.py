@@ -13,7 +13,7 @@ from utils.errors import InputError
 from utils.features import load_features
 from utils.graph import NeighborLists, build_graph, neighbor_lists, top_k_neighbors
 from utils.graph_data import find_neighbors
-from utils.joining import FILE, Predictor, TrainingGraph, load_training_graph, neighbors_among, save_training_graph
+from utils.joining import FILE, Joining, Predictor, TrainingGraph, load_training_graph, save_training_graph
 from utils.runs import save_checkpoint
 
 CPU = torch.device("cpu")
@@ -104,7 +104,7 @@ def test_ties_go_to_the_lower_index_and_a_copy_of_a_training_utterance_finds_it(
     text = train.text.clone()
     text[[3, 7, 20]] = text[11].clone()
     graph = TrainingGraph(text, train.audio, neighbor_lists(text, train.audio, 2, 1), {}, "")
-    nodes, joined = neighbors_among(text[11:12], train.audio[30:31], graph, config)
+    nodes, joined = Joining(graph, config)(text[11:12], train.audio[30:31])
     assert nodes.tolist() == [3, 7, 30]
     assert joined.source.tolist() == [0, 1, 2, 3]
     assert joined.target.tolist() == [3, 3, 3, 3]

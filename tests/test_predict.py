@@ -2,8 +2,10 @@
 
 import io
 import json
+import os
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 import soundfile
@@ -13,11 +15,14 @@ import predict
 import train
 from tests.tiny_models import save_tiny_audio_model
 from utils import extraction
+from utils.audio import load_segment, probe, split_into_segments
 from utils.checkpoints import find_checkpoints, load_run
 from utils.features import load_features
+from utils.hub import load_audio_encoder
 from utils.joining import FILE, Predictor, load_training_graph
 from utils.prediction import Answers
 
+CPU = torch.device("cpu")
 TRAINING = ["--hidden_dim", 16, "--epochs", 3, "--lr", 1e-2, "--k_text", 3, "--k_audio", 3, "--seeds", 1, 2]
 
 
@@ -45,7 +50,7 @@ def test_answers_are_those_of_the_features(tones, run, trained):
     table[["audio_file", "raw_text"]].to_csv(tones / "asked.csv", index=False)
     features = load_features(tones / "feature" / "TONES_BERT_WAV2VEC_test.pkl")
     models = load_run(find_checkpoints(str(trained), tones)[1])
-    expected = Predictor(models, load_training_graph(models[0]), torch.device("cpu"))(features.text, features.audio)
+    expected = Predictor(models, load_training_graph(models[0]), CPU)(features.text, features.audio)
 
     code, out, err = ask(run, trained, "--csv", tones / "asked.csv", "--corpus_dir", tones / "corpus", "--json")
     assert code == 0, err
@@ -75,6 +80,19 @@ def test_the_table_says_the_same_as_json(tones, run, trained):
     assert len({len(line) for line in (header, *rows)}) == 1
 
 
+def test_json_is_all_that_is_on_standard_output(tones, run, trained):
+    """Also where a dataset has several runs, and a run an unfinished seed."""
+    shutil.copytree(trained, trained.with_name("other"))
+    (trained.with_name("other") / "seed2" / "metrics.json").unlink()
+    os.utime(trained.with_name("other") / "summary.json")
+    options = ["--save_path", tones / "runs", "--wav", tones / "corpus" / "s0" / "00.wav", "--json"]
+    code, out, err = ask(run, "TONES", *options)
+    assert code == 0
+    assert len(answers(out)) == 1
+    assert "2 runs in" in err
+    assert "not finished, left out: seed2" in err
+
+
 def test_one_seed_answers_alone(tones, run, trained):
     wav = tones / "corpus" / "s0" / "00.wav"
     each = [answers(ask(run, trained / f"seed{s}", "--wav", wav, "--text", "aaa", "--json")[1])[0] for s in (1, 2)]
@@ -91,6 +109,7 @@ def test_a_folder_is_answered_and_bad_files_do_not_stop_the_rest(tones, run, tra
     (folder / "broken.wav").write_bytes((folder / "inside" / "00.wav").read_bytes()[:3000])
     (folder / "empty.wav").touch()
     (folder / "notes.txt").write_text("no recording")
+    (folder / "inside" / "._00.wav").write_bytes(b"macOS")
     code, out, err = ask(run, trained, "--wav", folder, folder / "none.wav", "--json")
     found = {each["audio_file"].removeprefix(f"{folder}/"): each for each in answers(out)}
     good = {f"inside/{i:02d}.wav" for i in range(0, 36, 6)}
@@ -103,6 +122,7 @@ def test_a_folder_is_answered_and_bad_files_do_not_stop_the_rest(tones, run, tra
     assert len(found) == 10
     assert err.splitlines()[-1] == "4 of 10 recordings failed"
     assert f"error: {folder}/empty.wav: an empty file" in err
+    assert f"note: 1 other files in {folder} were not asked (.txt)" in err
     order = [name for name in found if name in good]
     assert order == sorted(order)
     code, out, _ = ask(run, trained, "--wav", folder)
@@ -128,7 +148,7 @@ def test_what_stands_in_for_a_missing_transcript_is_said(tones, run, trained):
     features = load_features(tones / "feature" / "TONES_BERT_WAV2VEC_test.pkl")
     files = pd.read_csv(tones / "feature" / "TONES_BERT_WAV2VEC_test.csv")["audio_file"].tolist()
     row = files.index(str(wav))
-    expected = Predictor(models, graph, torch.device("cpu"))(graph.text.mean(0)[None], features.audio[row : row + 1])
+    expected = Predictor(models, graph, CPU)(graph.text.mean(0)[None], features.audio[row : row + 1])
     assert list(found["probabilities"].values()) == pytest.approx(expected[0].tolist(), abs=1e-5)
     (tones / "asked.csv").write_text(f"audio_file,raw_text\n{wav},\n{wav},aaa 0\n")
     code, out, err = ask(run, trained, "--csv", tones / "asked.csv", "--json")
@@ -150,13 +170,24 @@ def test_answers_come_while_others_are_still_encoded(tones, run, trained, monkey
     assert events == ["encode", "answer"] * 6
 
 
-def test_a_long_recording_is_answered_as_a_whole(tones, run, trained):
-    """Its segments are one recording, whose embedding is their mean."""
-    samples, rate = soundfile.read(tones / "corpus" / "s0" / "00.wav")
-    soundfile.write(tones / "long.wav", samples.repeat(1).tolist() * 150, rate)
-    code, out, _ = ask(run, trained, "--wav", tones / "long.wav", tones / "corpus" / "s0" / "06.wav", "--json")
+def test_a_long_recording_is_answered_by_the_mean_of_its_segments(tones, run, trained, encoders):
+    """Of 75 s in three segments, each in a batch of its own; what comes after it is answered after it."""
+    rng = np.random.default_rng(0)
+    soundfile.write(tones / "long.wav", 0.1 * rng.standard_normal(75 * 16_000), 16_000)
+    wavs = [tones / "long.wav", tones / "corpus" / "s0" / "06.wav"]
+    code, out, _ = ask(run, trained, "--wav", *wavs, "--json", "--batch_seconds", 5)
+    found = answers(out)
     assert code == 0
-    assert [each["audio_file"].split("/")[-1] for each in answers(out)] == ["long.wav", "06.wav"]
+    assert [each["audio_file"] for each in found] == list(map(str, wavs))
+    encoder, _ = load_audio_encoder(str(encoders[3]), CPU)
+    segments = split_into_segments(probe(wavs[0]), 30, 16_000)
+    assert len(segments) == 3
+    with torch.inference_mode():
+        parts = [encoder([encoder.prepare(load_segment(segment, 16_000))])[0] for segment in segments]
+    models = load_run(find_checkpoints(str(trained), tones)[1])
+    graph = load_training_graph(models[0])
+    expected = Predictor(models, graph, CPU)(graph.text.mean(0)[None], torch.stack(parts).mean(0)[None])
+    assert list(found[0]["probabilities"].values()) == pytest.approx(expected[0].tolist(), abs=1e-4)
 
 
 def test_the_run_folder_is_enough(tones, run, trained):
@@ -192,6 +223,10 @@ def test_an_export_takes_the_encoders_along(tones, run, encoders, monkeypatch):
         2,
         f"error: --export {tones / 'out'}: exists; give another folder, or remove it",
     )
+
+    code, _, err = ask(run, trained / "seed1" / "last.pt", "--export", tones / "last")
+    assert (code, (tones / "last").exists()) == (2, False)
+    assert "last.pt: not the best.pt of a finished seed" in err
 
     local.rename(tones / "gone")
     code, _, err = ask(run, trained, *options)

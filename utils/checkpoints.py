@@ -1,5 +1,6 @@
 """From a dataset's name, a run folder or a file to models ready to evaluate."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,20 @@ from torch import Tensor
 from models.cemobam import CemoBAM
 from models.official import from_official, infer_dimensions
 from models.xcbam import FUSIONS
-from utils.config import DATASETS, Config, class_names, config_from_dict, known_class_names, make_config
+from utils.config import (
+    DATASETS,
+    Config,
+    class_names,
+    config_from_dict,
+    default_feature_dir,
+    feature_path,
+    known_class_names,
+    make_config,
+)
 from utils.engine import build_model
 from utils.errors import InputError
+from utils.feature_info import check_described
+from utils.features import Features, check_dims, check_labels, load_features
 from utils.runs import load_checkpoint, load_weights_file, seed_folders
 
 
@@ -55,7 +67,7 @@ def find_checkpoints(target: str, save_path: Path) -> tuple[Path, list[Path]]:
         raise InputError(f"{path}: no finished seed in this folder")
     left_out = [folder.name for folder in folders if folder / "best.pt" not in finished]
     if left_out:
-        print(f"not finished, left out: {', '.join(left_out)}")
+        print(f"not finished, left out: {', '.join(left_out)}", file=sys.stderr)
     return path, finished
 
 
@@ -64,7 +76,7 @@ def _latest_run(folder: Path, target: str) -> Path:
     if not runs:
         raise InputError(f"{target}: neither a file or folder, nor a dataset with a finished run in {folder.parent}")
     if len(runs) > 1:
-        print(f"{len(runs)} runs in {folder}, taking the latest, {runs[-1].parent.name}")
+        print(f"{len(runs)} runs in {folder}, taking the latest, {runs[-1].parent.name}", file=sys.stderr)
     return runs[-1].parent
 
 
@@ -131,6 +143,23 @@ def load_official(path: Path, options: dict) -> Trained:
     model = _load_weights(path, build_model(config, *dims, sizes["num_classes"]), weights)
     names = class_names(config.dataset, sizes["num_classes"], known_class_names(config.dataset, None))
     return Trained(path, model, config, names, dims, None, {})
+
+
+def load_split(trained: Trained, split: str, given: str | None = None) -> Features:
+    """A split's features, checked against the model: the file given, else the one that the training used, else the
+    one in the feature folder. Says so where the contents are not those of the training.
+    """
+    recorded = trained.data.get(split, {})
+    candidates = (given, recorded.get("path"), feature_path(default_feature_dir(), trained.config.dataset, split))
+    paths = [Path(path) for path in candidates if path]
+    path = paths[0] if given else next((path for path in paths if path.is_file()), paths[0])
+    features = load_features(path)
+    check_dims(features, trained.dims, str(trained.path))
+    check_labels(features, len(trained.class_names))
+    check_described(features, split, trained.class_names)
+    if recorded and recorded["sha256"] != features.sha256:
+        print(f"note: {path} is not the {split} data of the training, its contents differ")
+    return features
 
 
 def _load_weights(path: Path, model: CemoBAM, weights: dict[str, Tensor]) -> CemoBAM:

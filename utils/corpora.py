@@ -134,6 +134,11 @@ CORPORA = {
 }
 
 
+def known_classes(corpus: str) -> dict[str, tuple[str, ...]]:
+    """The classes of a corpus; {} of one that is not known."""
+    return CORPORA[corpus].classes if corpus in CORPORA else {}
+
+
 def decode_text(path: Path) -> str:
     """A text file of unknown encoding: UTF-16 with or without its mark, UTF-8, GBK, Windows-1252.
 

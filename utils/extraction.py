@@ -27,6 +27,11 @@ _Decoded = tuple[str, AudioInput, bool]  # of a segment: its recording's path, a
 OnBad = Callable[[str, InputError], None]  # takes a recording's path and what is wrong with it; may raise it
 
 
+def stop_at_bad(path: str, error: InputError) -> None:
+    """An :data:`OnBad` that stops at the first bad recording."""
+    raise error
+
+
 def embed_texts(
     encoder: TextEncoder, texts: Sequence[str], cache: EmbeddingCache, batch_tokens: int, desc: str = "text"
 ) -> int:

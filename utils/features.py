@@ -1,6 +1,5 @@
 """Feature pickles: reading, checking, and their SHA-256 (schema in ``feature/README.md``)."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import InputError
+from utils.runs import file_sha256
 from utils.safe_pickle import load_pickle
 
 SPLITS = ("train", "val", "test")
@@ -57,7 +57,7 @@ def load_features(path: str | Path) -> Features:
         text=_embeddings(path, rows, "text_embed"),
         audio=_embeddings(path, rows, "audio_embed"),
         label=torch.tensor([_label(path, i, row["label"]) for i, row in enumerate(rows)]),
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        sha256=file_sha256(path),
     )
 
 

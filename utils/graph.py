@@ -49,16 +49,13 @@ def top_k_neighbors(embeddings: Tensor, k: int, self_rule: str = "mask") -> Tens
         raise InputError(f"k = {k}: each of {n} utterances has 1 to {n - 1} neighbours")
     distinct, inverse = torch.unique(embeddings, dim=0, return_inverse=True)
     duplicates = distinct.size(0) < n
-    units = (distinct if duplicates else embeddings).double()
-    units = units / units.norm(dim=1, keepdim=True)
-    reversed_index = torch.arange(n - 1, -1, -1, device=embeddings.device)
+    units = unit_rows(distinct if duplicates else embeddings)
     block = max(_LEAST_ROWS, _BLOCK_VALUES // n)
     result = torch.empty(n, k, dtype=torch.long, device=embeddings.device)
     for start in range(0, n, block):
         rows = torch.arange(start, min(start + block, n), device=embeddings.device)
-        queries = units[inverse[rows]] if duplicates else units[rows]
-        steps = (queries @ units.T).mul_(_SIMILARITY_STEPS).round_().long()
-        keys = (steps[:, inverse] if duplicates else steps).mul_(n).add_(reversed_index)  # similarity, then lower index
+        steps = similarity_steps(units[inverse[rows]] if duplicates else units[rows], units)
+        keys = rank_keys(steps[:, inverse] if duplicates else steps)
         if self_rule == "mask":
             keys[rows - start, rows] = torch.iinfo(torch.long).min
             result[rows] = keys.topk(k).indices
@@ -67,25 +64,24 @@ def top_k_neighbors(embeddings: Tensor, k: int, self_rule: str = "mask") -> Tens
     return result
 
 
-def cosine_steps(queries: Tensor, embeddings: Tensor, pairs: bool = False) -> Tensor:
-    """Cosine similarities as whole numbers of steps of 1e-12, so that their order does not depend on rounding.
+def unit_rows(embeddings: Tensor) -> Tensor:
+    """Rows of length 1 in float64. Shapes: [N, D], no zero rows, to [N, D]."""
+    units = embeddings.double()
+    return units / units.norm(dim=1, keepdim=True)
 
-    Args:
-        pairs: of each query with the embedding in its own row, [B], instead of with all of them, [B, N].
+
+def similarity_steps(queries: Tensor, units: Tensor) -> Tensor:
+    """Cosine similarities as whole numbers of steps, so that their order does not depend on the machine.
+
+    Shapes: queries [B, D] and units [N, D] of :func:`unit_rows`, result [B, N].
     """
-    a, b = (each.double() / each.double().norm(dim=1, keepdim=True) for each in (queries, embeddings))
-    similarity = (a * b).sum(1) if pairs else a @ b.T
-    return similarity.mul_(_SIMILARITY_STEPS).round_().long()
+    return (queries @ units.T).mul_(_SIMILARITY_STEPS).round_().long()
 
 
-def top_k_of(queries: Tensor, embeddings: Tensor, k: int) -> Tensor:
-    """The k embeddings most similar to each query, which is none of them; best first, ties by lower index.
-
-    Shapes: queries [B, D], embeddings [N, D], k <= N, result [B, k].
-    """
-    n = len(embeddings)
-    reversed_index = torch.arange(n - 1, -1, -1, device=embeddings.device)
-    return (cosine_steps(queries, embeddings) * n + reversed_index).topk(k).indices
+def rank_keys(steps: Tensor) -> Tensor:
+    """In place of similarities [B, N], whole numbers that also rank equal ones: the lower index first."""
+    n = steps.size(1)
+    return steps.mul_(n).add_(torch.arange(n - 1, -1, -1, device=steps.device))
 
 
 def neighbor_lists(text: Tensor, audio: Tensor, k_text: int, k_audio: int, self_rule: str = "mask") -> NeighborLists:

@@ -44,7 +44,7 @@ _HTTPError = HfHubHTTPError.__bases__[0]  # of the HTTP library, which is anothe
 _TRAINING_ONLY = ("masked_spec_embed",)  # weights that a checkpoint may lack
 _NO_DECODER = {"decoder_layers": 0, "vocab_size": 8, "max_target_positions": 1, "pad_token_id": 0}
 _NO_DECODER |= {"bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
-_NOT_OF_IT = ("_name_or_path", "transformers_version", "dtype")  # in a model's configuration
+_NOT_OF_IT = ("_name_or_path", "transformers_version", "dtype", "architectures")  # in a model's configuration
 _NO_CODE = {"trust_remote_code": False}  # else transformers asks whether it may run what the folder holds
 _TOKENIZER_TRIAL = ("Oh God, it's awesome...", "NAÏVE  [LAUGHTER] über-cool", "12 o'clock\t– “so what?”")
 
@@ -224,8 +224,11 @@ def _load_model(
 
 def _describe(name: str, revision: str | None, model: nn.Module) -> dict:
     """Which model it is: two of the same ``weights_sha256`` give the same embeddings."""
-    digest = hashlib.sha256(_digest({k: v for k, v in model.config.to_dict().items() if k not in _NOT_OF_IT}).encode())
+    left_out = (*_NOT_OF_IT, *(_NO_DECODER if model.config.model_type == "whisper" else ()))
+    digest = hashlib.sha256(_digest({k: v for k, v in model.config.to_dict().items() if k not in left_out}).encode())
     for key, tensor in sorted(model.state_dict().items()):
+        if key.startswith(_TRAINING_ONLY):  # random where the checkpoint lacks it, and never used
+            continue
         digest.update(key.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return {

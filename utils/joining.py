@@ -16,7 +16,7 @@ from models.ch_gat import NeighborGraph
 from utils.checkpoints import Trained
 from utils.config import Config
 from utils.errors import InputError
-from utils.graph import NeighborLists, build_graph, cosine_steps, top_k_of
+from utils.graph import NeighborLists, build_graph, rank_keys, similarity_steps, unit_rows
 from utils.graph_data import SplitNodes
 from utils.runs import load_weights_file, save_checkpoint
 
@@ -59,13 +59,18 @@ def save_training_graph(path: Path, nodes: SplitNodes, encoders: dict, sha256: s
     )
 
 
+def run_folder(trained: Trained) -> Path:
+    """Two folders above a checkpoint: ``<run>/seed<k>/best.pt``."""
+    return trained.path.absolute().parent.parent
+
+
 def load_training_graph(trained: Trained) -> TrainingGraph:
-    """The training graph of a checkpoint's run, two folders above it.
+    """The training graph of a checkpoint's run.
 
     Raises:
         InputError: it is not there, damaged, or of another training.
     """
-    path = trained.path.absolute().parents[1] / FILE
+    path = run_folder(trained) / FILE
     if not path.is_file():
         raise InputError(
             f"{path}: no such file; train.py writes it into a run folder, "
@@ -98,11 +103,11 @@ class Predictor:
     """
 
     def __init__(self, trained: Sequence[Trained], graph: TrainingGraph, device: torch.device):
-        self.config: Config = trained[0].config
+        config = trained[0].config
         self.device = device
-        self.graph = graph
         self.models = [each.model.to(device).eval() for each in trained]
-        whole = build_graph(graph.lists, self.config.k_text, self.config.k_audio, self.config.message_flow).to(device)
+        self._joining = Joining(graph, config)
+        whole = build_graph(graph.lists, config.k_text, config.k_audio, config.message_flow).to(device)
         with torch.inference_mode():
             text, audio = graph.text.to(device), graph.audio.to(device)
             self._inputs = [model.layer_inputs(text, audio, whole) for model in self.models]
@@ -115,7 +120,7 @@ class Predictor:
     @torch.inference_mode()
     def each(self, text: Tensor, audio: Tensor) -> Tensor:
         """The probabilities of each model, [models, B, num_classes], on the CPU."""
-        nodes, graph = neighbors_among(text, audio, self.graph, self.config)
+        nodes, graph = self._joining(text, audio)
         nodes, graph = nodes.to(self.device), graph.to(self.device)
         text, audio = text.to(self.device), audio.to(self.device)
         logits = [
@@ -125,27 +130,39 @@ class Predictor:
         return torch.stack(logits).softmax(-1).cpu()
 
 
-def neighbors_among(text: Tensor, audio: Tensor, graph: TrainingGraph, config: Config) -> tuple[Tensor, NeighborGraph]:
+class Joining:
     """Which training utterances new ones read from.
 
     With ``message_flow`` ``neighbors_to_node``, Eq. (2), these are their Top-K. With ``node_to_neighbors`` a node reads
     from those that have it among their Top-K: from the training utterances to which a new one is more similar than
     their last neighbour.
-
-    Shapes: text [B, D_text], audio [B, D_audio].
-
-    Returns:
-        Indices [M] of the training utterances that are read, and the graph over these and then the B new ones.
     """
-    member = torch.zeros(len(text), len(graph.text), dtype=torch.bool)
-    for new, known, lists in ((text, graph.text, graph.lists.text), (audio, graph.audio, graph.lists.audio)):
-        if config.message_flow == "neighbors_to_node":
-            member.scatter_(1, top_k_of(new, known, lists.size(1)), True)
-        else:
-            member |= cosine_steps(new, known) > cosine_steps(known, known[lists[:, -1]], pairs=True)
-    nodes = member.any(0).nonzero().flatten()
-    itself = torch.eye(len(text), dtype=torch.bool)
-    target, source = torch.cat([member[:, nodes], itself], dim=1).nonzero(as_tuple=True)
-    offsets = torch.zeros(len(nodes) + len(text) + 1, dtype=torch.long)
-    offsets[len(nodes) + 1 :] = torch.bincount(target, minlength=len(text)).cumsum(0)
-    return nodes, NeighborGraph(source, target + len(nodes), offsets)
+
+    def __init__(self, graph: TrainingGraph, config: Config):
+        self._modalities = []
+        for embeddings, lists in ((graph.text, graph.lists.text), (graph.audio, graph.lists.audio)):
+            units, least = unit_rows(embeddings), None
+            if config.message_flow == "node_to_neighbors":
+                pairs = zip(units.split(1), units[lists[:, -1]].split(1), strict=True)
+                least = torch.cat([similarity_steps(one, last)[0] for one, last in pairs])
+            self._modalities.append((units, lists.size(1), least))
+
+    def __call__(self, text: Tensor, audio: Tensor) -> tuple[Tensor, NeighborGraph]:
+        """Shapes: text [B, D_text], audio [B, D_audio].
+
+        Returns:
+            Indices [M] of the training utterances that are read, and the graph over these and then the B new ones.
+        """
+        member = torch.zeros(len(text), len(self._modalities[0][0]), dtype=torch.bool)
+        for new, (units, k, least) in zip((text, audio), self._modalities, strict=True):
+            steps = similarity_steps(unit_rows(new), units)
+            if least is None:
+                member.scatter_(1, rank_keys(steps).topk(k).indices, True)
+            else:
+                member |= steps > least
+        nodes = member.any(0).nonzero().flatten()
+        itself = torch.eye(len(text), dtype=torch.bool)
+        target, source = torch.cat([member[:, nodes], itself], dim=1).nonzero(as_tuple=True)
+        offsets = torch.zeros(len(nodes) + len(text) + 1, dtype=torch.long)
+        offsets[len(nodes) + 1 :] = torch.bincount(target, minlength=len(text)).cumsum(0)
+        return nodes, NeighborGraph(source, target + len(nodes), offsets)

@@ -12,7 +12,8 @@ from tqdm import tqdm
 from utils.errors import InputError
 from utils.metadata import locate, read_metadata
 
-_SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats()} | {".aif", ".oga", ".opus"}
+# what libsndfile reads by itself; RAW has no header
+_SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats()} - {".raw"} | {".aif", ".oga", ".opus"}
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,20 @@ def rows_of_paths(paths: Sequence[str], texts: Sequence[str] | None) -> list[Row
             continue
         if text is not None:
             raise InputError(f"--text: {given} is a folder; --csv names a transcript for each of its recordings")
-        inside = sorted(path for path in Path(given).rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+        # macOS puts a ._x.wav beside each x.wav on disks of other systems
+        files = sorted(p for p in Path(given).rglob("*") if p.is_file() and not p.name.startswith("._"))
+        inside = [path for path in files if path.suffix.lower() in _SUFFIXES]
         if not inside:
             raise InputError(f"{given}: no recordings in this folder")
+        if len(inside) < len(files):
+            others = ", ".join(sorted({path.suffix or path.name for path in files} - {p.suffix for p in inside}))
+            print(f"note: {len(files) - len(inside)} other files in {given} were not asked ({others})", file=sys.stderr)
         rows += [Row(str(path), str(path), None) for path in inside]
     return rows
 
 
 class Answers:
-    """Prints results as they come, above a progress bar, and counts what failed."""
+    """Prints results as they come, above a progress bar (while entered), and counts what failed."""
 
     def __init__(self, rows: Sequence[Row], class_names: Sequence[str], as_json: bool):
         self.failed = 0
@@ -65,9 +71,16 @@ class Answers:
         self._as_json = as_json
         self._width = max(len(row.given) for row in rows)
         self._emotion = max(len(name) for name in (*class_names, "emotion"))
-        self._bar = tqdm(total=len(rows), unit="file", disable=len(rows) < 2, dynamic_ncols=True)
-        if not as_json:
-            self._row("recording", "emotion", class_names)
+        self._count = len(rows)
+
+    def __enter__(self) -> "Answers":
+        self._bar = tqdm(total=self._count, unit="file", disable=self._count < 2, dynamic_ncols=True)
+        if not self._as_json:
+            self._row("recording", "emotion", self._class_names)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
 
     def add(self, row: Row, probabilities: Sequence[float]) -> None:
         by_class = dict(zip(self._class_names, probabilities, strict=True))
@@ -85,9 +98,6 @@ class Answers:
         if self._as_json:
             self._object(row, error=reason)
         self._bar.update()
-
-    def close(self) -> None:
-        self._bar.close()
 
     def _object(self, row: Row, **found: object) -> None:
         self._write(json.dumps({"audio_file": row.given, "raw_text": row.text, **found}))

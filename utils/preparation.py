@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from utils.classes import Classes, classes_of_labels, give_labels, parse_classes
-from utils.corpora import CORPORA
+from utils.corpora import CORPORA, known_classes
 from utils.errors import InputError
 from utils.features import SPLITS
 from utils.metadata import read_metadata, utterances_of
@@ -101,8 +101,7 @@ def _from_corpus(request: Request) -> pd.DataFrame:
 
 
 def _from_metadata(request: Request) -> tuple[pd.DataFrame, Classes]:
-    known = CORPORA[request.corpus].classes if request.corpus in CORPORA else {}
-    given = parse_classes(request.classes, known) if request.classes else None
+    given = parse_classes(request.classes, known_classes(request.corpus)) if request.classes else None
     return labelled_metadata(request.metadata, request.corpus, request.corpus_dir, given)
 
 
@@ -125,7 +124,7 @@ def labelled_metadata(
     if len(tables) > 1:
         tables = [table.assign(split=split) for table, split in zip(tables, SPLITS, strict=False)]
     table = utterances_of(tables, corpus, corpus_dir, paths[0].parent)
-    known = CORPORA[corpus].classes if corpus in CORPORA else {}
+    known = known_classes(corpus)
     if not known:
         return table, classes_of_labels(table, given)
     classes = given or known

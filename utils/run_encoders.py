@@ -1,17 +1,20 @@
 """The encoders of a run: those that its training features were made with, and no others."""
 
 import shutil
+import uuid
 from pathlib import Path
 
 import torch
 
 from models.encoders import AudioEncoder, TextEncoder
+from utils.checkpoints import Trained
 from utils.errors import InputError
 from utils.extraction import SEGMENT_SECONDS
 from utils.feature_info import encoder_name
 from utils.finetuning.provenance import FILE as FINETUNING
 from utils.hub import load_audio_encoder, load_text_encoder, save_pretrained
-from utils.joining import FILE, TrainingGraph
+from utils.joining import FILE, TrainingGraph, run_folder
+from utils.runs import SEED_FOLDER
 
 EXPORTED = {"text": "text_encoder", "audio": "audio_encoder"}  # folders beside the training graph
 # what makes embeddings other embeddings
@@ -53,38 +56,39 @@ def load_run_encoder(
     return encoder
 
 
-def export_run(paths: list[Path], graph: TrainingGraph, run: Path, encoders: dict[str, str | None], to: Path) -> int:
-    """Write what predict.py needs of a run into a new folder: checkpoints, training graph, and the encoders that were
-    folders of this machine; those of the hub are fetched by their commit where the folder is used.
+def export_run(trained: list[Trained], graph: TrainingGraph, encoders: dict[str, str | None], to: Path) -> int:
+    """Write what predict.py needs of a run into a new folder: checkpoints, training graph and both encoders.
 
     Args:
-        paths: the checkpoints, ``seed<k>/best.pt``.
         encoders: for each modality, where the user says that it is.
 
     Returns:
         The bytes of its files.
 
     Raises:
-        InputError: the folder exists, or an encoder is not the run's.
+        InputError: the folder exists, a checkpoint is not of a finished seed, or an encoder is not the run's.
     """
     if to.exists():
         raise InputError(f"--export {to}: exists; give another folder, or remove it")
-    part = to.with_name(f".{to.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    run = run_folder(trained[0])
+    for each in trained:
+        if each.path.name != "best.pt" or not each.path.with_name("metrics.json").is_file():
+            raise InputError(f"{each.path}: not the best.pt of a finished seed, which alone are exported")
+    part = to.absolute().with_name(f".{to.absolute().name}.{uuid.uuid4().hex}")
     try:
-        for path in paths:
-            (part / path.parent.name).mkdir(parents=True)
-            shutil.copy(path, part / path.parent.name / path.name)
-            shutil.copy(path.with_name("metrics.json"), part / path.parent.name)
-        shutil.copy(run / FILE, part / FILE)
+        for each in trained:
+            seed = part / SEED_FOLDER.format(each.seed)
+            seed.mkdir(parents=True)
+            for name in ("best.pt", "metrics.json"):
+                shutil.copy(each.path.with_name(name), seed)
+        shutil.copy(run / FILE, part)
         for modality, given in encoders.items():
-            known = graph.encoders.get(modality, {})
-            if known.get("revision") is None:
-                encoder = load_run_encoder(modality, graph, run, given, torch.device("cpu"))
-                save_pretrained(encoder, part / EXPORTED[modality])
-                tuned = Path(encoder.model.config.name_or_path) / FINETUNING
-                if tuned.is_file():
-                    shutil.copy(tuned, part / EXPORTED[modality])
+            encoder = load_run_encoder(modality, graph, run, given, torch.device("cpu"))
+            save_pretrained(encoder, part / EXPORTED[modality])
+            tuned = Path(encoder.model.name_or_path) / FINETUNING
+            if tuned.is_file():
+                shutil.copy(tuned, part / EXPORTED[modality])
+            load_run_encoder(modality, graph, part, None, torch.device("cpu"))  # it is the same encoder
         part.replace(to)
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -1,5 +1,6 @@
 """Run folders: seeds, atomic files, checkpoints (layout in ``checkpoints/README.md``)."""
 
+import hashlib
 import io
 import json
 import pickle
@@ -53,6 +54,10 @@ def atomic_write(path: Path, data: bytes) -> None:
     finally:
         with suppress(OSError):  # where it cannot be removed, it could not be written: that error is the one to see
             temporary.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def check_writable(folder: Path) -> None:
@@ -181,5 +186,5 @@ def claim_folder(folder: Path, description: dict) -> None:
     if difference:
         raise InputError(
             f"{folder}: holds a run of another configuration ({difference}); choose another --model_name, "
-            "or remove it (train.py: --overwrite)"
+            "or --overwrite where the command has it"
         )

@@ -12,8 +12,14 @@ from torch import Tensor
 from models.encoders import AudioEncoder, AudioInput, TextEncoder
 from utils.audio import Recording, Segment, random_crop, split_into_segments
 from utils.embedding_cache import EmbeddingCache
-from utils.errors import InputError
-from utils.extraction import batches_by_length, decode_ahead, embed_recordings, embed_texts, longest_segment
+from utils.extraction import (
+    batches_by_length,
+    decode_ahead,
+    embed_recordings,
+    embed_texts,
+    longest_segment,
+    stop_at_bad,
+)
 
 CROP_SECONDS = 1.0  # of the published code, for NT-Xent
 WORD_DROPOUT = 0.15  # likewise
@@ -46,20 +52,24 @@ class Recordings:
         self.labels = [label for _, label in pairs]
         self.lengths = [encoder.cost(segment.seconds) for segment in self.items]
 
+    def distinct(self) -> list[Segment]:
+        """What views are taken of: whole recordings."""
+        return [Segment(recording, 0, recording.frames) for recording in self.recordings.values()]
+
     def view(self, item: Segment, rng: np.random.Generator) -> Segment:
         """A random second of it."""
         return random_crop(item, CROP_SECONDS, self.encoder.sampling_rate, rng)
 
     def inputs(self, batches: list[list[Segment]]) -> Iterator[list[AudioInput]]:
         """Decoded and prepared ahead of their use."""
-        with closing(decode_ahead(self.encoder, batches, set(), _stop)) as decoded:
+        with closing(decode_ahead(self.encoder, batches, set(), stop_at_bad)) as decoded:
             for _, good in decoded:
                 yield [each for _, each, _ in good]
 
     def embed(self, desc: str) -> Tensor:
         """Embeddings [N, dim] of the utterances, those that extract_features.py would write."""
         cache = EmbeddingCache(None, self.encoder.dim)
-        found = embed_recordings(self.encoder, self.recordings, cache, self.budget, _stop, desc)
+        found = embed_recordings(self.encoder, self.recordings, cache, self.budget, stop_at_bad, desc)
         return torch.from_numpy(np.stack(list(found.values())))
 
 
@@ -73,6 +83,10 @@ class Transcripts:
         self.labels = table["label"].tolist()
         self.target = torch.tensor(self.labels)
         self.lengths = [min(len(encoder.tokenize(text)), encoder.max_tokens) for text in self.items]
+
+    def distinct(self) -> list[str]:
+        """What views are taken of: equal transcripts once, since nothing could tell them apart."""
+        return list(dict.fromkeys(self.items))
 
     def view(self, item: str, rng: np.random.Generator) -> str:
         """The transcript without 15 % of its words, but for one."""
@@ -92,21 +106,14 @@ class Transcripts:
         return torch.from_numpy(np.stack([cache[text] for text in self.items]))
 
 
-def plan_epoch(
-    data: Recordings | Transcripts, contrastive: bool, batch_size: int, rng: np.random.Generator
-) -> list[list[Batch]]:
-    """The steps of an epoch, each a list of batches whose gradients are added.
+def plan_epoch(data: Recordings | Transcripts, batch_size: int, rng: np.random.Generator) -> list[list[Batch]]:
+    """The steps of a supervised epoch, each a list of batches whose gradients are added.
 
     Args:
-        contrastive: an item gives two views, and a step is one batch: its other views are what a view is told from.
-        batch_size: utterances a step.
+        batch_size: items a step.
     """
     steps = []
     for rows in steps_by_length(data.lengths, batch_size, rng):
-        if contrastive:
-            views = [data.view(data.items[i], rng) for _ in range(2) for i in rows]
-            steps.append([Batch(views, [], 1.0)])
-            continue
         runs = batches_by_length([data.lengths[i] for i in rows], data.budget)
         parts = [[rows[i] for i in run] for run in runs]
         steps.append(
@@ -116,6 +123,23 @@ def plan_epoch(
             ]
         )
     return steps
+
+
+def plan_contrastive_epoch(
+    data: Recordings | Transcripts, batch_size: int, rng: np.random.Generator
+) -> list[list[Batch]]:
+    """The steps of an epoch with NT-Xent, each one batch: first views of some utterances, then second ones.
+
+    A view is told from the others of its batch, so that a batch is neither cut nor of a single utterance.
+
+    Args:
+        batch_size: utterances a step.
+    """
+    distinct = data.distinct()
+    order = rng.permutation(len(distinct)).tolist()
+    groups = [[distinct[i] for i in order[start : start + batch_size]] for start in range(0, len(order), batch_size)]
+    views = [[data.view(item, rng) for _ in range(2) for item in group] for group in groups if len(group) > 1]
+    return [[Batch(batch, [], 1.0)] for batch in views]
 
 
 def steps_by_length(lengths: Sequence[float], batch_size: int, rng: np.random.Generator) -> list[list[int]]:
@@ -128,7 +152,3 @@ def steps_by_length(lengths: Sequence[float], batch_size: int, rng: np.random.Ge
         pool = sorted(order[start : start + _POOL * batch_size].tolist(), key=lambda i: -lengths[i])
         steps += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
     return [steps[i] for i in rng.permutation(len(steps))]
-
-
-def _stop(path: str, error: InputError) -> None:
-    raise error

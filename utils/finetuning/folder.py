@@ -71,9 +71,13 @@ def run_finetuning(
     train: Recordings | Transcripts,
     val: Recordings | Transcripts,
     source: Source,
+    before: set[str],
     folder: Path,
 ) -> dict:
     """Tune, or go on where it was interrupted; the best encoder is on disk after every epoch.
+
+    Args:
+        before: SHA-256s of the recordings that the encoder was tuned on before.
 
     Returns:
         What ``metrics.json`` holds: ``selected_epoch`` and the figures of ``val`` in it.
@@ -99,7 +103,7 @@ def run_finetuning(
 
     def on_epoch(line: dict, improved: bool) -> None:
         if improved:
-            save_best(folder / ENCODER, trainer.encoder, source, trainer.config)
+            save_best(folder / ENCODER, trainer.encoder, source, trainer.config, before | source.recording_sha256)
         log.append(line)
         atomic_write(log_path, "".join(json.dumps(each) + "\n" for each in log).encode())
         save()
@@ -111,9 +115,8 @@ def run_finetuning(
 
     try:
         trainer.fit(train, val, on_step, on_epoch)
-    except KeyboardInterrupt as interrupt:
-        if isinstance(interrupt, Interrupted):
-            save()
+    except Interrupted:
+        save()
         message = f"saved in {folder}, after {trainer.epoch} epochs and {trainer.step} steps; --resume goes on"
         tqdm.write(message, file=sys.stderr)
         raise
@@ -131,17 +134,22 @@ def finished(folder: Path) -> dict | None:
     return read_json(path) if path.exists() else None
 
 
-def save_best(folder: Path, encoder: TextEncoder | AudioEncoder, source: Source, config: TuneConfig) -> None:
+def save_best(
+    folder: Path, encoder: TextEncoder | AudioEncoder, source: Source, config: TuneConfig, recordings: set[str]
+) -> None:
     """Write an encoder as a folder of transformers, whole or not at all.
 
     Only the weights differ from one epoch to the next: where the folder is there, their file takes the old one's place.
+
+    Args:
+        recordings: SHA-256s of all that it was ever tuned on.
     """
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
         save_pretrained(encoder, temporary)
         write_json(
             temporary / FILE,
-            {"config": dataclasses.asdict(config), "data": source.data, "recording_sha256": source.recording_sha256},
+            {"config": dataclasses.asdict(config), "data": source.data, "recording_sha256": sorted(recordings)},
         )
         if folder.exists():
             (temporary / WEIGHTS).replace(folder / WEIGHTS)

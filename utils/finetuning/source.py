@@ -1,6 +1,5 @@
 """What a fine-tuning reads: the utterances of train and val. The test split is no business of it."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,13 @@ import pandas as pd
 from utils.audio import Recording
 from utils.classes import Classes, give_labels, parse_classes
 from utils.config import feature_path
-from utils.corpora import CORPORA
+from utils.corpora import known_classes
 from utils.errors import InputError
-from utils.extraction import probe_all
+from utils.extraction import probe_all, stop_at_bad
 from utils.feature_info import info_path, read_info
 from utils.feature_writer import metadata_path
-from utils.finetuning.provenance import recording_sha256
 from utils.preparation import labelled_metadata
+from utils.runs import file_sha256
 
 TUNED_ON = ("train", "val")
 
@@ -32,7 +31,7 @@ class Source:
     class_names: tuple[str, ...]
     recordings: dict[str, Recording]
     data: dict[str, dict]
-    recording_sha256: list[str]
+    recording_sha256: set[str]
 
 
 def extracted_metadata(feature_dir: str, dataset: str) -> tuple[list[Path], dict]:
@@ -52,38 +51,44 @@ def extracted_metadata(feature_dir: str, dataset: str) -> tuple[list[Path], dict
     for split, path in zip(TUNED_ON, paths, strict=True):
         if not path.is_file():
             raise InputError(f"{path}: no such file; run extract_features.py again")
-        if info["files"][split].get("metadata_sha256") != hashlib.sha256(path.read_bytes()).hexdigest():
-            raise InputError(
-                f"{path}: not the file that {info_path(pickle).name} describes; run extract_features.py again"
-            )
+        known = info["files"][split].get("metadata_sha256")
+        if known != file_sha256(path):
+            how = "not the file that {} describes" if known else "{} has no SHA-256 of it, an older version wrote it"
+            raise InputError(f"{path}: {how.format(info_path(pickle).name)}; run extract_features.py again")
     return paths, info
 
 
-def read_extracted(feature_dir: str, dataset: str) -> tuple[Source, dict]:
-    """The source that :func:`extracted_metadata` finds, and the JSON's contents."""
+def read_extracted(feature_dir: str, dataset: str, modality: str, corpus_dir: Path | None) -> tuple[Source, dict]:
+    """The source that :func:`extracted_metadata` finds, and the JSON's contents.
+
+    Args:
+        corpus_dir: where the recordings are by now; None for where they were.
+    """
     paths, info = extracted_metadata(feature_dir, dataset)
     classes = {name: (str(label),) for label, name in enumerate(info["class_names"])}
-    return _read(paths, "", None, classes), info
+    return _read(paths, "", modality, corpus_dir, classes), info
 
 
-def read_metadata_files(paths: Sequence[Path], dataset: str, corpus_dir: Path | None, given: Sequence[str]) -> Source:
+def read_metadata_files(
+    paths: Sequence[Path], dataset: str, modality: str, corpus_dir: Path | None, given: Sequence[str]
+) -> Source:
     """The source of two CSVs of the user's, train and val; arguments as those of extract_features.py."""
-    known = CORPORA[dataset].classes if dataset in CORPORA else {}
-    return _read(paths, dataset, corpus_dir, parse_classes(given, known) if given else None)
+    return _read(paths, dataset, modality, corpus_dir, parse_classes(given, known_classes(dataset)) if given else None)
 
 
-def _read(paths: Sequence[Path], corpus: str, corpus_dir: Path | None, given: Classes | None) -> Source:
-    """
+def _read(paths: Sequence[Path], corpus: str, modality: str, corpus_dir: Path | None, given: Classes | None) -> Source:
+    """Read both CSVs and the headers and contents of all recordings.
+
     Raises:
-        InputError: as the readers; a recording is missing or no audio, a transcript is empty, a split has no
-            utterance, or train none of a class.
+        InputError: as the readers; a recording is missing or no audio, a transcript that is to be tuned on is empty,
+            a split has no utterance, or train none of a class.
     """
     table, classes = labelled_metadata(paths, corpus, corpus_dir, given)
     table, left_out = give_labels(table, classes)
     if left_out:
         print(f"left out, of no class: {', '.join(f'{count} {emotion}' for emotion, count in left_out.most_common())}")
     for where, path, problem, text in table[["where", "audio_file", "problem", "raw_text"]].itertuples(index=False):
-        if problem or not text:
+        if problem or (modality == "text" and not text):
             raise InputError(f"{where}: {path}: {problem or 'no transcript'}")
     splits = {split: table[table["split"] == split].reset_index(drop=True) for split in TUNED_ON}
     for split, path in zip(TUNED_ON, paths, strict=True):
@@ -93,18 +98,10 @@ def _read(paths: Sequence[Path], corpus: str, corpus_dir: Path | None, given: Cl
         if label not in set(splits["train"]["label"]):
             raise InputError(f"{paths[0]}: no utterance of class {label}, {name}")
 
-    recordings = probe_all(list(table["audio_file"]), _stop)
-    digests = [recording_sha256(path) for path in recordings]
+    recordings = probe_all(list(table["audio_file"]), stop_at_bad)
     data = {
-        split: {
-            "path": str(path.resolve()),
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-            "utterances": len(splits[split]),
-        }
+        split: {"path": str(path.resolve()), "sha256": file_sha256(path), "utterances": len(splits[split])}
         for split, path in zip(TUNED_ON, paths, strict=True)
     }
-    return Source(splits, tuple(classes), recordings, data, sorted(digests))
-
-
-def _stop(path: str, error: InputError) -> None:
-    raise error
+    digests = {file_sha256(Path(path)) for path in recordings}
+    return Source(splits, tuple(classes), recordings, data, digests)

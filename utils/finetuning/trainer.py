@@ -13,7 +13,7 @@ from tqdm import tqdm
 from models.encoders import AudioEncoder, TextEncoder, unfreeze_upper
 from utils.engine import Interrupted, deferred_interrupt
 from utils.errors import InputError
-from utils.finetuning.batches import Batch, Recordings, Transcripts, plan_epoch
+from utils.finetuning.batches import Batch, Recordings, Transcripts, plan_contrastive_epoch, plan_epoch
 from utils.finetuning.objectives import OBJECTIVES, Classification, NTXent, probe
 from utils.metrics import compute_metrics
 
@@ -45,7 +45,7 @@ class TuneConfig:
 class Trainer:
     """An encoder being tuned, and everything that changes meanwhile.
 
-    What is frozen stays in evaluation mode, so that it gives what it gives in an extraction.
+    What is frozen stays in evaluation mode: without dropout and layer drop, as in an extraction.
 
     Raises:
         ValueError: the encoder has no such layers.
@@ -105,7 +105,8 @@ class Trainer:
             InputError: the loss is not finite, or the GPU's memory does not hold a batch.
         """
         rng = np.random.default_rng([self.config.seed, self.epoch])
-        steps = plan_epoch(data, self.config.objective == "ntxent", self.config.batch_size, rng)
+        plan = plan_epoch if self.config.objective == "supervised" else plan_contrastive_epoch
+        steps = plan(data, self.config.batch_size, rng)
         left = steps[self.step :]
         title = f"epoch {self.epoch + 1}/{self.config.epochs}"
         bar = tqdm(total=len(steps), initial=self.step, desc=title, unit="step", leave=False, dynamic_ncols=True)
@@ -153,7 +154,10 @@ class Trainer:
                 ) from error
             total += loss.item()
         self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], MAX_NORM)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, MAX_NORM)
+        if not torch.isfinite(norm) and not self.scaler.is_enabled():  # the scaler leaves such a step out
+            raise InputError(f"epoch {self.epoch + 1}: the gradient is not finite; try a smaller --lr")
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return total
