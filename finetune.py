@@ -141,6 +141,8 @@ def main() -> None:
         trainer = Trainer(encoder, len(source.class_names), config)
     except ValueError as error:
         raise InputError(f"--unfreeze_layers {args.unfreeze_layers}: {error}") from error
+    if folder.resolve() in Path(description["name"]).parents:
+        raise InputError(f"--model {description['name']}: lies in {folder}, where this goes; give another --model_name")
     check_writable(folder.parent)
     open_folder(folder, config, source, description, args.resume, args.overwrite)
 

@@ -289,6 +289,14 @@ def test_recordings_may_have_moved_and_audio_needs_no_transcript(tones, run, enc
     assert err.endswith("no transcript")
 
 
+def test_a_tuning_is_not_written_over_what_it_begins_with(tones, run):
+    assert tune(tones, run)[0] == 0
+    code, _, err = tune(tones, run, "--model", tuned(tones) / "encoder", "--overwrite")
+    assert code == 2
+    assert err.endswith(f"lies in {tuned(tones)}, where this goes; give another --model_name")
+    assert weights(tuned(tones))
+
+
 def test_metadata_of_ones_own_needs_no_extraction_before(tones, run, encoders):
     table = pd.read_csv(tones / "tones.csv")
     table[table["speaker"].isin(["s4", "s5"])].to_csv(tones / "train.csv", index=False)

@@ -81,6 +81,7 @@ def whole_graph(train, new, config):
 def test_joining_is_the_graph_of_train_with_new_nodes_that_read_from_it(train, new, small_config, tmp_path, options):
     config = small_config(**options)
     models = [trained_model(train, config, tmp_path, seed) for seed in (0, 1)]
+    new.text[0] = train.text[find_neighbors(train, config).lists.text[0, -1]]  # as near to node 0 as its last neighbour
     graph = whole_graph(train, new, config)
     together = (torch.cat([train.text, new.text]), torch.cat([train.audio, new.audio]))
     with torch.inference_mode():
