@@ -229,7 +229,7 @@ def test_find_checkpoints(experiment, tmp_path, capsys):
     assert find_checkpoints("TOY", tmp_path) == (e.folder, best)
     (e.seed_folder(10) / "metrics.json").unlink()
     assert find_checkpoints("TOY", tmp_path) == (e.folder, best[:1])
-    assert "not finished, left out: seed10" in capsys.readouterr().out
+    assert "not finished, left out: seed10" in capsys.readouterr().err
     with pytest.raises(InputError, match="NOTHING: neither a file or folder, nor a dataset with a finished run"):
         find_checkpoints("NOTHING", tmp_path)
     (e.seed_folder(3) / "metrics.json").unlink()
@@ -242,7 +242,7 @@ def test_latest_run_of_a_dataset_is_taken_and_said(experiment, tmp_path, capsys)
         e = experiment(name)
         summarise(e, {3: run(e)})
     assert find_checkpoints("TOY", tmp_path)[0] == tmp_path / "TOY" / "a"
-    assert "2 runs in" in capsys.readouterr().out
+    assert "2 runs in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,56 @@ def test_a_finished_tuning_is_kept_and_another_one_refused(tones, run):
     assert (tuned(tones) / "encoder" / "model.safetensors").stat().st_mtime_ns != before
 
 
+@pytest.mark.parametrize(
+    "name, contents, message",
+    [
+        ("log.jsonl", None, "0 epochs, last.pt has 1; --overwrite starts anew"),
+        ("log.jsonl", '{"epo', "line 1: not JSON"),
+        ("log.jsonl", "[]", "line 1: not the line of an epoch"),
+        ("last.pt", "state", "damaged ('upper'); --overwrite starts anew"),
+        ("last.pt", "half", "not a complete checkpoint"),
+        ("config.json", None, "holds encoder without its config.json; remove the folder"),
+    ],
+)
+def test_damaged_files_are_found_before_anything_is_tuned(tones, run, monkeypatch, name, contents, message):
+    """Interrupted in the second epoch, and damaged by then."""
+    stock = Trainer.validate
+    monkeypatch.setattr(
+        Trainer, "validate", lambda self, *args: stock(self, *args) if not self.epoch else signal.raise_signal(2)
+    )
+    assert tune(tones, run)[0] == 130
+    path = tuned(tones) / name
+    if contents is None:
+        path.unlink()
+    elif contents == "state":
+        torch.save({**torch.load(path, weights_only=True), "state": {}}, path)
+    elif contents == "half":
+        path.write_bytes(path.read_bytes()[:1000])
+    else:
+        path.write_text(contents)
+    taken = []
+    monkeypatch.setattr(Trainer, "_take", lambda *args: taken.append(1))
+    code, _, err = tune(tones, run, "--resume")
+    assert (code, taken) == (2, [])
+    assert message in err
+
+
+def test_a_finished_tuning_whose_results_are_gone_is_not_kept(tones, run):
+    assert tune(tones, run)[0] == 0
+    metrics = tuned(tones) / "metrics.json"
+    whole = metrics.read_text()
+    metrics.write_text('{"selected_epoch": 1}')
+    code, _, err = tune(tones, run)
+    assert (code, err) == (2, f"error: {metrics}: not what finetune.py wrote; --overwrite starts anew")
+    metrics.write_text(whole)
+    (tuned(tones) / "encoder" / "finetuning.json").unlink()
+    code, _, err = tune(tones, run)
+    assert code == 2
+    assert err.endswith("encoder: has no finetuning.json any more; --overwrite starts anew")
+    assert tune(tones, run, "--overwrite")[0] == 0
+    assert [path.name for path in (tones / "runs" / "TONES").iterdir()] == ["tuned"]
+
+
 def test_nothing_but_a_fine_tuning_is_written_over(tones, run):
     """A sweep's folder, too, has a config.json with a configuration."""
     claimed = tones / "runs" / "TONES" / "topk-paper" / "config.json"

@@ -100,6 +100,14 @@ def test_an_answer_does_not_depend_on_what_else_is_asked(train, new, small_confi
     assert torch.allclose(together.sum(1), torch.ones(len(new)))
 
 
+def test_what_is_no_number_is_no_answer(train, new, small_config, tmp_path):
+    trained = trained_model(train, small_config(), tmp_path)
+    trained.model.classifier[0].bias.data[0] = torch.nan
+    predictor = Predictor([trained], graph_of(train, small_config()), CPU)
+    with pytest.raises(InputError, match=r"best.pt: its probabilities are not finite; is the checkpoint damaged\?"):
+        predictor(new.text, new.audio)
+
+
 def test_ties_go_to_the_lower_index_and_a_copy_of_a_training_utterance_finds_it(train, small_config):
     config = small_config(k_text=2, k_audio=1)
     text = train.text.clone()
@@ -116,7 +124,7 @@ def test_the_training_graph_is_kept_whole(train, small_config, tmp_path):
     config = small_config()
     trained = trained_model(train, config, tmp_path)
     nodes = find_neighbors(train, config)
-    encoders = {"text": {"name": "x", "dim": 6}}
+    encoders = {"text": {"name": "x", "revision": None, "pooling": "mean", "weights_sha256": "1"}}
     save_training_graph(tmp_path / "run" / FILE, nodes, encoders, train.sha256)
     graph = load_training_graph(trained)
     assert torch.equal(graph.text, train.text)
@@ -147,6 +155,14 @@ def test_a_training_graph_that_is_not_the_runs_is_refused(train, new, small_conf
         with pytest.raises(InputError) as caught:
             load_training_graph(trained)
         assert str(caught.value) == other
+    for wrong in ({"text": train.text * torch.nan}, {"text": train.text.to_sparse()}, {"audio": train.audio[:0]}):
+        save_training_graph(path, replace(nodes, **wrong), {}, train.sha256)
+        with pytest.raises(InputError, match=r"training_graph.pt: (its \w+ is no matrix of|not a complete checkpoint)"):
+            load_training_graph(trained)
+    for encoders in ("x", {"text": "x"}, {"text": {"name": "x"}}):
+        save_training_graph(path, nodes, encoders, train.sha256)
+        with pytest.raises(InputError, match=r"training_graph.pt: does not say which encoders there were"):
+            load_training_graph(trained)
     save_checkpoint(path, {"text": [1, 2]})
     with pytest.raises(InputError, match=r"its text is no matrix of torch.float32"):
         load_training_graph(trained)

@@ -130,6 +130,25 @@ def test_a_folder_is_answered_and_bad_files_do_not_stop_the_rest(tones, run, tra
     assert sum("inside" in line for line in out.splitlines()) == 6
 
 
+def test_names_that_no_encoding_or_file_system_takes_are_failed_recordings(tones, run, trained):
+    good = tones / "corpus" / "s0" / "00.wav"
+    folder = tones / "odd"
+    folder.mkdir()
+    shutil.copy(good, folder / "\udcff.wav")
+    (folder / "gone.wav").symlink_to(tones / "nowhere.wav")
+    wavs = [folder, "x" * 300 + ".wav", good]
+    code, out, err = ask(run, trained, "--wav", *wavs, "--json")
+    assert code == 1
+    assert [("error" in each, each["audio_file"].split("/")[-1][:8]) for each in answers(out)] == [
+        (True, "gone.wav"),
+        (True, "\udcff.wav"),
+        (True, "xxxxxxxx"),
+        (False, "00.wav"),
+    ]
+    assert err.splitlines()[-1] == "3 of 4 recordings failed"
+    assert ask(run, trained, "--wav", *wavs)[0] == 1
+
+
 def test_what_stands_in_for_a_missing_transcript_is_said(tones, run, trained):
     """With a transcript whose embedding is the mean of train's, the answer is the same."""
     wav = tones / "corpus" / "s0" / "00.wav"
@@ -276,6 +295,10 @@ def test_features_that_do_not_name_their_encoders_cannot_be_asked(tones, run, fe
         (["--wav", "a.wav", "--text", "x", "y"], "--text: 2 transcripts for 1 recordings of --wav"),
         (["--csv", "none.csv"], "none.csv: no such file"),
         (["--wav", "a.wav", "--corpus_dir", "x"], "--corpus_dir: only with --csv"),
+        (["--csv", "a.csv", "--corpus_dir", "none"], "--corpus_dir none: no such folder"),
+        (["--wav", "a.wav", ""], "--wav: one of the paths is empty"),
+        (["--wav", "a.wav", "--text", "\udcff"], "--text '\\udcff': not in UTF-8"),
+        (["--wav", "a.wav", "--batch_seconds", 0], "--batch_seconds 0.0: must be above 0"),
     ],
 )
 def test_what_cannot_be_asked_is_said_in_one_line(run, trained, options, message):

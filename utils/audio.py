@@ -23,7 +23,8 @@ _UNKNOWN_SIZE = 0x7FFFF000  # and above: a streaming writer did not know the siz
 _WRONG_SIZE = re.compile(r": (\d+) \(should be (\d+)\)")  # libsndfile's log, of a chunk and of what the file holds
 _CUT_OFF = ("lacks an end-of-stream bit", "truncated file")  # likewise, of Ogg and of VOC
 _SLOP = 64  # bytes by which sloppy writers are wrong
-_UNREADABLE = (soundfile.SoundFileError, OSError, TypeError)  # the last for *.raw, whose rate nobody knows
+# TypeError for *.raw, whose rate nobody knows, UnicodeError for names that are not of the system's encoding
+_UNREADABLE = (soundfile.SoundFileError, OSError, TypeError, UnicodeError)
 
 
 @dataclass(frozen=True)

@@ -91,9 +91,14 @@ def load_trained(path: Path) -> Trained:
     dims = (saved["text_dim"], saved["audio_dim"])
     if not all(isinstance(dim, int) and dim > 0 for dim in dims):
         raise InputError(f"{path}: its dimensions are text {dims[0]!r}, audio {dims[1]!r}")
-    names = tuple(saved["class_names"])
+    names, data = saved["class_names"], saved.get("data", {})
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise InputError(f"{path}: its class names are {names!r}")
+    if not isinstance(data, dict) or not all(isinstance(each, dict) for each in data.values()):
+        raise InputError(f"{path}: does not say which data it was trained on")
+    names = tuple(names)
     model = _load_weights(path, build_model(config, *dims, len(names)), saved["weights"])
-    return Trained(path, model, config, names, dims, saved.get("seed"), saved.get("data", {}))
+    return Trained(path, model, config, names, dims, saved.get("seed"), data)
 
 
 def load_run(paths: Sequence[Path]) -> list[Trained]:

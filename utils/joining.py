@@ -21,6 +21,7 @@ from utils.graph_data import SplitNodes
 from utils.runs import load_weights_file, save_checkpoint
 
 FILE = "training_graph.pt"  # in a run folder
+_ENCODER_KEYS = {"name", "revision", "pooling", "weights_sha256"}
 _TENSORS = {
     "text": torch.float32,
     "audio": torch.float32,
@@ -61,7 +62,7 @@ def save_training_graph(path: Path, nodes: SplitNodes, encoders: dict, sha256: s
 
 def run_folder(trained: Trained) -> Path:
     """Two folders above a checkpoint: ``<run>/seed<k>/best.pt``."""
-    return trained.path.absolute().parent.parent
+    return trained.path.resolve().parent.parent
 
 
 def load_training_graph(trained: Trained) -> TrainingGraph:
@@ -78,8 +79,11 @@ def load_training_graph(trained: Trained) -> TrainingGraph:
         )
     saved = load_weights_file(path)
     for name, dtype in _TENSORS.items():
-        if not isinstance(saved.get(name), Tensor) or saved[name].dtype != dtype or saved[name].ndim != 2:
+        value = saved.get(name)
+        if not isinstance(value, Tensor) or value.is_meta or (value.dtype, value.layout) != (dtype, torch.strided):
             raise InputError(f"{path}: its {name} is no matrix of {dtype}; it is not a file of train.py")
+        if value.ndim != 2 or not value.isfinite().all() or not value.numel():
+            raise InputError(f"{path}: its {name} is no matrix of numbers; it is not a file of train.py")
     count = len(saved["text"])
     lists = NeighborLists(saved["text_neighbors"].long(), saved["audio_neighbors"].long())
     config = trained.config
@@ -91,7 +95,12 @@ def load_training_graph(trained: Trained) -> TrainingGraph:
         or saved.get("sha256") != trained.data.get("train", {}).get("sha256")
     ):
         raise InputError(f"{path}: of another training than {trained.path}")
-    return TrainingGraph(saved["text"], saved["audio"], lists, saved.get("encoders") or {}, saved["sha256"])
+    encoders = saved.get("encoders")
+    if not isinstance(encoders, dict) or not all(
+        isinstance(each, dict) and each.keys() >= _ENCODER_KEYS for each in encoders.values()
+    ):
+        raise InputError(f"{path}: does not say which encoders there were; it is not a file of train.py")
+    return TrainingGraph(saved["text"], saved["audio"], lists, encoders, saved["sha256"])
 
 
 class Predictor:
@@ -106,6 +115,7 @@ class Predictor:
         config = trained[0].config
         self.device = device
         self.models = [each.model.to(device).eval() for each in trained]
+        self._paths = [each.path for each in trained]
         self._joining = Joining(graph, config)
         whole = build_graph(graph.lists, config.k_text, config.k_audio, config.message_flow).to(device)
         with torch.inference_mode():
@@ -119,7 +129,11 @@ class Predictor:
 
     @torch.inference_mode()
     def each(self, text: Tensor, audio: Tensor) -> Tensor:
-        """The probabilities of each model, [models, B, num_classes], on the CPU."""
+        """The probabilities of each model, [models, B, num_classes], on the CPU.
+
+        Raises:
+            InputError: they are not finite.
+        """
         nodes, graph = self._joining(text, audio)
         nodes, graph = nodes.to(self.device), graph.to(self.device)
         text, audio = text.to(self.device), audio.to(self.device)
@@ -127,7 +141,11 @@ class Predictor:
             model.join(text, audio, [layer[nodes] for layer in inputs], graph)
             for model, inputs in zip(self.models, self._inputs, strict=True)
         ]
-        return torch.stack(logits).softmax(-1).cpu()
+        probabilities = torch.stack(logits).softmax(-1).cpu()
+        for path, of_model in zip(self._paths, probabilities, strict=True):
+            if not of_model.isfinite().all():
+                raise InputError(f"{path}: its probabilities are not finite; is the checkpoint damaged?")
+        return probabilities
 
 
 class Joining:

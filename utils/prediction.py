@@ -28,6 +28,8 @@ class Row:
 
 def rows_of_csv(csv: Path, corpus_dir: Path | None) -> list[Row]:
     """The rows of ``audio_file,raw_text``; without that column, or where it is empty, there is no transcript."""
+    if corpus_dir is not None and not corpus_dir.is_dir():
+        raise InputError(f"--corpus_dir {corpus_dir}: no such folder")
     table = read_metadata(csv, required=("audio_file",), optional=("raw_text",))
     found = locate(list(table["audio_file"]), corpus_dir, csv.parent)
     texts = table["raw_text"] if "raw_text" in table else [""] * len(table)
@@ -45,13 +47,17 @@ def rows_of_paths(paths: Sequence[str], texts: Sequence[str] | None) -> list[Row
     """
     rows = []
     for given, text in zip(paths, texts or [None] * len(paths), strict=True):
-        if not Path(given).is_dir():
+        if not given:
+            raise InputError("--wav: one of the paths is empty")
+        if text is not None and not text.isascii() and text != text.encode(errors="replace").decode():
+            raise InputError(f"--text {text!a}: not in UTF-8")
+        if not _is_folder(given):
             rows.append(Row(given, str(Path(given)), (text and text.strip()) or None))
             continue
         if text is not None:
             raise InputError(f"--text: {given} is a folder; --csv names a transcript for each of its recordings")
         # macOS puts a ._x.wav beside each x.wav on disks of other systems
-        files = sorted(p for p in Path(given).rglob("*") if p.is_file() and not p.name.startswith("._"))
+        files = sorted(p for p in Path(given).rglob("*") if not p.is_dir() and not p.name.startswith("._"))
         inside = [path for path in files if path.suffix.lower() in _SUFFIXES]
         if not inside:
             raise InputError(f"{given}: no recordings in this folder")
@@ -60,6 +66,13 @@ def rows_of_paths(paths: Sequence[str], texts: Sequence[str] | None) -> list[Row
             print(f"note: {len(files) - len(inside)} other files in {given} were not asked ({others})", file=sys.stderr)
         rows += [Row(str(path), str(path), None) for path in inside]
     return rows
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return Path(path).is_dir()
+    except OSError:  # a name too long for any
+        return False
 
 
 class Answers:
@@ -100,7 +113,7 @@ class Answers:
         self._bar.update()
 
     def _object(self, row: Row, **found: object) -> None:
-        self._write(json.dumps({"audio_file": row.given, "raw_text": row.text, **found}))
+        self._write(json.dumps({"audio_file": row.given, "raw_text": row.text, **found}, allow_nan=False))
 
     def _row(self, recording: str, emotion: str, cells: Sequence[str]) -> None:
         numbers = [cell.rjust(max(len(name), 5)) for cell, name in zip(cells, self._class_names, strict=True)]

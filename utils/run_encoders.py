@@ -31,7 +31,7 @@ def load_run_encoder(
     """
     option = f"--{modality}_model"
     known = graph.encoders.get(modality)
-    if not isinstance(known, dict) or "weights_sha256" not in known:
+    if known is None:
         raise InputError(
             f"{run / FILE}: the features of this run do not say which {modality} encoder they were made with, "
             "so new recordings cannot be encoded alike; train on features of extract_features.py"

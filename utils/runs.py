@@ -87,8 +87,20 @@ def read_json(path: Path) -> dict:
 
 
 def read_log(path: Path, epochs: int | None = None) -> list[dict]:
-    """The first ``epochs`` lines of a ``log.jsonl``; a kill may have cut the last one short."""
-    return [json.loads(line) for line in path.read_text().splitlines()[:epochs]] if path.exists() else []
+    """The first ``epochs`` lines of a ``log.jsonl``; a kill may have cut the last one short.
+
+    Raises:
+        InputError: names a line that is no JSON object.
+    """
+    log = []
+    for i, line in enumerate(path.read_text().splitlines()[:epochs] if path.exists() else (), 1):
+        try:
+            log.append(json.loads(line))
+        except ValueError as error:
+            raise InputError(f"{path}: line {i}: not JSON ({error})") from error
+        if not isinstance(log[-1], dict) or "epoch" not in log[-1]:
+            raise InputError(f"{path}: line {i}: not the line of an epoch")
+    return log
 
 
 def save_checkpoint(path: Path, checkpoint: dict) -> None:

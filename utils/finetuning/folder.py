@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from models.encoders import AudioEncoder, TextEncoder
 from utils.engine import Interrupted
-from utils.errors import InputError
+from utils.errors import InputError, one_line
 from utils.finetuning.batches import Recordings, Transcripts
 from utils.finetuning.provenance import FILE
 from utils.finetuning.source import Source
@@ -43,13 +43,19 @@ def open_folder(folder: Path, config: TuneConfig, source: Source, encoder: dict,
             ``overwrite`` says what to do with. Nothing is changed then.
     """
     described = (folder / "config.json").exists()
-    if described and "modality" not in read_json(folder / "config.json").get("config", {}):
+    old = read_json(folder / "config.json").get("config") if described else {"modality": None}
+    if not isinstance(old, dict) or "modality" not in old:
         raise InputError(f"{folder}: holds something else than a fine-tuning; choose another --model_name")
+    left = [name for name in (ENCODER, "metrics.json", "last.pt", "log.jsonl") if (folder / name).exists()]
+    if left and not described:
+        raise InputError(f"{folder}: holds {left[0]} without its config.json; remove the folder")
     if overwrite and described:
-        shutil.rmtree(folder)
+        aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")  # a part of it would be taken for a whole
+        folder.rename(aside)
+        aside.unlink() if aside.is_symlink() else shutil.rmtree(aside)
         described = False
-    for left in folder.glob(f".{ENCODER}.*"):  # by a kill -9
-        shutil.rmtree(left)
+    for unfinished in folder.glob(f".{ENCODER}.*"):  # left by a kill -9
+        shutil.rmtree(unfinished)
     claim_folder(
         folder,
         {
@@ -87,8 +93,15 @@ def run_finetuning(
         saved = load_weights_file(state_path)
         if saved.get("config") != dataclasses.asdict(trainer.config):
             raise InputError(f"{state_path}: of another configuration than config.json beside it")
-        trainer.restore(saved["state"])
+        try:
+            trainer.restore(saved["state"])
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise InputError(f"{state_path}: damaged ({one_line(error)}); --overwrite starts anew") from error
     log = read_log(log_path, trainer.epoch)  # an epoch after the last save is trained again
+    if len(log) < trainer.epoch:
+        raise InputError(
+            f"{log_path}: {len(log)} epochs, {state_path.name} has {trainer.epoch}; --overwrite starts anew"
+        )
     atomic_write(log_path, "".join(json.dumps(line) + "\n" for line in log).encode())
     saved_at = time.monotonic()
 
@@ -129,9 +142,23 @@ def run_finetuning(
 
 
 def finished(folder: Path) -> dict | None:
-    """What a finished fine-tuning found, else None."""
+    """What a finished fine-tuning found, else None.
+
+    Raises:
+        InputError: its results are damaged or not all there.
+    """
     path = folder / "metrics.json"
-    return read_json(path) if path.exists() else None
+    if not path.exists():
+        return None
+    metrics = read_json(path)
+    val = metrics.get("val")
+    figures = [val.get(name) for name in ("wa", "ua")] if isinstance(val, dict) else [None]
+    if "selected_epoch" not in metrics or not all(isinstance(each, float) for each in figures):
+        raise InputError(f"{path}: not what finetune.py wrote; --overwrite starts anew")
+    for name in ("config.json", FILE, WEIGHTS):
+        if not (folder / ENCODER / name).is_file():
+            raise InputError(f"{folder / ENCODER}: has no {name} any more; --overwrite starts anew")
+    return metrics
 
 
 def save_best(
@@ -151,9 +178,10 @@ def save_best(
             temporary / FILE,
             {"config": dataclasses.asdict(config), "data": source.data, "recording_sha256": sorted(recordings)},
         )
-        if folder.exists():
+        if all((folder / path.name).is_file() for path in temporary.iterdir()):
             (temporary / WEIGHTS).replace(folder / WEIGHTS)
         else:
+            shutil.rmtree(folder, ignore_errors=True)
             temporary.replace(folder)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(folder)) from error

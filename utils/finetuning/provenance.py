@@ -19,7 +19,7 @@ def tuned_on(encoder: str) -> set[str]:
         InputError: its file is damaged.
     """
     path = Path(encoder) / FILE
-    if not path.is_file():
+    if not path.exists():
         return set()
     known = read_json(path).get("recording_sha256")
     if not isinstance(known, list) or not all(isinstance(digest, str) for digest in known):
