@@ -17,15 +17,9 @@ from utils.config import NAME, ROOT, default_feature_dir
 from utils.corpora import CORPORA
 from utils.device import describe, pick_device, set_matmul_precision
 from utils.embedding_cache import open_cache
+from utils.encoding import BATCH_SECONDS, BATCH_TOKENS, SEGMENT_SECONDS
 from utils.errors import InputError, run_main
-from utils.extraction import (
-    BATCH_SECONDS,
-    BATCH_TOKENS,
-    SEGMENT_SECONDS,
-    embed_recordings,
-    embed_texts,
-    probe_all,
-)
+from utils.extraction import embed_recordings, embed_texts, probe_all
 from utils.feature_writer import check_sources, check_target, write_features
 from utils.features import SPLITS
 from utils.finetuning.provenance import check_untested

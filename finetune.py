@@ -12,8 +12,8 @@ import torch
 from models.encoders import POOLINGS, AudioEncoder, TextEncoder
 from utils.config import NAME, default_feature_dir, default_save_path
 from utils.device import describe, pick_device, set_matmul_precision
+from utils.encoding import BATCH_SECONDS, BATCH_TOKENS
 from utils.errors import InputError, run_main
-from utils.extraction import BATCH_SECONDS, BATCH_TOKENS
 from utils.feature_info import encoder_name
 from utils.finetuning.batches import Recordings, Transcripts
 from utils.finetuning.folder import ENCODER, finished, open_folder, run_finetuning

@@ -15,16 +15,9 @@ from utils.checkpoints import find_checkpoints, load_run
 from utils.config import default_save_path
 from utils.device import describe, pick_device, set_matmul_precision
 from utils.embedding_cache import EmbeddingCache
+from utils.encoding import BATCH_SECONDS, BATCH_TOKENS, batches_in_order, longest_segment, stream_embeddings
 from utils.errors import InputError, run_main
-from utils.extraction import (
-    BATCH_SECONDS,
-    BATCH_TOKENS,
-    batches_in_order,
-    embed_texts,
-    longest_segment,
-    probe_all,
-    stream_embeddings,
-)
+from utils.extraction import embed_texts, probe_all
 from utils.joining import Predictor, TrainingGraph, load_training_graph, run_folder
 from utils.prediction import Answers, Row, rows_of_csv, rows_of_paths
 from utils.run_encoders import export_run, load_run_encoder

@@ -147,7 +147,8 @@ def test_a_mixture_of_two_extractions_is_not_trained_on(corpus, encoders, run):
 def test_the_same_command_again_computes_nothing_and_writes_the_same(corpus, encoders, run, monkeypatch):
     run(extract_features.main, *arguments(corpus, encoders))
     before = pickles(corpus / "feature")
-    monkeypatch.setattr("utils.extraction._encode", lambda *_: pytest.fail("computed again"))
+    for module in ("encoding", "extraction"):
+        monkeypatch.setattr(f"utils.{module}.encode", lambda *_: pytest.fail("computed again"))
     assert run(extract_features.main, *arguments(corpus, encoders))[0] == 0
     assert pickles(corpus / "feature") == before
     other = arguments(corpus, encoders, "--seed", 7, "--dataset", "OTHER")  # another split of what is in the cache
@@ -323,9 +324,9 @@ def test_a_corpus_without_a_reader_wants_metadata(run):
 def test_an_interrupted_extraction_goes_on_and_ends_the_same(corpus, encoders, run, sent):
     """Interrupted when the first embeddings are on disk; the pickles are those of a run that nothing disturbed."""
     run(extract_features.main, *arguments(corpus, encoders, "--dataset", "WHOLE", "--cache_dir", corpus / "other"))
-    slow = "import time, utils.extraction as e, utils.embedding_cache as c, extract_features, utils.errors\n"
-    slow += "c.SAVE_SECONDS = 0; encode = e._encode\n"
-    slow += "e._encode = lambda *a: (time.sleep(0.3), encode(*a))[1]\n"
+    slow = "import time, utils.encoding as e, utils.embedding_cache as c, extract_features, utils.errors\n"
+    slow += "c.SAVE_SECONDS = 0; encode = e.encode\n"
+    slow += "e.encode = lambda *a: (time.sleep(0.3), encode(*a))[1]\n"
     slow += "utils.errors.run_main(extract_features.main)"
     command = [sys.executable, "-c", slow, *map(str, arguments(corpus, encoders, "--batch_seconds", 1))]
     process = subprocess.Popen(

@@ -9,10 +9,10 @@ from transformers import BertConfig, BertModel, Wav2Vec2Config, Wav2Vec2FeatureE
 
 from models.encoders import ConvTransformerEncoder, TextEncoder
 from tests.tiny_models import TINY_AUDIO, TINY_TEXT, tiny_tokenizer
-from utils import extraction
+from utils import encoding
 from utils.embedding_cache import EmbeddingCache
 from utils.errors import InputError
-from utils.extraction import SegmentMean, batches_by_length, embed_recordings, embed_texts, probe_all
+from utils.extraction import embed_recordings, embed_texts, probe_all
 
 RATE = 16_000
 
@@ -55,12 +55,6 @@ def alone(encoder, path):
         return encoder([encoder.prepare(samples)])[0].numpy()
 
 
-def test_batches_keep_to_the_budget_and_take_at_least_one():
-    lengths = [9, 5, 4, 4, 2, 1, 1]
-    batches = [list(rows) for rows in batches_by_length(lengths, 8)]
-    assert batches == [[0], [1], [2, 3], [4, 5, 6]]
-
-
 def test_every_recording_gets_its_own_embedding_whatever_the_batches(encoder, paths, tmp_path):
     embeddings = embed(encoder, paths, EmbeddingCache(tmp_path / "cache", encoder.dim))
     assert list(embeddings) == paths
@@ -70,7 +64,7 @@ def test_every_recording_gets_its_own_embedding_whatever_the_batches(encoder, pa
 
 
 def test_a_long_recording_is_the_mean_of_its_segments_by_length(encoder, paths, tmp_path, monkeypatch):
-    monkeypatch.setattr(extraction, "SEGMENT_SECONDS", 0.8)
+    monkeypatch.setattr(encoding, "SEGMENT_SECONDS", 0.8)
     embeddings = embed(encoder, paths[1:2], EmbeddingCache(tmp_path / "cache", encoder.dim))
     samples = torch.from_numpy(soundfile.read(paths[1], dtype="float32")[0])
     frames, vectors = [], []
@@ -82,14 +76,8 @@ def test_a_long_recording_is_the_mean_of_its_segments_by_length(encoder, paths, 
     assert np.abs(embeddings[paths[1]] - np.average(vectors, axis=0, weights=frames)).max() < 1e-5
 
 
-def test_segments_count_by_their_length():
-    mean = SegmentMean(missing=2)
-    assert mean.add(np.float32([4, 0]), frames=1) is None
-    assert np.array_equal(mean.add(np.float32([0, 8]), frames=3), [1, 6])
-
-
 def test_segments_of_other_recordings_do_not_mix(encoder, paths, tmp_path, monkeypatch):
-    monkeypatch.setattr(extraction, "SEGMENT_SECONDS", 0.6)
+    monkeypatch.setattr(encoding, "SEGMENT_SECONDS", 0.6)
     together = embed(encoder, paths, EmbeddingCache(tmp_path / "a", encoder.dim), batch_seconds=100)
     for i, path in enumerate(paths):
         single = embed(encoder, [path], EmbeddingCache(tmp_path / f"b{i}", encoder.dim), batch_seconds=0.6)
@@ -116,7 +104,7 @@ def test_a_budget_of_memory_holds_for_any_recording(encoder, tmp_path, monkeypat
 def test_the_next_batches_are_decoded_while_the_encoder_works(encoder, paths, tmp_path, monkeypatch):
     """The first batch is not done before the third is decoded; the fourth waits for its turn."""
     decoded = {path: threading.Event() for path in paths}
-    load = extraction.load_segment
+    load = encoding.load_segment
 
     def watched(segment, rate):
         waveform = load(segment, rate)
@@ -132,7 +120,7 @@ def test_the_next_batches_are_decoded_while_the_encoder_works(encoder, paths, tm
             assert not decoded[by_length[3]].is_set()
         return forward(self, inputs)
 
-    monkeypatch.setattr(extraction, "load_segment", watched)
+    monkeypatch.setattr(encoding, "load_segment", watched)
     monkeypatch.setattr(Counted, "forward", waiting)
     embed(encoder, paths, EmbeddingCache(tmp_path / "cache", encoder.dim), batch_seconds=0.1)
     assert len(encoder.batches) == len(paths)
@@ -186,7 +174,7 @@ def test_a_damaged_recording_stops_with_its_name(encoder, paths, tmp_path):
 
 def test_a_damaged_recording_is_left_out_where_that_is_asked(encoder, paths, tmp_path, monkeypatch):
     """Named once, though each of its segments fails; the others keep their embeddings."""
-    monkeypatch.setattr(extraction, "SEGMENT_SECONDS", 0.3)
+    monkeypatch.setattr(encoding, "SEGMENT_SECONDS", 0.3)
     expected = embed(encoder, paths, EmbeddingCache(tmp_path / "whole", encoder.dim))
     damage(paths[3])
     Path(paths[0]).write_bytes(b"")
@@ -202,7 +190,7 @@ def test_a_damaged_recording_is_left_out_where_that_is_asked(encoder, paths, tmp
 @pytest.mark.parametrize("limit", [30.0, 0.4])
 def test_silence_is_an_error_however_long(encoder, paths, tmp_path, monkeypatch, limit):
     """A second of zeros; in another recording half a second of them is no error."""
-    monkeypatch.setattr(extraction, "SEGMENT_SECONDS", limit)
+    monkeypatch.setattr(encoding, "SEGMENT_SECONDS", limit)
     soundfile.write(paths[0], np.zeros(RATE), RATE)
     soundfile.write(paths[1], np.where(np.arange(RATE) < RATE // 2, 0, 0.1), RATE)
     with pytest.raises(InputError, match=f"^{paths[0]}: silence, every sample of its mix to mono is 0"):

@@ -14,7 +14,7 @@ import torch
 import predict
 import train
 from tests.tiny_models import save_tiny_audio_model
-from utils import extraction
+from utils import encoding
 from utils.audio import load_segment, probe, split_into_segments
 from utils.checkpoints import find_checkpoints, load_run
 from utils.features import load_features
@@ -181,8 +181,8 @@ def test_what_stands_in_for_a_missing_transcript_is_said(tones, run, trained):
 
 def test_answers_come_while_others_are_still_encoded(tones, run, trained, monkeypatch):
     events = []
-    encode, add = extraction._encode, Answers.add
-    monkeypatch.setattr(extraction, "_encode", lambda *args: (events.append("encode"), encode(*args))[1])
+    encode, add = encoding.encode, Answers.add
+    monkeypatch.setattr(encoding, "encode", lambda *args: (events.append("encode"), encode(*args))[1])
     monkeypatch.setattr(Answers, "add", lambda *args: (events.append("answer"), add(*args))[1])
     monkeypatch.setattr(predict, "BATCH_SECONDS", {"cpu": 0.6})
     assert ask(run, trained, "--wav", tones / "corpus" / "s0")[0] == 0

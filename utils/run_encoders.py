@@ -8,8 +8,8 @@ import torch
 
 from models.encoders import AudioEncoder, TextEncoder
 from utils.checkpoints import Trained
+from utils.encoding import SEGMENT_SECONDS
 from utils.errors import InputError
-from utils.extraction import SEGMENT_SECONDS
 from utils.feature_info import encoder_name
 from utils.finetuning.provenance import FILE as FINETUNING
 from utils.hub import load_audio_encoder, load_text_encoder, save_pretrained

@@ -12,14 +12,8 @@ from torch import Tensor
 from models.encoders import AudioEncoder, AudioInput, TextEncoder
 from utils.audio import Recording, Segment, random_crop, split_into_segments
 from utils.embedding_cache import EmbeddingCache
-from utils.extraction import (
-    batches_by_length,
-    decode_ahead,
-    embed_recordings,
-    embed_texts,
-    longest_segment,
-    stop_at_bad,
-)
+from utils.encoding import batches_by_length, decode_ahead, longest_segment, stop_at_bad
+from utils.extraction import embed_recordings, embed_texts
 
 CROP_SECONDS = 1.0  # of the published code, for NT-Xent
 WORD_DROPOUT = 0.15  # likewise

@@ -10,8 +10,9 @@ from utils.audio import Recording
 from utils.classes import Classes, give_labels, parse_classes
 from utils.config import feature_path
 from utils.corpora import known_classes
+from utils.encoding import stop_at_bad
 from utils.errors import InputError
-from utils.extraction import probe_all, stop_at_bad
+from utils.extraction import probe_all
 from utils.feature_info import info_path, read_info
 from utils.feature_writer import metadata_path
 from utils.preparation import labelled_metadata

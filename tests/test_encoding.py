@@ -1,0 +1,33 @@
+"""How batches are cut and segments put together; test_extraction.py has the encoder at work on them."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from utils.audio import Recording, Segment
+from utils.encoding import SegmentMean, batches_by_length, batches_in_order
+
+
+def test_batches_keep_to_the_budget_and_take_at_least_one():
+    lengths = [9, 5, 4, 4, 2, 1, 1]
+    batches = [list(rows) for rows in batches_by_length(lengths, 8)]
+    assert batches == [[0], [1], [2, 3], [4, 5, 6]]
+
+
+def test_batches_in_order_keep_the_order_and_the_budget():
+    """Of recordings as they are asked, whose answers then come in this order."""
+    seconds = [1, 4, 2, 2, 9, 1, 1, 1]
+    segments = [Segment(Recording(Path(str(i)), 100 * each, 100), 0, 100 * each) for i, each in enumerate(seconds)]
+    encoder = SimpleNamespace(cost=lambda length: length)
+    batches = batches_in_order(segments, encoder, 8)
+    assert [[segment.seconds for segment in batch] for batch in batches] == [[1, 4], [2, 2], [9], [1, 1, 1]]
+    assert batches_in_order(segments, encoder, 12)[0] == segments[:3]
+    assert [segment for batch in batches for segment in batch] == segments
+    assert batches_in_order([], encoder, 8) == []
+
+
+def test_segments_count_by_their_length():
+    mean = SegmentMean(missing=2)
+    assert mean.add(np.float32([4, 0]), frames=1) is None
+    assert np.array_equal(mean.add(np.float32([0, 8]), frames=3), [1, 6])
