@@ -10,9 +10,9 @@ from tests.conftest import make_rows, write_pickle
 from utils.config import make_config
 from utils.engine import (
     Interrupted,
-    _deferred_interrupt,
     build_model,
     build_scheduler,
+    deferred_interrupt,
     embed,
     evaluate,
     fit,
@@ -209,7 +209,7 @@ def python_interrupts():
 
 
 def test_second_interrupt_is_not_held_back(python_interrupts):
-    with pytest.raises(KeyboardInterrupt), _deferred_interrupt() as interrupted:
+    with pytest.raises(KeyboardInterrupt), deferred_interrupt() as interrupted:
         signal.raise_signal(signal.SIGINT)
         assert interrupted()
         signal.raise_signal(signal.SIGINT)
