@@ -26,6 +26,14 @@ def _audit(event, args):
         _opened.append(str(args[0]))
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c():
+    """As in a terminal: a shell's background jobs, pytest among them, ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def tune(tones, run, *options, modality="audio"):
     arguments = ["TONES", "--modality", modality, "--save_path", tones / "runs", "--device", "cpu", *SHORT, *options]
     code, out, err = run(finetune.main, *arguments)

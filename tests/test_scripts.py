@@ -59,7 +59,10 @@ def test_train_then_evaluate_prints_the_same_digits(tmp_path, feature_dir):
     assert table(output) == table(evaluated.stdout)[:3]
     assert "note" not in evaluated.stdout
     run = next((runs / "TOY").iterdir())
-    assert {p.name for p in run.iterdir()} == {"seed1", "seed2", "summary.json", "training_curves.png", "eval"}
+    assert {p.name for p in run.iterdir()} == {
+        *("seed1", "seed2", "eval"),
+        *("summary.json", "training_curves.png", "training_graph.pt"),
+    }
     assert {p.name for p in (run / "eval").iterdir()} == {"test.json", "test_confusion_matrix.png", "test_tsne.png"}
     recall = json.loads((run / "eval" / "test.json").read_text())["seed 1"]["recall"]
     assert " ".join(f"{100 * r:.2f}" for r in recall) in " ".join(evaluated.stdout.split())

@@ -49,6 +49,7 @@ def test_a_node_that_dies_costs_its_running_cells_alone(tmp_path, options, clust
         while not finished:
             finished.update({path: path.stat().st_mtime_ns for path in cells.glob("*.json")})
             time.sleep(0.01)
+        time.sleep(0.3)  # both nodes are in the midst of a cell by then
         cluster.remove_node(cluster.nodes[0], allow_graceful=False)
 
     killer = threading.Thread(target=kill_a_node, daemon=True)
