@@ -1,4 +1,4 @@
-"""What a fine-tuned audio encoder is worth to CemoBAM on RAVDESS, speaker-disjoint (15 minutes a fold on 2 cores).
+"""What a fine-tuned audio encoder is worth to CemoBAM on RAVDESS, speaker-disjoint (20 minutes a fold on 2 cores).
 
     python -m benchmarks.finetuning ../shared/data/ravdess --audio_model ../shared/models/whisper-tiny.en-encoder
 
