@@ -45,8 +45,7 @@ def extracted_metadata(feature_dir: str, dataset: str) -> tuple[list[Path], dict
     info = read_info(pickle)
     if info is None:
         raise InputError(
-            f"{pickle.with_name(f'{dataset}_BERT_WAV2VEC.json')}: no such file; "
-            "run extract_features.py first, or give --metadata TRAIN.csv VAL.csv"
+            f"{info_path(pickle)}: no such file; run extract_features.py first, or give --metadata TRAIN.csv VAL.csv"
         )
     paths = [metadata_path(Path(feature_dir), dataset, split) for split in TUNED_ON]
     for split, path in zip(TUNED_ON, paths, strict=True):
