@@ -5,7 +5,7 @@ from pathlib import Path
 
 from models.xcbam import FUSIONS
 from utils.checkpoints import Trained, find_checkpoints, load_official, load_run, load_split
-from utils.config import PROFILES, default_save_path, display_name
+from utils.config import PROFILES, default_feature_dir, default_save_path, display_name
 from utils.device import describe, pick_device, set_matmul_precision
 from utils.engine import embed, evaluate
 from utils.errors import InputError, run_main
@@ -15,6 +15,7 @@ from utils.graph_data import check_neighbors, prepare
 from utils.metrics import METRICS
 from utils.overlap import overlap_lines
 from utils.plots import plot_confusion, plot_tsne
+from utils.published import fetch_features, published_checkpoint
 from utils.report import graph_line, recall_table, results_table
 from utils.runs import SEED_FOLDER, read_json, write_json
 
@@ -29,6 +30,7 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--test_path", help="feature pickle of the split (default: the one named in the checkpoint)")
     parser.add_argument("--save_path", default=default_save_path(), help="where the runs of a dataset are looked for")
+    parser.add_argument("--download", action="store_true", help="fetch what the authors publish: checkpoint, features")
     parser.add_argument("--out", help="folder of the results (default: eval beside the checkpoints)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     official = parser.add_argument_group("checkpoints of the published code")
@@ -44,8 +46,9 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
 
 def load_all(args: argparse.Namespace, options: dict) -> tuple[Path, list[Trained]]:
     """The models to evaluate, all of one configuration, and the folder that they lie in."""
-    folder, paths = find_checkpoints(args.target, Path(args.save_path))
-    if args.profile == "official" and Path(args.target).is_file():
+    published = published_checkpoint(args.target, Path(args.save_path), args.download)
+    folder, paths = find_checkpoints(str(published or args.target), Path(args.save_path))
+    if published or (args.profile == "official" and Path(args.target).is_file()):
         return folder, [load_official(paths[0], options)]
     if options:
         raise InputError(f"--{next(iter(options))}: the checkpoint has its own; only --profile official needs it")
@@ -62,6 +65,8 @@ def main() -> None:
     device = pick_device(args.device)
     if device.type == "cuda":  # a CPU evaluates what tf32 trained, in float32
         set_matmul_precision(first.config.matmul_precision, device)
+    if args.download and not args.test_path:
+        fetch_features(Path(default_feature_dir()), first.config.dataset, [args.split])
     features = load_split(first, args.split, args.test_path)
     train = None
     if first.config.graph_scope == "with_train" and args.split != "train":

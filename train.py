@@ -8,11 +8,10 @@ from utils.config import add_config_options, display_name, run_name
 from utils.device import describe
 from utils.engine import build_model
 from utils.errors import run_main
-from utils.experiment import Experiment, finished_seeds, open_run, read_curves, run_seed, summarise
+from utils.experiment import Experiment, open_run, train_run
 from utils.feature_info import read_info
 from utils.graph_data import find_neighbors, prepare
 from utils.joining import FILE, save_training_graph
-from utils.plots import plot_training_curves
 from utils.report import config_lines, graph_line, results_table
 
 
@@ -48,16 +47,7 @@ def main() -> None:
     print(graph_line("train", train.graph, train.label))
     print(graph_line("val", val.graph, val.label))
 
-    for i, seed in enumerate(args.seeds, 1):
-        run_seed(experiment, seed, train, val, title=f"seed {seed} ({i}/{len(args.seeds)})")
-    per_seed = finished_seeds(folder)  # those of earlier commands too, as in run_eval.sh
-    summarise(experiment, per_seed)
-    plot_training_curves(
-        folder / "training_curves.png",
-        read_curves(folder, list(per_seed)),
-        {seed: metrics["selected_epoch"] for seed, metrics in per_seed.items()},
-        title=f"{display_name(config.dataset)}, run {folder.name}",
-    )
+    per_seed = train_run(experiment, args.seeds, train, val)
     title = f"\n{display_name(config.dataset)} test, {len(splits['test'])} utterances, run {folder.name} (percent)"
     print(results_table(config, {f"seed {seed}": metrics["test"] for seed, metrics in per_seed.items()}, title))
     print(f"\nsaved in {folder}: a folder a seed, summary.json, training_curves.png")

@@ -24,6 +24,8 @@ from utils.engine import build_model
 from utils.errors import InputError
 from utils.feature_info import check_described
 from utils.features import Features, check_dims, check_labels, load_features
+from utils.paper import UTTERANCES
+from utils.published import missing_features
 from utils.runs import load_checkpoint, load_weights_file, seed_folders
 
 
@@ -158,6 +160,8 @@ def load_split(trained: Trained, split: str, given: str | None = None) -> Featur
     candidates = (given, recorded.get("path"), feature_path(default_feature_dir(), trained.config.dataset, split))
     paths = [Path(path) for path in candidates if path]
     path = paths[0] if given else next((path for path in paths if path.is_file()), paths[0])
+    if not given and not path.is_file() and trained.config.dataset in UTTERANCES:
+        raise missing_features(trained.config.dataset, [path])
     features = load_features(path)
     check_dims(features, trained.dims, str(trained.path))
     check_labels(features, len(trained.class_names))

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from utils.errors import InputError
 from utils.feature_info import check_described, read_info
 from utils.features import SPLITS, Features, load_splits
 from utils.graph_data import check_neighbors
+from utils.paper import UTTERANCES
+from utils.published import fetch_features, missing_features
 
 PATH_OPTIONS = {"train": "train_path", "val": "valid_path", "test": "test_path"}
 
@@ -43,27 +46,45 @@ def add_shared_options(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--train_path", help="default: <feature_dir>/<dataset>_BERT_WAV2VEC_train.pkl")
     files.add_argument("--valid_path", help="likewise, ..._val.pkl")
     files.add_argument("--test_path", help="likewise, ..._test.pkl")
-    files.add_argument("--feature_dir", default=default_feature_dir(), help="default: $FEATURE_DIR, or feature")
+    add_feature_options(files)
     files.add_argument("--save_path", default=default_save_path(), help="root of the run folders")
     files.add_argument("--model_name", help="default: the profile and every option that differs from it")
     run = parser.add_argument_group("run")
     run.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     run.add_argument("--num_classes", type=int, help="default: the dataset's, else the greatest train label + 1")
-    run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add_device_option(run)
+
+
+def add_feature_options(group) -> None:
+    group.add_argument("--feature_dir", default=default_feature_dir(), help="default: $FEATURE_DIR, or feature")
+    group.add_argument("--download", action="store_true", help="fetch the published features of IEMOCAP or ESD")
+
+
+def add_device_option(group) -> None:
+    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def parse_options(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, dict]:
+    """The options of the command, and those of the configuration that were given."""
+    args = vars(parser.parse_args())
+    options = {f.name: args.pop(f.name) for f in fields(Config) if f.name in args}
+    return argparse.Namespace(**args), options
 
 
 def parse(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, dict]:
-    """The options of the command, checked, and those of the configuration that were given."""
-    args = vars(parser.parse_args())
-    options = {f.name: args.pop(f.name) for f in fields(Config) if f.name in args}
-    args = argparse.Namespace(**args)
+    """:func:`parse_options` of a parser with :func:`add_shared_options`, checked."""
+    args, options = parse_options(parser)
     if args.model_name is not None and not re.fullmatch(NAME, args.model_name):
         raise InputError(f"--model_name {args.model_name}: a folder name of letters, digits and . _ - + =")
     if args.num_classes is not None and args.num_classes < 2:
         raise InputError(f"--num_classes {args.num_classes}: must be at least 2")
-    if len(set(args.seeds)) < len(args.seeds) or not all(0 <= seed < 2**63 for seed in args.seeds):
-        raise InputError(f"--seeds {' '.join(map(str, args.seeds))}: must be distinct, from 0 to 2^63 - 1")
+    check_seeds(args.seeds)
     return args, options
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    if len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**63 for seed in seeds):
+        raise InputError(f"--seeds {' '.join(map(str, seeds))}: must be distinct, from 0 to 2^63 - 1")
 
 
 def read_setup(args: argparse.Namespace, options: dict, elsewhere: bool = False) -> Setup:
@@ -101,7 +122,14 @@ def _feature_paths(args: argparse.Namespace, dataset: str) -> dict[str, Path]:
     if dataset == "DEMO" and not any(given.values()):
         print(f"making the synthetic DEMO features in {args.feature_dir}")
         write_demo(Path(args.feature_dir))
+    if args.download:
+        if any(given.values()):
+            raise InputError("--download: fetches into --feature_dir; leave the paths of the splits out")
+        fetch_features(Path(args.feature_dir), dataset)
+    missing = [path for split, path in paths.items() if not path.is_file()]
+    if missing and dataset in UTTERANCES and not any(given.values()):
+        raise missing_features(dataset, missing)
     for split, path in paths.items():
-        if not path.is_file():
+        if path in missing:
             raise InputError(f"{path}: no such file; it should hold the {split} features of {dataset}")
     return paths

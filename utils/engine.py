@@ -56,11 +56,20 @@ def embed(model: CemoBAM, data: GraphData) -> Tensor:
         return model.embed(data.text, data.audio, data.graph)[data.context :]
 
 
-def evaluate(model: CemoBAM, data: GraphData) -> dict:
-    """The figures of :func:`utils.metrics.compute_metrics`, and ``loss``, the plain cross entropy."""
+def predict(model: CemoBAM, data: GraphData) -> Tensor:
+    """The most likely class of each scored node, [N - context]."""
+    return _logits(model, data).argmax(1)
+
+
+def _logits(model: CemoBAM, data: GraphData) -> Tensor:
     model.eval()
     with torch.no_grad():
-        logits = model(data.text, data.audio, data.graph)[data.context :]
+        return model(data.text, data.audio, data.graph)[data.context :]
+
+
+def evaluate(model: CemoBAM, data: GraphData) -> dict:
+    """The figures of :func:`utils.metrics.compute_metrics`, and ``loss``, the plain cross entropy."""
+    logits = _logits(model, data)
     loss = F.cross_entropy(logits, data.scored_label).item()
     figures = compute_metrics(data.scored_label, logits.argmax(1), logits.size(1))
     return {"loss": loss, **figures}

@@ -14,11 +14,14 @@ import torch
 from tqdm import tqdm
 
 from utils.config import Config, display_name
-from utils.engine import Interrupted, TrainingState, build_model, evaluate_selected, fit, start_training
+from utils.device import describe
+from utils.engine import Interrupted, TrainingState, build_model, evaluate_selected, fit, predict, start_training
 from utils.errors import InputError
 from utils.features import Features
+from utils.graph import homophily
 from utils.graph_data import GraphData, prepare
 from utils.metrics import mean_and_std
+from utils.plots import plot_training_curves
 from utils.runs import (
     SEED_FOLDER,
     atomic_write,
@@ -38,13 +41,17 @@ SAVE_SECONDS = 60  # at most this much training is lost to a kill -9
 
 @dataclass(frozen=True)
 class Experiment:
-    """What the seeds of a run share. The test split is evaluated once for each seed, when its training is over."""
+    """What the seeds of a run share. The test split is evaluated once for each seed, when its training is over.
+
+    Without ``keep_weights`` a finished seed keeps its figures, log and predictions alone.
+    """
 
     config: Config
     folder: Path
     splits: dict[str, Features]
     class_names: tuple[str, ...]
     device: torch.device
+    keep_weights: bool = True
 
     @property
     def dims(self) -> tuple[int, int]:
@@ -87,6 +94,25 @@ def open_run(experiment: Experiment, seeds: Sequence[int], resume: bool, overwri
         )
 
 
+def train_run(experiment: Experiment, seeds: Sequence[int], train: GraphData, val: GraphData) -> dict[int, dict]:
+    """Train what is left of the seeds, then write what the run folder says of all of them.
+
+    Returns:
+        What ``metrics.json`` holds of each finished seed, those of earlier commands too.
+    """
+    for i, seed in enumerate(seeds, 1):
+        run_seed(experiment, seed, train, val, title=f"seed {seed} ({i}/{len(seeds)})")
+    per_seed = finished_seeds(experiment.folder)
+    summarise(experiment, per_seed, {"train": train, "val": val, "test": experiment.test})
+    plot_training_curves(
+        experiment.folder / "training_curves.png",
+        read_curves(experiment.folder, list(per_seed)),
+        {seed: metrics["selected_epoch"] for seed, metrics in per_seed.items()},
+        title=f"{display_name(experiment.config.dataset)}, run {experiment.folder.name}",
+    )
+    return per_seed
+
+
 def run_seed(experiment: Experiment, seed: int, train: GraphData, val: GraphData, title: str) -> dict:
     """Train one seed, or go on where it was interrupted, or return what it found before.
 
@@ -104,9 +130,16 @@ def run_seed(experiment: Experiment, seed: int, train: GraphData, val: GraphData
 
     last_weights = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
     metrics = {"seed": seed, **evaluate_selected(state, val, experiment.test)}
+    rows = zip(experiment.splits["test"].label.tolist(), predict(state.model, experiment.test).tolist(), strict=True)
+    lines = ["label,prediction", *(f"{label},{prediction}" for label, prediction in rows)]
+    atomic_write(folder / "test_predictions.csv", ("\n".join(lines) + "\n").encode())
     write_json(folder / "metrics.json", metrics)
-    state.model.load_state_dict(last_weights)
-    _save(state, folder, description, resumable=False)  # finished: what going on would need is only weight
+    if experiment.keep_weights:
+        state.model.load_state_dict(last_weights)
+        _save(state, folder, description, resumable=False)  # finished: what going on would need is only weight
+    else:
+        for name in ("best.pt", "last.pt"):
+            (folder / name).unlink()
     return metrics
 
 
@@ -168,12 +201,16 @@ def _save(state: TrainingState, folder: Path, description: dict, resumable: bool
     save_checkpoint(folder / "last.pt", {**last, "training": state.to_dict()} if resumable else last)
 
 
-def summarise(experiment: Experiment, per_seed: dict[int, dict]) -> dict:
-    """Write and return ``summary.json``: the test figures of each seed, their mean and sample std; so for val."""
+def summarise(experiment: Experiment, per_seed: dict[int, dict], graphs: dict[str, GraphData]) -> dict:
+    """Write and return ``summary.json``: the device, the graph of each split; the test figures of each seed, their mean
+    and sample std; so for val.
+    """
     summary = {
         "dataset": display_name(experiment.config.dataset),
         "config": dataclasses.asdict(experiment.config),
         "class_names": list(experiment.class_names),
+        "device": describe(experiment.device),
+        "graphs": {split: describe_graph(data) for split, data in graphs.items()},
     }
     for split in ("val", "test"):
         mean, std = mean_and_std([metrics[split] for metrics in per_seed.values()])
@@ -184,6 +221,12 @@ def summarise(experiment: Experiment, per_seed: dict[int, dict]) -> dict:
         }
     write_json(experiment.folder / "summary.json", summary)
     return summary
+
+
+def describe_graph(data: GraphData) -> dict:
+    """Size of a graph, and the share of its edges between different nodes that join two of one class."""
+    graph = data.graph
+    return {"nodes": graph.num_nodes, "edges": graph.num_edges, "homophily": homophily(graph, data.label)}
 
 
 def finished_seeds(folder: Path) -> dict[int, dict]:

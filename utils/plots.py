@@ -37,7 +37,7 @@ def plot_training_curves(path: Path, curves: dict[int, list[dict]], selected: di
     for axes in (loss, score):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    _save(figure, path, title)
+    save_figure(figure, path, title)
 
 
 def plot_finetuning(path: Path, log: list[dict], selected: int, title: str) -> None:
@@ -56,7 +56,7 @@ def plot_finetuning(path: Path, log: list[dict], selected: int, title: str) -> N
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    _save(figure, path, title)
+    save_figure(figure, path, title)
 
 
 def plot_confusion(path: Path, confusions: Sequence[Sequence], class_names: Sequence[str], title: str) -> None:
@@ -76,7 +76,7 @@ def plot_confusion(path: Path, confusions: Sequence[Sequence], class_names: Sequ
             axes.text(j, i, f"{shares[i, j]:.1f}%\n({counts[i, j]:.4g})", ha="center", va="center", color=color)
     axes.set(xlabel="predicted emotion", ylabel="true emotion")
     figure.colorbar(image, fraction=0.046, label="share of the true class (%)")
-    _save(figure, path, title)
+    save_figure(figure, path, title)
 
 
 def plot_tsne(path: Path, embeddings: np.ndarray, labels: np.ndarray, class_names: Sequence[str], title: str) -> None:
@@ -98,7 +98,7 @@ def plot_tsne(path: Path, embeddings: np.ndarray, labels: np.ndarray, class_name
         )
     axes.set(xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)")
     axes.legend(title="true emotion (utterances)", loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3)
-    _save(figure, path, title)
+    save_figure(figure, path, title)
 
 
 def plot_topk_grid(
@@ -142,14 +142,15 @@ def plot_topk_grid(
         for name, (k_text, k_audio), color, style, _ in marks
     ]
     figure.legend(handles=lines, loc="outside lower center", ncols=1 if len(k_audios) < 4 else 2)
-    _save(figure, path, f"{title}, mean over seeds")
+    save_figure(figure, path, f"{title}, mean over seeds")
 
 
 def _cycle(colors: Sequence, count: int) -> list:
     return [colors[i % len(colors)] for i in range(count)]
 
 
-def _save(figure: plt.Figure, path: Path, title: str) -> None:
+def save_figure(figure: plt.Figure, path: Path, title: str) -> None:
+    """Close a figure, and write it whole or not at all."""
     figure.suptitle(title)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight")

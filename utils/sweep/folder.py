@@ -1,6 +1,5 @@
 """The sweep's folder: a file for each finished cell, and locks so that sweeps started side by side share the work."""
 
-import errno
 import fcntl
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -8,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from utils.errors import InputError
+from utils.locks import lock
 from utils.runs import claim_folder, read_json, write_json
 from utils.sweep.grid import Cell
 
@@ -66,12 +66,7 @@ class SweepFolder:
     def claim_one(self, cells: Iterable[Cell]) -> Cell | None:
         """Lock the first cell that no other process has; None where they have all. Never waits."""
         for cell in cells:
-            try:
-                fcntl.lockf(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _byte(cell))
-            except OSError as error:
-                if error.errno not in (errno.EACCES, errno.EAGAIN):
-                    raise
-            else:
+            if lock(self._lock_file, _byte(cell)):
                 return cell
         return None
 

@@ -1,0 +1,150 @@
+"""Train every row of the paper's tables, its Top-K grid and the walk between the profiles; write a report of them.
+
+Finished runs are kept: the same command goes on where the last one ended, and two at once share the rows.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from utils.cli import (
+    PATH_OPTIONS,
+    Setup,
+    add_device_option,
+    add_feature_options,
+    check_seeds,
+    parse_options,
+    read_setup,
+)
+from utils.config import (
+    DATASETS,
+    OFFICIAL,
+    PROFILES,
+    ROOT,
+    SEEDS,
+    add_config_options,
+    default_save_path,
+)
+from utils.device import describe, pick_device
+from utils.errors import InputError, run_main
+from utils.reproduction.fig2 import K_VALUES
+from utils.reproduction.report import write_report
+from utils.reproduction.rows import AGREEMENTS
+from utils.reproduction.study import Study
+from utils.reproduction.training import demo_setup, draw_headline, train_rows
+
+PARTS = ("tables", "walk", "homophily", "grid")
+QUICK = {"seeds": SEEDS[:2], "epochs": 10, "k_values": (1, 8), "agreements": (0.0, 0.9)}
+# What tells the rows apart, so that it cannot be the same for all of them
+OF_ROWS = ("dataset", "profile", "k_text", "k_audio", "fusion_type", "ablation", *OFFICIAL)
+
+
+def parse_args() -> tuple[argparse.Namespace, dict]:
+    """The options of the study, and those that every configuration shares."""
+    parser = argparse.ArgumentParser(
+        prog="reproduce.sh",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("datasets", nargs="*", metavar="DATASET", help=f"default: {' '.join(DATASETS)}")
+    parser.add_argument("--quick", action="store_true", help="2 seeds, 10 epochs, a 2 x 2 grid: does everything run?")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS, help="what to train; none: report alone")
+    parser.add_argument("--profiles", nargs="+", choices=PROFILES, default=PROFILES)
+    parser.add_argument("--seeds", type=int, nargs="+", help=f"default: {' '.join(map(str, SEEDS))}")
+    parser.add_argument("--k_values", type=int, nargs="+", metavar="K", help="grid of Fig. 2 (default: 1 to 10)")
+    parser.add_argument("--save_path", type=Path, help="runs and report (default: checkpoints/reproduction)")
+    add_feature_options(parser)
+    add_device_option(parser)
+    add_config_options(parser.add_argument_group("configuration of every row"), leave_out=OF_ROWS)
+    args, shared = parse_options(parser)
+    quick = QUICK if args.quick else {}
+    if args.quick:
+        shared.setdefault("epochs", QUICK["epochs"])
+    args.seeds = tuple(args.seeds or quick.get("seeds", SEEDS))
+    args.k_values = tuple(sorted(set(args.k_values or quick.get("k_values", K_VALUES))))
+    args.agreements = quick.get("agreements", AGREEMENTS)
+    check_seeds(args.seeds)
+    if args.k_values[0] < 1:
+        raise InputError(f"--k_values {args.k_values[0]}: must be at least 1")
+    if args.save_path is None:
+        args.save_path = Path(default_save_path()) / ("reproduction-quick" if args.quick else "reproduction")
+    return args, shared
+
+
+def main() -> None:
+    args, shared = parse_args()
+    study = Study(
+        root=args.save_path,
+        feature_dir=Path(args.feature_dir),
+        datasets=tuple(dict.fromkeys(args.datasets or DATASETS)),
+        seeds=args.seeds,
+        profiles=tuple(profile for profile in PROFILES if profile in args.profiles),
+        shared=shared,
+        k_values=args.k_values,
+        agreements=args.agreements,
+        quick=args.quick,
+    )
+    device = pick_device(args.device)
+    print(f"reproduction in {study.root}\ndevice {describe(device)}")
+    try:
+        train(study, args, device)
+    finally:
+        print(f"\nreport: {write_report(study)}")
+
+
+def train(study: Study, args: argparse.Namespace, device: torch.device) -> None:
+    """Everything that ``--parts`` asks for: the tables of all datasets first, the grid, which takes longest, last."""
+    setups = {dataset: setup for dataset in study.datasets if (setup := read_features(study, args, dataset))}
+    for part, rows_of in (("tables", study.table_rows), ("walk", study.walk_rows)):
+        if part in args.parts:
+            train_rows([(row, setup) for dataset, setup in setups.items() for row in rows_of(dataset)], study.seeds)
+    for dataset, setup in setups.items():
+        for row in study.table_rows(dataset):
+            if row.headline:
+                draw_headline(row, setup, study.seeds)
+    if "homophily" in args.parts and study.homophily:
+        demos = {agreement: demo_setup(study.root, agreement, device) for agreement in study.agreements}
+        train_rows([(row, demos[key[1]]) for key, row in study.homophily.items()], study.seeds)
+    if "grid" in args.parts:
+        for dataset, profile in study.sweeps:
+            if dataset in setups:
+                sweep(study, args, dataset, profile)
+
+
+def read_features(study: Study, args: argparse.Namespace, dataset: str) -> Setup | None:
+    """The features of a dataset; None, with a word of it, where they are not there and the dataset was not asked for.
+
+    Raises:
+        InputError: as :func:`utils.cli.read_setup`.
+    """
+    options = argparse.Namespace(**vars(args), num_classes=None, **dict.fromkeys(PATH_OPTIONS.values()))
+    options.download = args.download and dataset != "DEMO"
+    missing = study.missing_features(dataset)
+    if missing and not (options.download or args.datasets):
+        print(f"{dataset}: left out, {missing[0]} is not there (--download fetches what the authors publish)")
+        return None
+    return read_setup(options, {"dataset": dataset, **study.shared})
+
+
+def sweep(study: Study, args: argparse.Namespace, dataset: str, profile: str) -> None:
+    """Fig. 2 by sweep.py; cells that fail are named there, and missing in the report.
+
+    Raises:
+        InputError: the sweep could not be run.
+    """
+    options = {"dataset": dataset, "profile": profile, "feature_dir": study.feature_dir, "save_path": study.root}
+    options |= {"device": args.device, "k_text": study.k_values, "k_audio": study.k_values, "seeds": study.seeds}
+    command = [sys.executable, str(ROOT / "sweep.py")]
+    for name, value in (options | study.shared).items():
+        command += [f"--{name}", *map(str, value if isinstance(value, tuple) else [value])]
+    code = subprocess.run(command).returncode
+    if code not in (0, 1):
+        raise InputError(f"{' '.join(command[1:])}: ended with exit code {code}")
+
+
+if __name__ == "__main__":
+    run_main(main)

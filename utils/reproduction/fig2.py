@@ -1,0 +1,79 @@
+"""Fig. 2 from a folder of the sweep."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from utils.config import DATASETS
+from utils.reproduction.statistics import Estimate, estimate
+from utils.runs import read_json
+from utils.sweep.grid import Cell, grid
+from utils.sweep.results import best_cell, cell_table, papers_cell, report, summary_table
+
+K_VALUES = tuple(range(1, 11))  # of the paper
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The cells of a grid that are finished, of those that were asked for."""
+
+    folder: Path
+    dataset: str
+    k_values: tuple[int, ...]
+    seeds: tuple[int, ...]
+
+    @cached_property
+    def results(self) -> list[dict]:
+        """What each finished cell found; a failed one has its ``error``."""
+        paths = (self.folder / "cells" / f"{cell.name}.json" for cell in self._cells)
+        return [read_json(path) for path in paths if path.is_file()]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every training of the paper's own grid is there."""
+        return self.k_values == K_VALUES and self._trained == len(self._cells)
+
+    @property
+    def progress(self) -> str:
+        return f"{self._trained} of {len(K_VALUES) ** 2 * len(self.seeds)} trainings"
+
+    @property
+    def papers(self) -> tuple[int, int]:
+        return DATASETS[self.dataset].k_text, DATASETS[self.dataset].k_audio
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        return summary_table(cell_table(self.results))
+
+    @property
+    def marked(self) -> tuple[pd.Series | None, pd.Series | None]:
+        """The cell that is best on validation, and the paper's."""
+        return best_cell(self.summary, len(self.seeds)), papers_cell(self.summary, self.dataset)
+
+    @property
+    def best(self) -> tuple[int, int]:
+        cell = best_cell(self.summary, len(self.seeds))
+        return int(cell["k_text"]), int(cell["k_audio"])
+
+    @property
+    def best_minus_papers(self) -> Estimate:
+        """Test w-F1 of the cell that is best on validation minus that of the paper's, paired over the seeds."""
+        best, papers = (
+            cell_table(self.results).set_index(["k_text", "k_audio", "seed"])["test_w_f1"].loc[k].sort_index()
+            for k in (self.best, self.papers)
+        )
+        return estimate(100 * (best - papers).to_numpy())
+
+    @property
+    def report(self) -> str:
+        return report(self.summary, self.dataset, len(self.seeds))
+
+    @property
+    def _trained(self) -> int:
+        return sum("error" not in result for result in self.results)
+
+    @property
+    def _cells(self) -> list[Cell]:
+        return grid(self.k_values, self.k_values, self.seeds)

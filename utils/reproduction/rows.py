@@ -1,0 +1,96 @@
+"""What is trained for the report: each row of each table, as a configuration and a run folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.config import OFFICIAL, PROFILES, Config, make_config, profile_defaults, run_name
+
+FUSIONS = {"MIN": {}, "CLS": {"fusion_type": "cls"}, "MAX": {"fusion_type": "max"}, "MEAN": {"fusion_type": "mean"}}
+ABLATIONS = {
+    "CemoBAM": {},
+    "w/o xCBAM": {"ablation": "no_xcbam"},
+    "w/o CH-GAT": {"ablation": "no_chgat"},
+    "w/o CBAM (HemoGAT's head)": {"ablation": "no_cbam"},
+    "w/o CH-GAT and CBAM (MemoCMT's head)": {"ablation": "no_chgat_no_cbam"},
+}
+# One difference between the profiles a step, in this order; together they are all of OFFICIAL.
+WALK = {
+    "no node in its own Top-K": ("topk_self",),
+    "edges as in Eq. (2)": ("message_flow",),
+    "channel gate of Eq. (3)": ("channel_gate",),
+    "dropout and batch statistics at every step": ("train_mode",),
+    "a LayerNorm for each GAT layer": ("gat_norm",),
+    "4 heads averaged in the last GAT layer": ("gat_last_heads",),
+    "a residual around every GAT layer": ("gat_residual",),
+    "a learned gate on each GAT layer": ("gat_layer_scale",),
+    "label smoothing": ("label_smoothing",),
+    "decay every 30 epochs": ("lr_schedule", "lr_decay", "lr_patience"),
+    "the best epoch on validation": ("selection",),
+}
+AGREEMENTS = (0.0, 0.3, 0.5, 0.7, 0.9, 1.0)  # of DEMO's scenes: what turns its homophily up
+
+
+@dataclass(frozen=True)
+class Row:
+    """A configuration trained over the seeds; a ``headline`` keeps its weights, for the confusion matrix and t-SNE."""
+
+    dataset: str  # DEMO's variants share the name DEMO, and have folders of their own
+    title: str
+    config: Config
+    folder: Path
+    headline: bool = False
+
+
+def table_rows(root: Path, dataset: str, profile: str, shared: dict) -> tuple[dict[str, Row], dict[str, Row]]:
+    """Tables I and II of one profile; their first rows are the same run."""
+    tables = []
+    for table in (FUSIONS, ABLATIONS):
+        rows = {}
+        for title, options in table.items():
+            config = make_config({"dataset": dataset, "profile": profile, **shared, **options})
+            name = "-".join([profile, *(f"{key}={value}" for key, value in options.items())])
+            rows[title] = Row(dataset, f"{profile}, {title}", config, root / dataset / name, headline=not options)
+        tables.append(rows)
+    return tables[0], tables[1]
+
+
+def walk_rows(root: Path, dataset: str, shared: dict) -> dict[str, Row]:
+    """From profile official to profile paper, a named difference at a time; the ends are the profiles' own rows."""
+    ends = {profile: table_rows(root, dataset, profile, shared)[0]["MIN"] for profile in PROFILES}
+    rows = {"profile official": ends["official"]}
+    paper = profile_defaults("paper", dataset)
+    options = {"dataset": dataset, "profile": "official", **shared}
+    for i, (title, names) in enumerate(WALK.items(), 1):
+        options |= {name: paper[name] for name in names}
+        folder = root / dataset / f"walk-{i:02d}-{names[0]}"
+        rows[title] = Row(dataset, f"walk, {title}", make_config(options), folder)
+    rows[title] = ends["paper"]  # every field is profile paper's by now
+    return rows
+
+
+def homophily_rows(
+    root: Path, profiles: Sequence[str], agreements: Sequence[float], shared: dict
+) -> dict[tuple[str, float, bool], Row]:
+    """DEMO with and without CH-GAT at each agreement: keyed by profile, agreement, and whether CH-GAT is in."""
+    rows = {}
+    for agreement in agreements:
+        for profile in profiles:
+            for with_chgat in (True, False):
+                options = {} if with_chgat else {"ablation": "no_chgat"}
+                config = make_config({"dataset": "DEMO", "profile": profile, **shared, **options})
+                folder = demo_folder(root, agreement) / run_name(config)
+                title = f"agreement {agreement:g}, {profile}, {'with' if with_chgat else 'without'} CH-GAT"
+                rows[profile, agreement, with_chgat] = Row("DEMO", title, config, folder)
+    return rows
+
+
+def demo_folder(root: Path, agreement: float) -> Path:
+    """Where the runs on DEMO with that agreement are, its features in ``feature`` beside them."""
+    return root / f"DEMO_agreement{agreement:.2f}"
+
+
+def uncovered() -> set[str]:
+    """Differences of the profiles that no step of the walk makes, or that more than one does: none, says a test."""
+    steps = [name for names in WALK.values() for name in names]
+    return (set(OFFICIAL) - {"profile"}).symmetric_difference(steps) | {n for n in steps if steps.count(n) > 1}

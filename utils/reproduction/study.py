@@ -1,0 +1,94 @@
+"""The whole of what a report is about: rows, sweeps and where they lie."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from utils.config import PROFILES, feature_path, make_config, run_name
+from utils.features import SPLITS
+from utils.paper import PRINTED
+from utils.reproduction.claims import Rows
+from utils.reproduction.fig2 import K_VALUES, Sweep
+from utils.reproduction.results import Result, read_result
+from utils.reproduction.rows import AGREEMENTS, Row, homophily_rows, table_rows, walk_rows
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is trained and reported: ``datasets`` by ``profiles`` by ``seeds``, in folders below ``root``.
+
+    Attributes:
+        shared: options of every configuration, where they are not the profile's (``epochs`` of a quick study).
+        k_values: the grid of Fig. 2, for text and for audio.
+        agreements: of DEMO's scenes, for the curve over homophily.
+    """
+
+    root: Path
+    feature_dir: Path
+    datasets: tuple[str, ...]
+    seeds: tuple[int, ...]
+    profiles: tuple[str, ...] = PROFILES
+    shared: dict = field(default_factory=dict)
+    k_values: tuple[int, ...] = K_VALUES
+    agreements: tuple[float, ...] = AGREEMENTS
+    quick: bool = False
+
+    @cached_property
+    def tables(self) -> dict[tuple[str, str], tuple[dict[str, Row], dict[str, Row]]]:
+        """Tables I and II by dataset and profile."""
+        return {
+            (dataset, profile): table_rows(self.root, dataset, profile, self.shared)
+            for dataset in self.datasets
+            for profile in self.profiles
+        }
+
+    @cached_property
+    def walks(self) -> dict[str, dict[str, Row]]:
+        """By dataset; on synthetic features it would say nothing, and from one profile it leads nowhere."""
+        real = [d for d in self.datasets if d != "DEMO"] if self.profiles == PROFILES else []
+        return {dataset: walk_rows(self.root, dataset, self.shared) for dataset in real}
+
+    @cached_property
+    def homophily(self) -> dict[tuple[str, float, bool], Row]:
+        """DEMO with and without CH-GAT, where DEMO is among the datasets."""
+        if "DEMO" not in self.datasets:
+            return {}
+        return homophily_rows(self.root, self.profiles, self.agreements, self.shared)
+
+    @cached_property
+    def sweeps(self) -> dict[tuple[str, str], Sweep]:
+        """Fig. 2 by dataset and profile, for the datasets that the paper has it for."""
+        found = {}
+        for dataset in (d for d in self.datasets if d in PRINTED):
+            for profile in self.profiles:
+                folder = self.sweep_folder(dataset, profile)
+                found[dataset, profile] = Sweep(folder, dataset, self.k_values, self.seeds)
+        return found
+
+    def sweep_folder(self, dataset: str, profile: str) -> Path:
+        """As ``selected_topK.sh`` names it."""
+        config = make_config({"dataset": dataset, "profile": profile, **self.shared})
+        return self.root / dataset / f"topk-{run_name(config)}"
+
+    def missing_features(self, dataset: str) -> list[Path]:
+        """The pickles that are not there; DEMO's are made."""
+        if dataset == "DEMO":
+            return []
+        paths = [feature_path(self.feature_dir, dataset, split) for split in SPLITS]
+        return [path for path in paths if not path.is_file()]
+
+    def result(self, row: Row) -> Result:
+        return read_result(row, self.seeds)
+
+    def results(self, rows: dict[str, Row]) -> Rows:
+        return {title: (row, self.result(row)) for title, row in rows.items()}
+
+    def table_rows(self, dataset: str) -> list[Row]:
+        """The rows of Tables I and II, each once; the headlines first."""
+        rows = [row for (d, _), tables in self.tables.items() if d == dataset for t in tables for row in t.values()]
+        unique = {row.folder: row for row in rows}
+        return sorted(unique.values(), key=lambda row: not row.headline)
+
+    def walk_rows(self, dataset: str) -> list[Row]:
+        """The rows of the walk between its ends, which are in the tables."""
+        return [row for row in self.walks.get(dataset, {}).values() if not row.headline]

@@ -1,0 +1,91 @@
+"""Train the rows that are not finished yet; two commands side by side share them."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from utils.checkpoints import load_trained
+from utils.cli import Setup
+from utils.config import DATASETS, display_name, feature_path, make_config
+from utils.demo import write_demo
+from utils.engine import embed
+from utils.experiment import Experiment, open_run, train_run
+from utils.features import SPLITS, load_splits
+from utils.graph_data import check_neighbors, prepare
+from utils.locks import try_lock
+from utils.plots import plot_confusion, plot_tsne
+from utils.reproduction.results import read_result
+from utils.reproduction.rows import Row, demo_folder
+from utils.runs import SEED_FOLDER
+
+POLL_SECONDS = 1.0  # between looks at the rows that another command has
+
+
+def train_rows(work: Sequence[tuple[Row, Setup]], seeds: Sequence[int]) -> None:
+    """Train every row; what another command trains is left to it, and taken over if it was killed.
+
+    Raises:
+        InputError: a row's folder holds another configuration or other data (nothing is trained then), or a loss is not
+            finite.
+    """
+    experiments = {row: _experiment(row, setup) for row, setup in work}
+    for experiment in experiments.values():
+        open_run(experiment, seeds, resume=True, overwrite=False)
+    left = [row for row in experiments if not read_result(row, seeds).complete]
+    print(f"{len(work)} rows, {len(work) - len(left)} of them finished before")
+    while left:
+        for row in left:
+            row.folder.mkdir(parents=True, exist_ok=True)
+            with (row.folder / ".lock").open("ab") as file, try_lock(file) as mine:
+                if not mine:
+                    continue
+                left.remove(row)
+                if not read_result(row, seeds).complete:
+                    print(f"\n{row.dataset}: {row.title} ({row.folder}), {len(left)} rows after it", flush=True)
+                    _train(experiments[row], seeds)
+            break
+        else:
+            time.sleep(POLL_SECONDS)
+
+
+def _experiment(row: Row, setup: Setup) -> Experiment:
+    for split, features in setup.splits.items():
+        check_neighbors(features, row.config, None if split == "train" else setup.splits["train"])
+    return Experiment(row.config, row.folder, setup.splits, setup.class_names, setup.device, keep_weights=row.headline)
+
+
+def _train(experiment: Experiment, seeds: Sequence[int]) -> None:
+    config, splits, device = experiment.config, experiment.splits, experiment.device
+    train = prepare(splits["train"], config, device)
+    train_run(experiment, seeds, train, prepare(splits["val"], config, device, splits["train"]))
+
+
+def draw_headline(row: Row, setup: Setup, seeds: Sequence[int]) -> None:
+    """Confusion matrix over the seeds, and t-SNE of the first, beside the run's training curves."""
+    confusion, tsne = (row.folder / name for name in ("test_confusion_matrix.png", "test_tsne.png"))
+    result = read_result(row, seeds)
+    if not result.complete or min(map(_modified, (confusion, tsne))) > _modified(row.folder / "summary.json"):
+        return
+    name = f"{display_name(row.dataset)} test, profile {row.config.profile}"
+    confusions = [metrics["test"]["confusion"] for metrics in result.metrics]
+    plot_confusion(confusion, confusions, setup.class_names, f"{name}\nmean of {len(confusions)} seeds")
+    trained = load_trained(row.folder / SEED_FOLDER.format(seeds[0]) / "best.pt")
+    test = prepare(setup.splits["test"], row.config, setup.device, setup.splits["train"])
+    embeddings = embed(trained.model.to(setup.device), test).cpu().numpy()
+    title = f"{name}, seed {seeds[0]}\nlast hidden layer of the classifier"
+    plot_tsne(tsne, embeddings, test.scored_label.cpu().numpy(), setup.class_names, title)
+
+
+def _modified(path: Path) -> float:
+    return path.stat().st_mtime if path.is_file() else 0.0
+
+
+def demo_setup(root: Path, agreement: float, device: torch.device) -> Setup:
+    """DEMO whose scenes agree so much, made anew in a folder of its own."""
+    folder = demo_folder(root, agreement) / "feature"
+    write_demo(folder, agreement)
+    names = DATASETS["DEMO"].class_names
+    splits, _ = load_splits({split: feature_path(folder, "DEMO", split) for split in SPLITS}, len(names))
+    return Setup(make_config({"dataset": "DEMO"}), splits, names, device)
