@@ -30,11 +30,11 @@ from utils.config import (
 )
 from utils.device import describe, pick_device
 from utils.errors import InputError, run_main
-from utils.reproduction.fig2 import K_VALUES
 from utils.reproduction.report import write_report
 from utils.reproduction.rows import AGREEMENTS
 from utils.reproduction.study import Study
 from utils.reproduction.training import demo_setup, draw_headline, train_rows
+from utils.sweep.grid import K_VALUES
 
 PARTS = ("tables", "walk", "homophily", "grid")
 QUICK = {"seeds": SEEDS[:2], "epochs": 10, "k_values": (1, 8), "agreements": (0.0, 0.9)}

@@ -24,7 +24,7 @@ from utils.plots import plot_topk_grid
 from utils.report import config_lines
 from utils.runs import describe_run
 from utils.sweep.folder import SweepFolder
-from utils.sweep.grid import Cell, SweepData, grid
+from utils.sweep.grid import K_VALUES, Cell, SweepData, grid
 from utils.sweep.local import run_local
 from utils.sweep.progress import Progress
 from utils.sweep.ray_backend import check_address, run_on_ray
@@ -37,8 +37,6 @@ from utils.sweep.results import (
     training_command,
     write_tables,
 )
-
-K_VALUES = tuple(range(1, 11))
 
 
 def parse_args() -> tuple[argparse.Namespace, dict]:

@@ -63,7 +63,7 @@ def interval(estimate: Estimate, sign: bool = False) -> str:
 def claims(dataset: str, fusions: Rows, ablations: Rows, sweep: Sweep) -> Iterator[Verdict]:
     """Every claim of the paper about a dataset of its own, for one profile."""
     main = fusions["MIN"]
-    yield _level(f"CemoBAM reaches this accuracy on {dataset} (Tables I-IV)", main, accuracy(main[0].config), MARGIN)
+    yield _level("CemoBAM reaches this accuracy (Tables I-IV)", main, accuracy(main[0].config), MARGIN)
     yield _level("it surpasses the best other method's WA (Tables III, IV)", main, BEST_OTHER[dataset], 0.0)
     yield _best("MIN is the best fusion (Table I)", fusions)
     yield _better("xCBAM adds to CH-GAT alone (Table II)", ablations, "w/o xCBAM")

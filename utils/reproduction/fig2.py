@@ -9,10 +9,8 @@ import pandas as pd
 from utils.config import DATASETS
 from utils.reproduction.statistics import Estimate, estimate
 from utils.runs import read_json
-from utils.sweep.grid import Cell, grid
+from utils.sweep.grid import K_VALUES, Cell, grid
 from utils.sweep.results import best_cell, cell_table, papers_cell, report, summary_table
-
-K_VALUES = tuple(range(1, 11))  # of the paper
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from utils.config import PROFILES, feature_path, make_config, run_name
 from utils.features import SPLITS
 from utils.paper import PRINTED
 from utils.reproduction.claims import Rows
-from utils.reproduction.fig2 import K_VALUES, Sweep
+from utils.reproduction.fig2 import Sweep
 from utils.reproduction.results import Result, read_result
 from utils.reproduction.rows import AGREEMENTS, Row, homophily_rows, table_rows, walk_rows
+from utils.sweep.grid import K_VALUES
 
 
 @dataclass(frozen=True)

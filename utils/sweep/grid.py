@@ -14,6 +14,8 @@ from utils.features import SPLITS
 from utils.graph_data import SplitNodes
 from utils.runs import set_seed
 
+K_VALUES = tuple(range(1, 11))  # of k_text and of k_audio, in the paper
+
 
 @dataclass(frozen=True, order=True)
 class Cell:

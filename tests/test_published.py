@@ -1,0 +1,204 @@
+import pickle
+import threading
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+
+import eval as eval_script
+import train
+from tests.conftest import make_rows
+from tests.reference import OfficialReference
+from utils import published
+from utils.errors import InputError
+from utils.features import SPLITS
+
+NAME = "feature/ESD_BERT_WAV2VEC_train.pkl"
+CONTENT = bytes(range(256)) * 9000  # 2.2 MiB: several chunks
+
+
+class Handler(BaseHTTPRequestHandler):
+    """A server of ``files`` that knows ranges, and breaks off after ``limit`` bytes of an answer."""
+
+    def __init__(self, server, *args):
+        self.shared = server
+        super().__init__(*args)
+
+    def do_GET(self):
+        content = self.shared.files.get(self.path.lstrip("/"))
+        asked = self.headers.get("Range") if self.shared.ranges else None
+        begin = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+        self.shared.asked.append((self.path.lstrip("/"), begin))
+        if content is None:
+            return self.send_error(404)
+        if begin >= len(content):
+            return self.send_error(416)
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Length", str(len(content) - begin))
+        self.end_headers()
+        self.wfile.write(content[begin : begin + self.shared.limit])
+        return None
+
+    def log_message(self, *args):
+        pass
+
+
+class Server:
+    def __init__(self):
+        self.files, self.asked, self.ranges, self.limit = {}, [], True, 1 << 40
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """The authors' repository, on this machine: ``files`` by name, each counted as published once it is there."""
+    shared = Server()
+    http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, shared))
+    threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
+    monkeypatch.setenv("CEMOBAM_MIRROR", f"http://127.0.0.1:{http.server_port}")
+    yield shared
+    http.shutdown()
+    http.server_close()
+
+
+@pytest.fixture
+def publish(server, tmp_path, monkeypatch):
+    def publish(name: str, content: bytes) -> None:
+        server.files[name] = content
+        (tmp_path / "blob").write_bytes(content)
+        monkeypatch.setitem(published.BLOBS, name, published.blob_id(tmp_path / "blob"))
+
+    return publish
+
+
+def test_the_id_is_that_of_git(tmp_path):
+    (tmp_path / "a").write_bytes(b"hello\n")
+    assert published.blob_id(tmp_path / "a") == "ce013625030ba8dba906f756967f9e9ca394464a"  # git hash-object
+    assert all(len(blob) == 40 for blob in published.BLOBS.values())
+
+
+def test_what_is_fetched_is_whole_and_not_fetched_again(server, publish, tmp_path):
+    publish(NAME, CONTENT)
+    for _ in range(2):
+        published.fetch(NAME, tmp_path / "f.pkl")
+    assert (tmp_path / "f.pkl").read_bytes() == CONTENT
+    assert server.asked == [(NAME, 0)]
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_broken_transfer_goes_on(server, publish, tmp_path, ranges):
+    publish(NAME, CONTENT)
+    server.limit, server.ranges = 1_500_000, ranges
+    with pytest.raises(InputError, match=r"ended after 1500000 of 2304000 bytes; what came is kept"):
+        published.fetch(NAME, tmp_path / "f.pkl")
+    assert not (tmp_path / "f.pkl").exists()
+    server.limit = 1 << 40
+    published.fetch(NAME, tmp_path / "f.pkl")
+    assert (tmp_path / "f.pkl").read_bytes() == CONTENT
+    assert server.asked[1] == (NAME, 1_500_000 if ranges else 0)
+
+
+def test_a_part_that_was_whole_already_is_taken(server, publish, tmp_path):
+    publish(NAME, CONTENT)
+    (tmp_path / "f.pkl.part").write_bytes(CONTENT)
+    published.fetch(NAME, tmp_path / "f.pkl")
+    assert (tmp_path / "f.pkl").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("wrong", [CONTENT[:-1], CONTENT + b"x", b"<html>moved</html>", CONTENT[:-1] + b"x"])
+def test_a_wrong_file_is_refused_and_removed(server, publish, tmp_path, wrong):
+    publish(NAME, CONTENT)
+    server.files[NAME] = wrong
+    with pytest.raises(InputError, match=rf"{NAME}: not the published file \(git blob [0-9a-f]{{40}}, not .*; removed"):
+        published.fetch(NAME, tmp_path / "f.pkl")
+    assert [path.name for path in tmp_path.iterdir()] == ["blob"]
+
+
+def test_a_file_of_the_users_own_is_left_there(server, publish, tmp_path):
+    publish(NAME, CONTENT)
+    (tmp_path / "f.pkl").write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"f\.pkl: not the published file .* move it elsewhere"):
+        published.fetch(NAME, tmp_path / "f.pkl")
+    assert (tmp_path / "f.pkl").read_bytes() == b"mine"
+    assert server.asked == []
+
+
+def test_errors_of_the_server_and_of_none_are_one_line(server, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=rf"{NAME}: Not Found") as caught:
+        published.fetch(NAME, tmp_path / "f.pkl")
+    assert "\n" not in str(caught.value)
+    monkeypatch.setenv("CEMOBAM_MIRROR", "http://127.0.0.1:9")
+    with pytest.raises(InputError, match=r"127\.0\.0\.1:9/.*Connection refused") as caught:
+        published.fetch(NAME, tmp_path / "f.pkl")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_server_without_end_is_stopped(server, publish, tmp_path, monkeypatch):
+    publish(NAME, CONTENT)
+    monkeypatch.setattr(published, "LARGEST", 1 << 20)
+    with pytest.raises(InputError, match="more than 1 MiB came"):
+        published.fetch(NAME, tmp_path / "f.pkl")
+
+
+def test_two_commands_do_not_mix_one_file(server, publish, tmp_path, monkeypatch):
+    publish(NAME, CONTENT)
+    monkeypatch.setattr("utils.locks.fcntl.lockf", lambda *args: (_ for _ in ()).throw(BlockingIOError(11, "locked")))
+    with pytest.raises(InputError, match="another command is fetching this file"):
+        published.fetch(NAME, tmp_path / "f.pkl")
+
+
+def test_training_says_what_is_missing_in_three_lines_then_fetches_it(server, publish, run, tmp_path):
+    folder = tmp_path / "feature"
+    options = ["--dataset", "IEMOCAP", "--feature_dir", folder, "--save_path", tmp_path / "runs", "--seeds", 1]
+    options += ["--epochs", 2, "--hidden_dim", 16, "--device", "cpu"]
+    code, _, error = run(train.main, *options)
+    assert code == 2
+    lines = error.strip().splitlines()
+    assert len(lines) == 3
+    assert str(folder / "IEMOCAP_BERT_WAV2VEC_train.pkl") in lines[0]
+    assert "--download" in lines[1] and "39 MB" in lines[1]
+    assert f"extract_features.py IEMOCAP --corpus_dir FOLDER --feature_dir {folder}" in lines[2]
+
+    for seed, split in enumerate(SPLITS):
+        publish(f"feature/IEMOCAP_BERT_WAV2VEC_{split}.pkl", pickle.dumps(make_rows(24, seed=seed), protocol=4))
+    code, output, error = run(train.main, *options, "--download")
+    assert code == 0, error
+    assert "WA" in output
+    assert len(server.asked) == 3
+
+
+def test_only_what_is_published_is_fetched(server, run, feature_dir):
+    code, _, error = run(train.main, "--dataset", "TOY", "--feature_dir", feature_dir, "--download")
+    assert code == 2
+    assert "publish features of IEMOCAP and ESD, not of TOY" in error
+
+
+def test_a_published_checkpoint_is_fetched_with_what_it_is_tested_on(server, publish, run, tmp_path, monkeypatch):
+    monkeypatch.setenv("FEATURE_DIR", str(tmp_path / "feature"))
+    monkeypatch.setattr(eval_script, "default_feature_dir", lambda: str(tmp_path / "feature"))
+    options = ["ESD_HemoGAT_max.pt", "--save_path", tmp_path / "runs", "--device", "cpu"]
+    code, _, error = run(eval_script.main, *options)
+    assert code == 2
+    assert len(error.strip().splitlines()) == 3
+    assert "--download" in error
+
+    path = tmp_path / "state.pt"
+    torch.save(OfficialReference(6, 5, dim=16, classes=5).state_dict(), path)
+    publish("saved_models/ESD_HemoGAT_max.pt", path.read_bytes())
+    publish("feature/ESD_BERT_WAV2VEC_test.pkl", pickle.dumps(make_rows(30, classes=5), protocol=4))
+    code, output, error = run(eval_script.main, *options, "--download")
+    assert code == 0, error
+    assert "surprise" in output
+    assert (tmp_path / "runs" / "published" / "ESD_HemoGAT_max.pt").is_file()
+    assert [name for name, _ in server.asked] == [
+        "saved_models/ESD_HemoGAT_max.pt",
+        "feature/ESD_BERT_WAV2VEC_test.pkl",
+    ]
+
+
+def test_paths_stay_what_they_are(tmp_path):
+    (tmp_path / "ESD_HemoGAT_min.pt").write_bytes(b"")
+    assert published.published_checkpoint(str(tmp_path / "ESD_HemoGAT_min.pt"), Path("runs"), False) is None
+    assert published.published_checkpoint("IEMOCAP", Path("runs"), True) is None
