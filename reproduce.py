@@ -92,8 +92,10 @@ def main() -> None:
     print(f"reproduction in {study.root}\ndevice {describe(device)}")
     try:
         train(study, args, device)
-    finally:
-        print(f"\nreport: {write_report(study)}")
+    except KeyboardInterrupt:
+        print(f"\nreport of what is finished: {write_report(study)}; the same command goes on")
+        raise
+    print(f"\nreport: {write_report(study)}")
 
 
 def train(study: Study, args: argparse.Namespace, device: torch.device) -> None:

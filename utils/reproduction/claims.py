@@ -54,7 +54,8 @@ def all_of(verdicts: list[str]) -> str:
 
 def interval(estimate: Estimate, sign: bool = False) -> str:
     """``1.26 [−2.81, 5.33]``, with the interval over seeds and utterances."""
-    number = f"{estimate.mean:+.2f}" if sign else f"{estimate.mean:.2f}"
+    mean = round(estimate.mean, 2) + 0.0  # no "-0.00"
+    number = f"{mean:+.2f}" if sign else f"{mean:.2f}"
     if estimate.over_both is None:
         return number
     return f"{number} [{estimate.low:.2f}, {estimate.high:.2f}]"

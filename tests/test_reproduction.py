@@ -1,0 +1,381 @@
+import dataclasses
+import json
+import math
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+import reproduce
+from utils.config import OFFICIAL, PROFILES, profile_defaults
+from utils.errors import InputError
+from utils.features import SPLITS
+from utils.reproduction import claims, rows, training
+from utils.reproduction.claims import MISSING, NOT_REPRODUCED, REPRODUCED, UNDECIDED
+from utils.reproduction.report import write_report
+from utils.reproduction.results import read_result
+from utils.reproduction.statistics import Estimate, estimate
+from utils.reproduction.study import Study
+from utils.runs import write_json
+
+SEEDS = (1, 2, 3)
+SMALL = {"epochs": 1, "hidden_dim": 16}
+CLASSES = ("anger", "happiness", "neutral", "sadness")
+
+
+# --- statistics
+
+
+def test_the_interval_over_seeds_is_students():
+    found = estimate(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
+    assert (found.mean, found.over_both) == (3.0, None)
+    assert found.std == pytest.approx(math.sqrt(2.5))
+    assert found.over_seeds == pytest.approx(2.776445 * math.sqrt(2.5 / 5), rel=1e-5)  # t of 4 degrees of freedom
+
+
+def test_the_interval_over_both_adds_the_chance_of_the_utterances():
+    scores = np.array([[100.0, 0, 100, 0], [100.0, 0, 0, 0]])  # of the utterances: 100, 0, 50, 0
+    found = estimate(scores.mean(1), scores)
+    over_utterances = 1.959964 * np.array([100, 0, 50, 0]).std(ddof=1) / 2
+    assert found.over_seeds == pytest.approx(12.706205 * np.array([50, 25]).std(ddof=1) / math.sqrt(2), rel=1e-5)
+    assert found.over_both == pytest.approx(math.hypot(found.over_seeds, over_utterances), rel=1e-5)
+    assert (found.low, found.high) == (found.mean - found.over_both, found.mean + found.over_both)
+
+
+def test_one_seed_has_no_interval():
+    found = estimate(np.array([70.0]), np.array([[100.0, 40.0]]))
+    assert (found.mean, found.std, found.over_seeds, found.over_both) == (70.0, None, None, None)
+
+
+# --- verdicts
+
+
+@pytest.mark.parametrize(
+    ("mean", "half", "paper", "verdict"),
+    [
+        (2.0, 1.0, 2.5, REPRODUCED),
+        (2.0, 1.0, 9.0, "reproduced, but smaller"),
+        (0.5, 1.0, 19.5, NOT_REPRODUCED),
+        (0.5, 1.0, 1.2, UNDECIDED),
+        (-2.0, 1.0, 1.2, NOT_REPRODUCED),
+        (0.0, 30.0, 19.5, UNDECIDED),
+        (5.0, None, 19.5, UNDECIDED),
+    ],
+)
+def test_a_difference(mean, half, paper, verdict):
+    assert claims.difference(Estimate(mean, 1.0, half, half), paper) == verdict
+
+
+@pytest.mark.parametrize(
+    ("mean", "half", "verdict"),
+    [(82, 0.5, REPRODUCED), (78, 1, NOT_REPRODUCED), (81, 1, UNDECIDED), (82, None, UNDECIDED)],
+)
+def test_a_level_of_82(mean, half, verdict):
+    assert claims.level(Estimate(mean, 1.0, half, half), 82.0) == verdict
+
+
+def test_what_holds_only_if_all_of_it_does():
+    assert claims.all_of([REPRODUCED, "reproduced, but smaller"]) == REPRODUCED
+    assert claims.all_of([REPRODUCED, UNDECIDED]) == UNDECIDED
+    assert claims.all_of([REPRODUCED, UNDECIDED, MISSING]) == MISSING
+    assert claims.all_of([UNDECIDED, NOT_REPRODUCED, REPRODUCED]) == NOT_REPRODUCED
+
+
+# --- rows
+
+
+def test_the_walk_makes_each_difference_once(tmp_path):
+    assert rows.uncovered() == set()
+    walk = list(rows.walk_rows(tmp_path, "IEMOCAP", SMALL).values())
+    configs = [dataclasses.asdict(row.config) for row in walk]
+    for before, after, names in zip(configs[:-1], configs[1:], rows.WALK.values(), strict=True):
+        changed = {name for name in before if before[name] != after[name]} - {"profile"}
+        assert changed <= set(names)
+    differences = {n for n in OFFICIAL if configs[0][n] != configs[-1][n]}
+    assert differences == set(OFFICIAL)
+    assert configs[-1] == {**profile_defaults("paper", "IEMOCAP"), **SMALL}
+    assert len({row.folder for row in walk}) == len(walk)
+
+
+def test_rows_of_the_tables(tmp_path):
+    fusions, ablations = rows.table_rows(tmp_path, "ESD", "official", SMALL)
+    assert fusions["MIN"].folder == ablations["CemoBAM"].folder
+    assert fusions["MIN"].config == ablations["CemoBAM"].config
+    assert [row.config.fusion_type for row in fusions.values()] == ["min", "cls", "max", "mean"]
+    assert [row.config.ablation for row in ablations.values()][1:] == [
+        "no_xcbam",
+        "no_chgat",
+        "no_cbam",
+        "no_chgat_no_cbam",
+    ]
+    for row in (*fusions.values(), *ablations.values()):
+        assert (row.config.profile, row.config.k_text, row.config.k_audio) == ("official", 5, 4)
+        assert (row.config.epochs, row.config.hidden_dim) == (1, 16)
+    assert [row.headline for row in fusions.values()] == [True, False, False, False]
+
+
+# --- what is read back, from run folders made by hand
+
+
+def write_run(row: rows.Row, correct: np.ndarray, sizes=(331, 109, 111)) -> None:
+    """A finished run whose utterance n is recognised in seed i where ``correct[i, n]``. All are of class 0."""
+    for seed, of_seed in zip(SEEDS, correct, strict=False):
+        folder = row.folder / f"seed{seed}"
+        data = {s: {"path": s, "sha256": s, "utterances": n} for s, n in zip(SPLITS, sizes, strict=True)}
+        config = {"config": dataclasses.asdict(row.config), "data": data, "versions": {"torch": "2.14.1"}}
+        write_json(folder / "config.json", config)
+        lines = ["label,prediction", *(f"0,{0 if hit else 1}" for hit in of_seed)]
+        (folder / "test_predictions.csv").write_text("\n".join(lines))
+        (folder / "log.jsonl").write_text(json.dumps({"epoch": 1, "seconds": 90}) + "\n")
+        wa = float(of_seed.mean())
+        figures = {"wa": wa, "ua": wa / 2, "w_f1": wa / 4, "macro_f1": wa / 8}
+        write_json(folder / "metrics.json", {"seed": seed, "selected_epoch": 1, "val": figures, "test": figures})
+    graphs = {split: {"nodes": 1, "edges": 1, "homophily": 0.37} for split in SPLITS}
+    write_json(row.folder / "summary.json", {"device": "cpu (2 threads)", "graphs": graphs})
+
+
+def hits(share: float, shift: int = 0, n: int = 200) -> np.ndarray:
+    """[3, n] with that share of hits, a few more or fewer a seed."""
+    counts = [round(share * n) + extra for extra in (-2, 0, 2)]
+    return np.stack([np.roll(np.arange(n) < count, shift) for count in counts])
+
+
+@pytest.fixture
+def study(tmp_path):
+    return Study(tmp_path / "out", tmp_path / "feature", ("IEMOCAP",), SEEDS, shared=SMALL, k_values=(1, 7, 8))
+
+
+@pytest.fixture
+def finished(study):
+    """Every row of the tables and the walk: CemoBAM 80 %, without xCBAM 50, all else 79."""
+    for row in [*study.table_rows("IEMOCAP"), *study.walk_rows("IEMOCAP")]:
+        share = 0.8 if row.headline else 0.5 if row.config.ablation == "no_xcbam" else 0.79
+        write_run(row, hits(share))
+    return study
+
+
+def test_only_finished_seeds_of_this_configuration_are_read(finished):
+    row = finished.table_rows("IEMOCAP")[0]
+    found = read_result(row, (*SEEDS, 4))
+    assert (found.seeds, found.complete) == (SEEDS, False)
+    assert found.values("wa").tolist() == [79.0, 80.0, 81.0]
+    assert found.correct.shape == (3, 200)
+    assert found.training_seconds == 270
+    other = dataclasses.replace(row, config=dataclasses.replace(row.config, lr=0.5))
+    with pytest.raises(InputError, match=r"seed1/config.json: not the configuration of"):
+        read_result(other, SEEDS)
+
+
+@pytest.mark.parametrize("content", ["label,prediction\n0,0\n", "nonsense", "a,b\n0,0\n", "label,prediction\n"])
+def test_predictions_that_are_not_those_of_the_figures_are_refused(finished, content):
+    row = finished.table_rows("IEMOCAP")[0]
+    (row.folder / "seed2" / "test_predictions.csv").write_text(content)
+    with pytest.raises(InputError, match=r"seed2/test_predictions.csv: not the predictions"):
+        read_result(row, SEEDS).correct  # noqa: B018
+
+
+def test_differences_are_paired(finished):
+    full, without = (finished.result(row) for row in finished.table_rows("IEMOCAP")[:2])
+    assert full.minus(full).over_both == 0
+    assert full.minus(without).mean == pytest.approx(0)  # the two headlines are alike
+
+
+# --- the report
+
+
+def table_line(text: str, begin: str) -> list[str]:
+    line = next(line for line in text.splitlines() if line.startswith(f"| {begin}"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_report_says_what_the_runs_say(finished):
+    text = write_report(finished).read_text()
+    main = table_line(text, "CemoBAM |")
+    # t of 2 degrees of freedom is 4.3027: 4.3027 * 1 / sqrt(3) = 2.48
+    assert main[1:4] == ["80.00 ± 1.00 [77.52, 82.48]", "40.00 ± 0.50 [38.76, 41.24]", "20.00 ± 0.25 [19.38, 20.62]"]
+    assert main[5] == "82.17 / 81.85 / 81.85"
+    assert table_line(text, "w/o xCBAM")[1].startswith("50.00")
+    assert table_line(text, "w/o xCBAM")[4].startswith("-30.00 [")
+    assert table_line(text, "w/o CBAM")[5] == "–"
+    assert "331 / 109 / 111 utterances (train / val / test), where the paper has 4407 / 551 / 551" in text
+    assert "train 37.0, val 37.0, test 37.0" in text
+    assert "3 seeds took 4.5 min on cpu (2 threads); torch 2.14.1" in text
+    assert table_line(text, "Khan et al. | 2025") == ["Khan et al.", "2025", "audio + text", "81.85", "81.33"]
+    assert table_line(text, "CemoBAM, here, profile `paper`")[3].startswith("80.00")
+
+
+def test_the_verdicts(finished):
+    text = write_report(finished).read_text()
+    claimed = [table_line(text, f"IEMOCAP: {word}")[2] for word in ("CemoBAM", "it", "MIN", "xC", "CH", "k_")]
+    assert [re.match(r"\*\*(.*?)\*\*", verdict)[1] for verdict in claimed] == [
+        "not tested: 331 of 4407 training utterances",
+        "not tested: 331 of 4407 training utterances",
+        REPRODUCED,  # 1 point better than each [0.21, 1.79]
+        REPRODUCED,
+        "reproduced, but smaller",  # the paper has 2.18
+        "missing: 0 of 300 trainings",
+    ]
+    for row in finished.table_rows("IEMOCAP"):
+        write_run(row, hits(0.7), sizes=(4407, 551, 551))
+    text = write_report(finished).read_text()
+    claimed = [table_line(text, f"IEMOCAP: {word}")[2] for word in ("CemoBAM", "it", "MIN", "xC", "CH")]
+    assert all(verdict.startswith("**not reproduced**<br>") for verdict in claimed)
+
+
+def test_what_is_not_finished_is_missing_and_never_filled_in(finished):
+    cls = next(row for row in finished.table_rows("IEMOCAP") if row.config.fusion_type == "cls")
+    (cls.folder / "seed2" / "metrics.json").unlink()
+    step = finished.walk_rows("IEMOCAP")[3]
+    shutil.rmtree(step.folder)
+    text = write_report(finished).read_text()
+    assert table_line(text, "CLS")[1:] == ["missing (2 of 3 seeds)", "", "", "", "79.55 / 78.91 / 78.89"]
+    assert "**missing**" in table_line(text, "IEMOCAP: MIN is the best")[2]
+    walk = table_line(text, "dropout and batch statistics")
+    assert walk[1:] == ["missing (0 of 3 seeds)", "", "", ""]
+    assert table_line(text, "a LayerNorm for each")[3:] == ["", ""]  # there is nothing to compare with
+    assert not (finished.root / "figures" / "IEMOCAP-walk.png").exists()
+    missing = text.split("## Missing")[1]
+    assert "- IEMOCAP, paper, CLS: 2 of 3 seeds" in missing
+    assert "- IEMOCAP, walk, dropout and batch statistics at every step: 0 of 3 seeds" in missing
+    assert "- IEMOCAP: no features" in missing
+    assert "Training curves: missing" in text
+
+
+def test_the_walk_is_shown_step_by_step(finished):
+    first = finished.walk_rows("IEMOCAP")[0]
+    write_run(first, hits(0.7))
+    text = write_report(finished).read_text()
+    assert table_line(text, "no node in its own Top-K")[3].startswith("-10.00 [")
+    assert table_line(text, "edges as in Eq. (2)")[3].startswith("+9.00 [")
+    assert "From end to end WA changes by +0.00" in text
+    assert (finished.root / "figures" / "IEMOCAP-walk.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_fig_2_from_a_sweep(finished):
+    sweep = finished.sweeps["IEMOCAP", "paper"]
+    for i, cell in enumerate(sweep._cells):
+        figures = {"wa": 0.5, "ua": 0.5, "w_f1": 0.5 + 0.001 * i}
+        write_json(
+            sweep.folder / "cells" / f"{cell.name}.json",
+            {**vars(cell), "selected_epoch": 1, "val": figures, "test": figures, "seconds": 1},
+        )
+    text = write_report(finished).read_text()
+    assert "27 of 300 trainings of the paper's grid are there" in text
+    assert "best on validation       8        8" in text
+    assert (finished.root / "figures" / "IEMOCAP-paper-topk_grid.png").is_file()
+
+
+# --- the command
+
+
+@pytest.fixture
+def command(run, tmp_path, feature_dir):
+    def command(*options):
+        small = ["--epochs", 1, "--hidden_dim", 16, "--device", "cpu", "--seeds", 1, 2]
+        return run(
+            reproduce.main, "TOY", *small, "--feature_dir", feature_dir, "--save_path", tmp_path / "out", *options
+        )
+
+    return command
+
+
+def test_an_interrupted_command_goes_on_and_does_nothing_twice(command, tmp_path, monkeypatch):
+    real, trained = training.train_run, []
+
+    def stop_at_the_fourth(experiment, *args):
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        trained.append(experiment.folder.name)
+        return real(experiment, *args)
+
+    monkeypatch.setattr(training, "train_run", stop_at_the_fourth)
+    code, output, _ = command("--profiles", "paper", "--parts", "tables")
+    assert code == 130
+    report = tmp_path / "out" / "report.md"
+    assert str(report) in output
+    assert report.read_text().count("missing (0 of 2 seeds)") == 5
+    monkeypatch.setattr(training, "train_run", lambda e, *args: (trained.append(e.folder.name), real(e, *args)))
+    code, output, error = command("--profiles", "paper", "--parts", "tables")
+    assert code == 0, error
+    assert "8 rows, 3 of them finished before" in output
+    assert len(trained) == len(set(trained)) == 8
+    text = report.read_text()
+    assert "missing (" not in text
+    assert "figures/TOY-paper-test_tsne.png" in text
+    assert (tmp_path / "out" / "figures" / "TOY-paper-test_confusion_matrix.png").is_file()
+    assert (tmp_path / "out" / "TOY" / "paper" / "seed1" / "best.pt").is_file()
+    assert not list((tmp_path / "out" / "TOY" / "paper-ablation=no_cbam").rglob("*.pt"))
+
+    code, output, error = command("--profiles", "paper", "--parts", "tables", "--lr", 0.5)
+    assert code == 2
+    assert "lr was 0.0001, now 0.5" in error
+
+
+def test_features_that_are_missing_are_said(run, tmp_path):
+    folder = ["--feature_dir", tmp_path, "--save_path", tmp_path / "out", "--device", "cpu"]
+    code, _, error = run(reproduce.main, "IEMOCAP", "--parts", "tables", *folder)
+    assert code == 2
+    assert "--download" in error
+    code, output, error = run(reproduce.main, "--parts", "walk", *folder)  # DEMO has no walk
+    assert code == 0, error
+    assert "IEMOCAP: left out" in output and "ESD: left out" in output
+    assert "- ESD: no features" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_rows_that_another_command_trains_are_left_to_it(tmp_path, toy_splits, monkeypatch):
+    study = Study(tmp_path, tmp_path, ("TOY",), SEEDS, profiles=PROFILES[:1], shared=SMALL)
+    first, second = study.table_rows("TOY")[:2]
+    order = []
+    monkeypatch.setattr(training, "_train", lambda experiment, seeds: order.append(experiment.folder))
+    busy = iter([True, False, False, False])
+
+    class Lock:
+        def __init__(self, file):
+            pass
+
+        def __enter__(self):
+            return not next(busy)
+
+        def __exit__(self, *args):
+            pass
+
+    monkeypatch.setattr(training, "try_lock", Lock)
+    setup = training.Setup(first.config, toy_splits, CLASSES, None)
+    training.train_rows([(first, setup), (second, setup)], SEEDS)
+    assert order == [second.folder, first.folder]
+
+
+def test_homophily_rows_are_demos_of_each_agreement(tmp_path):
+    found = rows.homophily_rows(tmp_path, ("paper",), (0.0, 0.9), SMALL)
+    assert set(found) == {("paper", a, with_it) for a in (0.0, 0.9) for with_it in (True, False)}
+    assert found["paper", 0.0, True].config.ablation == "none"
+    assert found["paper", 0.0, False].config.ablation == "no_chgat"
+    for agreement, pieces in ((0.0, "DEMO_agreement0.00"), (0.9, "DEMO_agreement0.90")):
+        setup = training.demo_setup(tmp_path, agreement, None)
+        assert setup.splits["train"].path.parent == tmp_path / pieces / "feature"
+        assert found["paper", agreement, True].folder.parent == tmp_path / pieces
+
+
+def test_the_homophily_curve(tmp_path):
+    study = Study(tmp_path, tmp_path, ("DEMO",), SEEDS, profiles=PROFILES[:1], shared=SMALL, agreements=(0.0, 0.9))
+    for (_, agreement, with_chgat), row in study.homophily.items():
+        write_run(row, hits(0.8 if agreement and with_chgat else 0.7))
+    text = write_report(study).read_text()
+    assert table_line(text, "0 | 37.0")[3].startswith("70.00 → 70.00: +0.00")
+    assert table_line(text, "0.9 | 37.0")[2:4][0] == "+12.84"
+    assert table_line(text, "0.9 | 37.0")[3].startswith("70.00 → 80.00: +10.00")
+    assert (tmp_path / "figures" / "homophily.png").is_file()
+
+
+def test_bad_options_are_said_in_one_line(run, tmp_path):
+    for options, message in (
+        (["--seeds", 1, 1], "--seeds 1 1: must be distinct"),
+        (["--k_values", 0, 2], "--k_values 0: must be at least 1"),
+        (["A/B"], "--dataset A/B: a name of letters"),
+    ):
+        code, _, error = run(
+            reproduce.main, *options, "--save_path", tmp_path, "--feature_dir", tmp_path, "--device", "cpu"
+        )
+        assert (code, len(error.strip().splitlines())) == (2, 1)
+        assert message in error
