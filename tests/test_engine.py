@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.conftest import make_rows, write_pickle
+from utils import engine
 from utils.config import make_config
 from utils.engine import (
     Interrupted,
@@ -101,21 +102,33 @@ def test_plateau_schedule_of_profile_official():
     assert rates == pytest.approx([1e-4] * 16 + [3e-5] * 2)  # 15 epochs of patience after the first
 
 
-@pytest.mark.parametrize("selection", ["best_val_wf1", "last"])
-def test_chosen_weights(small_config, data, selection):
-    config = small_config(selection=selection, epochs=12, lr=0.05)
-    state, scores, weights = fresh(config), [], []
+SCORES = [0.2, 0.9, 0.3, 0.7, 0.8, 0.8, 0.8, 0.8, 0.1, 0.2]  # validation w-F1 of ten epochs
+
+
+@pytest.mark.parametrize(("selection", "chosen"), [("smoothed_val_wf1", 8), ("best_val_wf1", 2), ("last", 10)])
+def test_chosen_weights(small_config, data, monkeypatch, selection, chosen):
+    scores = iter(SCORES)
+    monkeypatch.setattr(engine, "evaluate", lambda *args: {**evaluate(*args), "w_f1": next(scores)})
+    config = small_config(selection=selection, epochs=len(SCORES), lr=0.05)
+    state, weights = fresh(config), []
 
     def remember(line):
-        scores.append(line["val_w_f1"])
         weights.append({name: tensor.clone() for name, tensor in state.model.state_dict().items()})
 
     fit(state, *data, config, remember)
-    chosen = 12 if selection == "last" else 1 + scores.index(max(scores))  # the first of equals
-    assert selection == "last" or chosen < 12, "the best epoch is the last, the test cannot tell them apart"
     assert state.best_epoch == chosen
     for name, tensor in state.best_weights.items():
         assert torch.equal(tensor, weights[chosen - 1][name]), name
+
+
+def test_the_moving_average_of_the_choice(small_config, data, monkeypatch):
+    scores = iter([0.5, 0.9, 0.1])
+    monkeypatch.setattr(engine, "evaluate", lambda *args: {**evaluate(*args), "w_f1": next(scores)})
+    config = small_config(epochs=3)
+    state, averages = fresh(config), []
+    fit(state, *data, config, lambda line: averages.append(state.smoothed))
+    assert averages == pytest.approx([0.5, 0.54, 0.496])
+    assert state.best_score == pytest.approx(0.54)
 
 
 def test_logged_figures_are_those_of_the_epoch(small_config, data):

@@ -29,6 +29,11 @@ def run(experiment: Experiment, seed: int = 3) -> dict:
     return run_seed(experiment, seed, train, val, "seed")
 
 
+def summary_of(experiment: Experiment, per_seed: dict[int, dict]) -> dict:
+    train, val = (prepare(experiment.splits[s], experiment.config, CPU) for s in ("train", "val"))
+    return summarise(experiment, per_seed, {"train": train, "val": val, "test": experiment.test})
+
+
 def log_of(experiment: Experiment, seed: int = 3) -> list[dict]:
     lines = (experiment.seed_folder(seed) / "log.jsonl").read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
@@ -38,11 +43,27 @@ def weights_of(experiment: Experiment, name: str, seed: int = 3) -> dict:
     return torch.load(experiment.seed_folder(seed) / name, weights_only=True)["weights"]
 
 
+KEPT = {"config.json", "log.jsonl", "metrics.json", "test_predictions.csv"}
+
+
+def test_without_weights_the_figures_are_the_same(experiment):
+    e = experiment("with")
+    light = dataclasses.replace(experiment("without"), keep_weights=False)
+    assert run(e) == run(light)
+    assert {p.name for p in light.seed_folder(3).iterdir()} == KEPT
+    assert run(light) == run(e)  # finished before
+
+
 def test_run_folder_holds_what_the_layout_promises(experiment):
     e = experiment()
     metrics = run(e)
     folder = e.seed_folder(3)
-    assert {p.name for p in folder.iterdir()} == {"config.json", "log.jsonl", "best.pt", "last.pt", "metrics.json"}
+    assert {p.name for p in folder.iterdir()} == {*KEPT, "best.pt", "last.pt"}
+    rows = (folder / "test_predictions.csv").read_text().split()
+    assert rows[0] == "label,prediction"
+    pairs = [tuple(map(int, row.split(","))) for row in rows[1:]]
+    assert [label for label, _ in pairs] == e.splits["test"].label.tolist()
+    assert sum(label == prediction for label, prediction in pairs) / len(pairs) == metrics["test"]["wa"]
     description = json.loads((folder / "config.json").read_text())
     assert description["config"] == dataclasses.asdict(e.config)
     assert description["class_names"] == ["a", "b", "c", "d"]
@@ -210,7 +231,7 @@ def test_last_checkpoint_of_another_configuration_is_refused(experiment):
 def test_summary(experiment):
     e = experiment()
     per_seed = {seed: run(e, seed) for seed in (3, 4)}
-    summarise(e, per_seed)
+    summary_of(e, per_seed)
     summary = json.loads((e.folder / "summary.json").read_text())
     values = [per_seed[seed]["test"]["wa"] for seed in (3, 4)]
     assert summary["test"]["seeds"]["4"] == per_seed[4]["test"]
@@ -221,7 +242,7 @@ def test_summary(experiment):
 
 def test_find_checkpoints(experiment, tmp_path, capsys):
     e = experiment("TOY/first")
-    summarise(e, {seed: run(e, seed) for seed in (3, 10)})
+    summary_of(e, {seed: run(e, seed) for seed in (3, 10)})
     best = [e.seed_folder(seed) / "best.pt" for seed in (3, 10)]
     assert find_checkpoints(str(best[0]), tmp_path) == (best[0].parent, [best[0]])
     assert find_checkpoints(str(best[0].parent), tmp_path) == (best[0].parent, [best[0]])
@@ -240,7 +261,7 @@ def test_find_checkpoints(experiment, tmp_path, capsys):
 def test_latest_run_of_a_dataset_is_taken_and_said(experiment, tmp_path, capsys):
     for name in ("TOY/b", "TOY/a"):
         e = experiment(name)
-        summarise(e, {3: run(e)})
+        summary_of(e, {3: run(e)})
     assert find_checkpoints("TOY", tmp_path)[0] == tmp_path / "TOY" / "a"
     assert "2 runs in" in capsys.readouterr().err
 

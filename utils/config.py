@@ -82,7 +82,11 @@ class Config:
     lr_decay: float = _value(0.5, "factor of a decay")
     lr_patience: int = _value(30, "epochs between decays (step), or without improvement before one (plateau)")
     train_mode: str = _choice(("every_step", "first_step"), "every_step", "steps with dropout and batch statistics on")
-    selection: str = _choice(("best_val_wf1", "last"), "best_val_wf1", "epoch whose weights are evaluated")
+    selection: str = _choice(
+        ("smoothed_val_wf1", "best_val_wf1", "last"),
+        "smoothed_val_wf1",
+        "epoch whose weights are evaluated: best moving average of val w-F1, best val w-F1, or the last",
+    )
     matmul_precision: str = _choice(
         ("fp32", "tf32"), "fp32", "matrix products on CUDA: float32, or TF32, faster and rounded to 10 bits"
     )

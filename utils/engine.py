@@ -17,6 +17,8 @@ from utils.errors import InputError
 from utils.graph_data import GraphData
 from utils.metrics import compute_metrics
 
+MOMENTUM = 0.9  # of the moving average that chooses the epoch: it looks back about ten epochs
+
 
 def build_model(config: Config, text_dim: int, audio_dim: int, num_classes: int) -> CemoBAM:
     return CemoBAM(
@@ -83,6 +85,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     scheduler: object
     epoch: int = 0  # epochs done
+    smoothed: float | None = None  # moving average of the validation w-F1
     best_score: float = float("-inf")
     best_epoch: int = 0
     best_weights: dict | None = None
@@ -94,6 +97,7 @@ class TrainingState:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "epoch": self.epoch,
+            "smoothed": self.smoothed,
             "best_score": self.best_score,
             "best_epoch": self.best_epoch,
             "best_weights": self.best_weights,
@@ -108,6 +112,7 @@ class TrainingState:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scheduler.load_state_dict(saved["scheduler"])
         self.epoch = saved["epoch"]
+        self.smoothed = saved["smoothed"]
         self.best_score = saved["best_score"]
         self.best_epoch = saved["best_epoch"]
         self.best_weights = saved["best_weights"]
@@ -153,7 +158,7 @@ def train_epoch(state: TrainingState, train: GraphData, val: GraphData, config: 
     else:
         state.scheduler.step()
     state.epoch += 1
-    score = state.epoch if config.selection == "last" else figures["w_f1"]
+    score = _score(state, figures["w_f1"], config.selection)
     if score > state.best_score:
         state.best_score, state.best_epoch = score, state.epoch
         state.best_weights = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
@@ -164,6 +169,16 @@ def train_epoch(state: TrainingState, train: GraphData, val: GraphData, config: 
         **{f"val_{name}": figures[name] for name in ("loss", "wa", "ua", "w_f1", "macro_f1")},
         "seconds": round(time.perf_counter() - begin, 4),
     }
+
+
+def _score(state: TrainingState, w_f1: float, selection: str) -> float:
+    """What chooses the epoch. A small validation split jumps from epoch to epoch, and its highest jump says little."""
+    if selection == "last":
+        return state.epoch
+    if selection == "best_val_wf1":
+        return w_f1
+    state.smoothed = w_f1 if state.smoothed is None else MOMENTUM * state.smoothed + (1 - MOMENTUM) * w_f1
+    return state.smoothed
 
 
 def fit(
