@@ -3,7 +3,8 @@
     python -m benchmarks.cross_validate --feature_dir ../shared/data/iemocap_small --dataset IEMOCAP
 
 Each variant is trained on 4 of 5 stratified folds and scored on the fifth at every epoch, for each partition. The
-table gives the mean over folds: an epoch is read at the same place in every fold, never picked fold by fold.
+first table gives the mean over folds: an epoch is read at the same place in every fold, never picked fold by fold. The
+second asks which rule should choose the epoch: it chooses on one half of the fifth fold and is scored on the other.
 Finished folds are kept in --out, so that an interrupted command goes on.
 """
 
@@ -18,15 +19,17 @@ from sklearn.model_selection import StratifiedKFold
 from tqdm import tqdm
 
 from utils.config import Config, default_feature_dir, feature_path, make_config
-from utils.engine import build_model, fit, start_training
+from utils.engine import MOMENTUM, build_model, fit, predict, start_training
 from utils.errors import run_main
 from utils.features import Features, load_splits
 from utils.graph_data import prepare
+from utils.metrics import compute_metrics
 from utils.report import align
 from utils.runs import atomic_write, set_seed
 
 FOLDS = 5
 EPOCHS = 100
+HALVINGS = 5
 VARIANTS = {
     "profile paper": {},
     "lr_decay 0.9": {"lr_decay": 0.9},
@@ -58,31 +61,69 @@ def rows_of(features: Features, rows: np.ndarray) -> Features:
     return replace(features, text=features.text[rows], audio=features.audio[rows], label=features.label[rows])
 
 
-def run_fold(config: Config, features: Features, partition: int, fold: int) -> list[list[float]]:
-    """WA, UA and w-F1 of the held-out fold at every epoch."""
+def fold_rows(features: Features, partition: int, fold: int) -> tuple[np.ndarray, np.ndarray]:
+    """The utterances to train on, and those held out."""
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=partition).split(features.text, features.label)
-    train, held_out = (prepare(rows_of(features, rows), config, torch.device("cpu")) for rows in list(folds)[fold])
+    return list(folds)[fold]
+
+
+def run_fold(config: Config, features: Features, partition: int, fold: int) -> list[list[int]]:
+    """What the model predicts for the held-out fold after every epoch, [epochs, N]."""
+    parts = (rows_of(features, rows) for rows in fold_rows(features, partition, fold))
+    train, held_out = (prepare(part, config, torch.device("cpu")) for part in parts)
     set_seed(100 * partition + fold)
-    model = build_model(config, *features.dims, int(features.label.max()) + 1)
-    curve = []
-    fit(
-        start_training(model, config),
-        train,
-        held_out,
-        config,
-        lambda line: curve.append([line["val_wa"], line["val_ua"], line["val_w_f1"]]),
-    )
-    return curve
+    state = start_training(build_model(config, *features.dims, int(features.label.max()) + 1), config)
+    predictions = []
+
+    def remember(line: dict) -> None:
+        predictions.append(predict(state.model, held_out).tolist())
+
+    fit(state, train, held_out, config, remember)
+    return predictions
+
+
+def scores(predictions: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """WA, UA and w-F1 of every epoch in percent, [epochs, 3]."""
+    label, classes = torch.from_numpy(label), int(label.max()) + 1
+    figures = [compute_metrics(label, torch.from_numpy(of_epoch), classes) for of_epoch in predictions]
+    return 100 * np.array([[each[name] for name in ("wa", "ua", "w_f1")] for each in figures])
+
+
+def smoothed(curve: np.ndarray) -> np.ndarray:
+    """The moving average that the engine chooses the epoch by."""
+    averages = [curve[0]]
+    for score in curve[1:]:
+        averages.append(MOMENTUM * averages[-1] + (1 - MOMENTUM) * score)
+    return np.array(averages)
+
+
+RULES = {
+    "best_val_wf1": lambda curve: int(curve.argmax()),
+    "smoothed_val_wf1": lambda curve: int(smoothed(curve).argmax()),
+    "last": lambda curve: len(curve) - 1,
+}
+
+
+def scores_of_rules(predictions: np.ndarray, label: np.ndarray) -> list[float]:
+    """WA of the epoch that each rule chooses on half of the utterances, on the other half; mean over random halves."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(HALVINGS):
+        halves = np.array_split(rng.permutation(len(label)), 2)
+        for choosing, scoring in (halves, halves[::-1]):
+            curve = scores(predictions[:, choosing], label[choosing])[:, 2]
+            epochs = [rule(curve) for rule in RULES.values()]
+            found.append([100 * (predictions[epoch, scoring] == label[scoring]).mean() for epoch in epochs])
+    return np.mean(found, axis=0).tolist()
 
 
 def read_done(path: Path) -> dict[tuple, list]:
-    """Curves of finished folds; a line that a kill cut short is taken away, and its fold trained again."""
+    """Predictions of finished folds; a line that a kill cut short is taken away, and its fold trained again."""
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = (
         [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")] if path.exists() else []
     )
     atomic_write(path, "".join(whole).encode())
-    return {(data, config, partition, fold): curve for data, config, partition, fold, curve in map(json.loads, whole)}
+    return {tuple(key): predictions for *key, predictions in map(json.loads, whole)}
 
 
 def main() -> None:
@@ -98,7 +139,7 @@ def main() -> None:
     variants = dict.fromkeys(["profile paper", *args.variants])  # the first is what the others are compared with
     data = f"{args.dataset} {features.sha256}"
     done = read_done(args.out)
-    curves = {name: [] for name in variants}
+    folds = {name: [] for name in variants}  # by variant: predictions and labels of each fold
     jobs = [(v, p, f) for p in range(args.partitions) for v in variants for f in range(FOLDS)]
     for name, partition, fold in tqdm(jobs, unit="fold"):
         config = make_config({"dataset": args.dataset, "epochs": EPOCHS, **VARIANTS[name]})
@@ -107,26 +148,34 @@ def main() -> None:
             done[key] = run_fold(config, features, partition, fold)
             with args.out.open("a") as file:
                 file.write(json.dumps([*key, done[key]]) + "\n")
-        curves[name].append(done[key])
+        held_out = fold_rows(features, partition, fold)[1]
+        folds[name].append((np.array(done[key]), features.label.numpy()[held_out]))
 
-    rows = [("variant", "WA at 30", "60", "100", "UA at 100", "w-F1 at 100", "± s.e.", "WA - paper's at 100")]
-    base = np.array(curves["profile paper"])[:, EPOCHS - 1, 0]
-    for name, of_variant in curves.items():
-        c = 100 * np.array(of_variant)  # [folds, epochs, 3]
-        difference = c[:, EPOCHS - 1, 0] - 100 * base
-        error = [x.std(ddof=1) / len(x) ** 0.5 for x in (c[:, EPOCHS - 1, 0], difference)]
-        rows.append(
-            (
-                name,
-                *(f"{c[:, epoch - 1, 0].mean():.1f}" for epoch in (30, 60, EPOCHS)),
-                f"{c[:, EPOCHS - 1, 1].mean():.1f}",
-                f"{c[:, EPOCHS - 1, 2].mean():.1f}",
-                f"{error[0]:.1f}",
-                f"{difference.mean():+.1f} ± {error[1]:.1f}",
-            )
-        )
     print(f"{args.dataset}: {len(features)} utterances of train + val, {args.partitions} x {FOLDS} folds (percent)")
-    print("\n".join(align(rows)))
+    print("\n".join(align(variant_rows(folds))))
+    print("\nWA of the epoch that a rule chooses on half of a fold, on the other half")
+    print("\n".join(align(rule_rows(folds))))
+
+
+def variant_rows(folds: dict[str, list]) -> list[tuple[str, ...]]:
+    rows = [("variant", "WA at 30", "60", "100", "UA at 100", "w-F1 at 100", "± s.e.", "WA - paper's at 100")]
+    curves = {name: np.array([scores(*fold) for fold in of_variant]) for name, of_variant in folds.items()}
+    for name, curve in curves.items():  # [folds, epochs, 3]
+        at_end = curve[:, EPOCHS - 1]
+        difference = at_end[:, 0] - curves["profile paper"][:, EPOCHS - 1, 0]
+        error = [x.std(ddof=1) / len(x) ** 0.5 for x in (at_end[:, 0], difference)]
+        was = (f"{curve[:, epoch - 1, 0].mean():.1f}" for epoch in (30, 60, EPOCHS))
+        others = (f"{at_end[:, i].mean():.1f}" for i in (1, 2))
+        rows.append((name, *was, *others, f"{error[0]:.1f}", f"{difference.mean():+.1f} ± {error[1]:.1f}"))
+    return rows
+
+
+def rule_rows(folds: dict[str, list]) -> list[tuple[str, ...]]:
+    rows = [("variant", *RULES)]
+    for name, of_variant in folds.items():
+        of_rules = np.mean([scores_of_rules(*fold) for fold in of_variant], axis=0)
+        rows.append((name, *(f"{wa:.1f}" for wa in of_rules)))
+    return rows
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def test_run_folder_holds_what_the_layout_promises(experiment):
 
 
 def test_metrics_are_those_of_the_best_validation_epoch(experiment):
-    e = experiment()
+    e = experiment(selection="best_val_wf1")
     metrics = run(e)
     scores = [line["val_w_f1"] for line in log_of(e)]
     assert metrics["selected_epoch"] == 1 + scores.index(max(scores))
