@@ -1,6 +1,12 @@
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
 import torch
 
+from tests.conftest import ROOT
 from utils.device import pick_device, set_matmul_precision
 from utils.errors import InputError, run_main
 
@@ -21,6 +27,16 @@ def test_one_line_and_a_code(capsys, error, code, line):
         run_main(main)
     assert caught.value.code == code
     assert capsys.readouterr().err == line + "\n"
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    code = (
+        "from utils.errors import run_main\nrun_main(lambda: [print('line', flush=True) for _ in range(10**5)] and 0)"
+    )
+    command = f'"{sys.executable}" -c "$CODE" | head -1; exit ${{PIPESTATUS[0]}}'
+    environment = {**os.environ, "CODE": code}
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr, done.returncode) == ("line\n", "", 128 + signal.SIGPIPE)
 
 
 def test_a_defect_of_ours_keeps_its_traceback():

@@ -1,5 +1,7 @@
 """The one error that users are meant to see."""
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -14,6 +16,9 @@ def run_main(main: Callable[[], int | None]) -> None:
         sys.exit(main())
     except InputError as error:
         sys.exit(_fail(f"error: {error}", 2))
+    except BrokenPipeError:  # the reader has enough, as in "| head"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(_fail(f"error: {where}{error.strerror or error}", 2))

@@ -31,6 +31,8 @@ from utils.runs import (
     write_json,
 )
 
+STATE = "last.pt"  # while it lasts
+LOG = "log.jsonl"
 ENCODER = "encoder"  # the folder that --audio_model or --text_model takes
 SAVE_SECONDS = 120  # at most this much training is lost to a kill -9
 
@@ -46,7 +48,7 @@ def open_folder(folder: Path, config: TuneConfig, source: Source, encoder: dict,
     old = read_json(folder / "config.json").get("config") if described else {"modality": None}
     if not isinstance(old, dict) or "modality" not in old:
         raise InputError(f"{folder}: holds something else than a fine-tuning; choose another --model_name")
-    left = [name for name in (ENCODER, "metrics.json", "last.pt", "log.jsonl") if (folder / name).exists()]
+    left = [name for name in (ENCODER, "metrics.json", STATE, LOG) if (folder / name).exists()]
     if left and not described:
         raise InputError(f"{folder}: holds {left[0]} without its config.json; remove the folder")
     if overwrite and described:
@@ -88,21 +90,7 @@ def run_finetuning(
     Returns:
         What ``metrics.json`` holds: ``selected_epoch`` and the figures of ``val`` in it.
     """
-    state_path, log_path = folder / "last.pt", folder / "log.jsonl"
-    if state_path.exists():
-        saved = load_weights_file(state_path)
-        if saved.get("config") != dataclasses.asdict(trainer.config):
-            raise InputError(f"{state_path}: of another configuration than config.json beside it")
-        try:
-            trainer.restore(saved["state"])
-        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise InputError(f"{state_path}: damaged ({one_line(error)}); --overwrite starts anew") from error
-    log = read_log(log_path, trainer.epoch)  # an epoch after the last save is trained again
-    if len(log) < trainer.epoch:
-        raise InputError(
-            f"{log_path}: {len(log)} epochs, {state_path.name} has {trainer.epoch}; --overwrite starts anew"
-        )
-    atomic_write(log_path, "".join(json.dumps(line) + "\n" for line in log).encode())
+    state_path, log = folder / STATE, _go_on(trainer, folder)
     saved_at = time.monotonic()
 
     def save() -> None:
@@ -118,7 +106,7 @@ def run_finetuning(
         if improved:
             save_best(folder / ENCODER, trainer.encoder, source, trainer.config, before | source.recording_sha256)
         log.append(line)
-        atomic_write(log_path, "".join(json.dumps(each) + "\n" for each in log).encode())
+        _write_log(folder, log)
         save()
         print(
             f"epoch {line['epoch']}: training loss {line['train_loss']:.3f}, val WA {100 * line['val_wa']:.2f}, "
@@ -139,6 +127,32 @@ def run_finetuning(
     write_json(folder / "metrics.json", metrics)
     state_path.unlink()  # finished: what going on would need is only weight
     return metrics
+
+
+def _go_on(trainer: Trainer, folder: Path) -> list[dict]:
+    """Put a trainer where the last save was, if there is one; the log of the epochs until then.
+
+    Raises:
+        InputError: what was saved is damaged, or of another configuration.
+    """
+    path = folder / STATE
+    if path.exists():
+        saved = load_weights_file(path)
+        if saved.get("config") != dataclasses.asdict(trainer.config):
+            raise InputError(f"{path}: of another configuration than config.json beside it")
+        try:
+            trainer.restore(saved["state"])
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise InputError(f"{path}: damaged ({one_line(error)}); --overwrite starts anew") from error
+    log = read_log(folder / LOG, trainer.epoch)  # an epoch after the last save is trained again
+    if len(log) < trainer.epoch:
+        raise InputError(f"{folder / LOG}: {len(log)} epochs, {STATE} has {trainer.epoch}; --overwrite starts anew")
+    _write_log(folder, log)
+    return log
+
+
+def _write_log(folder: Path, log: list[dict]) -> None:
+    atomic_write(folder / LOG, "".join(json.dumps(line) + "\n" for line in log).encode())
 
 
 def finished(folder: Path) -> dict | None:
