@@ -25,7 +25,10 @@ OFFICIAL_OPTIONS = ("dataset", "fusion_type", "k_text", "k_audio")
 def parse_args() -> tuple[argparse.Namespace, dict]:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument(
-        "target", nargs="?", default="DEMO", help="dataset (its latest run), run folder, seed folder or .pt file"
+        "target",
+        nargs="?",
+        default="DEMO",
+        help="dataset (its latest run), run or seed folder, .pt file, or the name of one that the authors publish",
     )
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--test_path", help="feature pickle of the split (default: the one named in the checkpoint)")
@@ -48,6 +51,8 @@ def load_all(args: argparse.Namespace, options: dict) -> tuple[Path, list[Traine
     """The models to evaluate, all of one configuration, and the folder that they lie in."""
     published = published_checkpoint(args.target, Path(args.save_path), args.download)
     folder, paths = find_checkpoints(str(published or args.target), Path(args.save_path))
+    if published and args.profile not in (None, "official"):
+        raise InputError(f"--profile {args.profile}: {args.target} is a checkpoint of the published code")
     if published or (args.profile == "official" and Path(args.target).is_file()):
         return folder, [load_official(paths[0], options)]
     if options:
@@ -65,12 +70,11 @@ def main() -> None:
     device = pick_device(args.device)
     if device.type == "cuda":  # a CPU evaluates what tf32 trained, in float32
         set_matmul_precision(first.config.matmul_precision, device)
-    if args.download and not args.test_path:
-        fetch_features(Path(default_feature_dir()), first.config.dataset, [args.split])
+    with_train = first.config.graph_scope == "with_train" and args.split != "train"
+    if args.download:
+        fetch_missing(first, ([] if args.test_path else [args.split]) + ["train"] * with_train)
     features = load_split(first, args.split, args.test_path)
-    train = None
-    if first.config.graph_scope == "with_train" and args.split != "train":
-        train = load_split(first, "train")
+    train = load_split(first, "train") if with_train else None
     check_neighbors(features, first.config, train)
     data = prepare(features, first.config, device, train)
     print(f"{len(trained)} checkpoint{'s' * (len(trained) > 1)} of {folder}\nfeatures {features.path}")
@@ -98,6 +102,14 @@ def main() -> None:
     title = f"{name}, {first.name}\nlast hidden layer of the classifier"
     plot_tsne(out / f"{args.split}_tsne.png", embeddings, features.label.numpy(), first.class_names, title)
     print(f", {args.split}_tsne.png")
+
+
+def fetch_missing(trained: Trained, splits: list[str]) -> None:
+    """Fetch the published features of the splits that are not where the training had them."""
+    recorded = {split: trained.data.get(split, {}).get("path") for split in splits}
+    absent = [split for split, path in recorded.items() if path is None or not Path(path).is_file()]
+    if absent:
+        fetch_features(Path(default_feature_dir()), trained.config.dataset, absent)
 
 
 def show_overlap(features: Features, split: str) -> None:

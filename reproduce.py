@@ -4,12 +4,11 @@ Finished runs are kept: the same command goes on where the last one ended, and t
 """
 
 import argparse
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 
+import sweep
 from utils.cli import (
     PATH_OPTIONS,
     Setup,
@@ -23,11 +22,11 @@ from utils.config import (
     DATASETS,
     OFFICIAL,
     PROFILES,
-    ROOT,
     SEEDS,
     add_config_options,
     default_save_path,
 )
+from utils.demo import AGREEMENT
 from utils.device import describe, pick_device
 from utils.errors import InputError, run_main
 from utils.reproduction.report import write_report
@@ -52,7 +51,8 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
     )
     parser.add_argument("datasets", nargs="*", metavar="DATASET", help=f"default: {' '.join(DATASETS)}")
     parser.add_argument("--quick", action="store_true", help="2 seeds, 10 epochs, a 2 x 2 grid: does everything run?")
-    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS, help="what to train; none: report alone")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="train these alone (default: all)")
+    parser.add_argument("--report_only", action="store_true", help="train nothing, report what is finished")
     parser.add_argument("--profiles", nargs="+", choices=PROFILES, default=PROFILES)
     parser.add_argument("--seeds", type=int, nargs="+", help=f"default: {' '.join(map(str, SEEDS))}")
     parser.add_argument("--k_values", type=int, nargs="+", metavar="K", help="grid of Fig. 2 (default: 1 to 10)")
@@ -75,7 +75,7 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
     return args, shared
 
 
-def main() -> None:
+def main() -> int:
     args, shared = parse_args()
     study = Study(
         root=args.save_path,
@@ -90,62 +90,70 @@ def main() -> None:
     )
     device = pick_device(args.device)
     print(f"reproduction in {study.root}\ndevice {describe(device)}")
+    if args.report_only:
+        print(f"report: {write_report(study)}")
+        return 0
     try:
-        train(study, args, device)
+        failed = train(study, args, device)
     except KeyboardInterrupt:
         print(f"\nreport of what is finished: {write_report(study)}; the same command goes on")
         raise
     print(f"\nreport: {write_report(study)}")
+    for each in failed:
+        print(f"failed: {each}")
+    return 1 if failed else 0
 
 
-def train(study: Study, args: argparse.Namespace, device: torch.device) -> None:
-    """Everything that ``--parts`` asks for: the tables of all datasets first, the grid, which takes longest, last."""
-    setups = {dataset: setup for dataset in study.datasets if (setup := read_features(study, args, dataset))}
+def train(study: Study, args: argparse.Namespace, device: torch.device) -> list[str]:
+    """Everything that ``--parts`` asks for: the tables of all datasets first, the grid, which takes longest, last.
+
+    Returns:
+        What failed, with its error.
+    """
+    setups = {dataset: setup for dataset in study.datasets if (setup := read_features(study, args, dataset, device))}
+    failed = []
     for part, rows_of in (("tables", study.table_rows), ("walk", study.walk_rows)):
         if part in args.parts:
-            train_rows([(row, setup) for dataset, setup in setups.items() for row in rows_of(dataset)], study.seeds)
+            work = [(row, setup) for dataset, setup in setups.items() for row in rows_of(dataset)]
+            failed += train_rows(work, study.seeds)
+    if "homophily" in args.parts and study.homophily:
+        demos = {agreement: demo_setup(study.root, agreement, device) for agreement in study.agreements}
+        failed += train_rows([(row, demos[key[1]]) for key, row in study.homophily.items()], study.seeds)
     for dataset, setup in setups.items():
         for row in study.table_rows(dataset):
             if row.headline:
                 draw_headline(row, setup, study.seeds)
-    if "homophily" in args.parts and study.homophily:
-        demos = {agreement: demo_setup(study.root, agreement, device) for agreement in study.agreements}
-        train_rows([(row, demos[key[1]]) for key, row in study.homophily.items()], study.seeds)
     if "grid" in args.parts:
         for dataset, profile in study.sweeps:
-            if dataset in setups:
-                sweep(study, args, dataset, profile)
+            if dataset in setups and sweep.main(sweep_options(study, args, dataset, profile)):
+                failed.append(f"{dataset}, {profile}, Fig. 2: cells failed, named above")
+    return failed
 
 
-def read_features(study: Study, args: argparse.Namespace, dataset: str) -> Setup | None:
+def read_features(study: Study, args: argparse.Namespace, dataset: str, device: torch.device) -> Setup | None:
     """The features of a dataset; None, with a word of it, where they are not there and the dataset was not asked for.
 
     Raises:
         InputError: as :func:`utils.cli.read_setup`.
     """
+    if dataset == "DEMO":
+        return demo_setup(study.root, AGREEMENT, device)
     options = argparse.Namespace(**vars(args), num_classes=None, **dict.fromkeys(PATH_OPTIONS.values()))
-    options.download = args.download and dataset != "DEMO"
     missing = study.missing_features(dataset)
-    if missing and not (options.download or args.datasets):
+    if missing and not (args.download or args.datasets):
         print(f"{dataset}: left out, {missing[0]} is not there (--download fetches what the authors publish)")
         return None
     return read_setup(options, {"dataset": dataset, **study.shared})
 
 
-def sweep(study: Study, args: argparse.Namespace, dataset: str, profile: str) -> None:
-    """Fig. 2 by sweep.py; cells that fail are named there, and missing in the report.
-
-    Raises:
-        InputError: the sweep could not be run.
-    """
+def sweep_options(study: Study, args: argparse.Namespace, dataset: str, profile: str) -> list[str]:
+    """The command line of the sweep that is Fig. 2."""
     options = {"dataset": dataset, "profile": profile, "feature_dir": study.feature_dir, "save_path": study.root}
     options |= {"device": args.device, "k_text": study.k_values, "k_audio": study.k_values, "seeds": study.seeds}
-    command = [sys.executable, str(ROOT / "sweep.py")]
+    words = []
     for name, value in (options | study.shared).items():
-        command += [f"--{name}", *map(str, value if isinstance(value, tuple) else [value])]
-    code = subprocess.run(command).returncode
-    if code not in (0, 1):
-        raise InputError(f"{' '.join(command[1:])}: ended with exit code {code}")
+        words += [f"--{name}", *map(str, value if isinstance(value, tuple) else [value])]
+    return words
 
 
 if __name__ == "__main__":

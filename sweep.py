@@ -6,6 +6,7 @@ Finished cells are kept: the same command goes on where the last one ended, and 
 import argparse
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from utils.cli import PATH_OPTIONS, Setup, add_shared_options, parse, read_setup
@@ -39,7 +40,7 @@ from utils.sweep.results import (
 )
 
 
-def parse_args() -> tuple[argparse.Namespace, dict]:
+def parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict]:
     parser = argparse.ArgumentParser(
         prog="selected_topK.sh",
         description=__doc__,
@@ -55,7 +56,7 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
     cluster.add_argument("--cpus_per_cell", type=int, help="default: 1")
     cluster.add_argument("--gpus_per_cell", type=float, help="a fraction shares a GPU (default: 1 if there are GPUs)")
     add_config_options(parser.add_argument_group("configuration"), leave_out=("k_text", "k_audio"))
-    args, options = parse(parser)
+    args, options = parse(parser, argv)
     for name in ("k_text", "k_audio"):
         values = getattr(args, f"{name}s")
         if min(values) < 1 or len(set(values)) < len(values):
@@ -80,8 +81,9 @@ def check_cluster_options(args: argparse.Namespace) -> None:
         check_address(args.ray)
 
 
-def main() -> int:
-    args, options = parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the sweep that ``argv`` asks for, by default the command line. Returns the exit code."""
+    args, options = parse_args(argv)
     setup = read_setup(args, options, elsewhere=bool(args.ray))
     config = setup.config
     cells = grid(args.k_texts, args.k_audios, args.seeds)

@@ -11,6 +11,7 @@ Finished folds are kept in --out, so that an interrupted command goes on.
 import argparse
 import json
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from sklearn.model_selection import StratifiedKFold
 from tqdm import tqdm
 
 from utils.config import Config, default_feature_dir, feature_path, make_config
-from utils.engine import MOMENTUM, build_model, fit, predict, start_training
+from utils.engine import build_model, fit, predict, smooth, start_training
 from utils.errors import run_main
 from utils.features import Features, load_splits
 from utils.graph_data import prepare
@@ -84,22 +85,20 @@ def run_fold(config: Config, features: Features, partition: int, fold: int) -> l
 
 def scores(predictions: np.ndarray, label: np.ndarray) -> np.ndarray:
     """WA, UA and w-F1 of every epoch in percent, [epochs, 3]."""
-    label, classes = torch.from_numpy(label), int(label.max()) + 1
+    classes = int(max(label.max(), predictions.max())) + 1
+    label = torch.from_numpy(label)
     figures = [compute_metrics(label, torch.from_numpy(of_epoch), classes) for of_epoch in predictions]
     return 100 * np.array([[each[name] for name in ("wa", "ua", "w_f1")] for each in figures])
 
 
-def smoothed(curve: np.ndarray) -> np.ndarray:
+def smoothed(curve: np.ndarray) -> list[float]:
     """The moving average that the engine chooses the epoch by."""
-    averages = [curve[0]]
-    for score in curve[1:]:
-        averages.append(MOMENTUM * averages[-1] + (1 - MOMENTUM) * score)
-    return np.array(averages)
+    return list(accumulate(curve, smooth))
 
 
 RULES = {
     "best_val_wf1": lambda curve: int(curve.argmax()),
-    "smoothed_val_wf1": lambda curve: int(smoothed(curve).argmax()),
+    "smoothed_val_wf1": lambda curve: int(np.argmax(smoothed(curve))),
     "last": lambda curve: len(curve) - 1,
 }
 
@@ -171,10 +170,12 @@ def variant_rows(folds: dict[str, list]) -> list[tuple[str, ...]]:
 
 
 def rule_rows(folds: dict[str, list]) -> list[tuple[str, ...]]:
-    rows = [("variant", *RULES)]
+    rows = [("variant", *RULES, "smoothed - best")]
     for name, of_variant in folds.items():
-        of_rules = np.mean([scores_of_rules(*fold) for fold in of_variant], axis=0)
-        rows.append((name, *(f"{wa:.1f}" for wa in of_rules)))
+        of_rules = np.array([scores_of_rules(*fold) for fold in of_variant])  # [folds, rules]
+        gain = of_rules[:, 1] - of_rules[:, 0]
+        error = gain.std(ddof=1) / len(gain) ** 0.5
+        rows.append((name, *(f"{wa:.1f}" for wa in of_rules.mean(0)), f"{gain.mean():+.1f} ± {error:.1f}"))
     return rows
 
 

@@ -1,4 +1,7 @@
 import pickle
+import re
+import subprocess
+import sys
 import threading
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,11 +12,12 @@ import torch
 
 import eval as eval_script
 import train
-from tests.conftest import make_rows
+from tests.conftest import SHARED, make_rows
 from tests.reference import OfficialReference
 from utils import published
 from utils.errors import InputError
 from utils.features import SPLITS
+from utils.paper import UTTERANCES
 
 NAME = "feature/ESD_BERT_WAV2VEC_train.pkl"
 CONTENT = bytes(range(256)) * 9000  # 2.2 MiB: several chunks
@@ -75,7 +79,17 @@ def publish(server, tmp_path, monkeypatch):
 def test_the_id_is_that_of_git(tmp_path):
     (tmp_path / "a").write_bytes(b"hello\n")
     assert published.blob_id(tmp_path / "a") == "ce013625030ba8dba906f756967f9e9ca394464a"  # git hash-object
-    assert all(len(blob) == 40 for blob in published.BLOBS.values())
+
+
+@pytest.mark.skipif(not (SHARED / "DESIGN.md").is_file(), reason="the design page is not beside this checkout")
+def test_the_ids_are_those_of_the_design_page():
+    listed = re.findall(r"\| (\w+\.pkl) \| ([0-9a-f]{40}) \| (\d+) \|", (SHARED / "DESIGN.md").read_text())
+    assert {f"feature/{name}": blob for name, blob, _ in listed} == {
+        name: blob for name, blob in published.BLOBS.items() if name.startswith("feature/")
+    }
+    for name, _, utterances in listed:
+        dataset, split = name.removesuffix(".pkl").split("_BERT_WAV2VEC_")
+        assert UTTERANCES[dataset][split] == int(utterances)
 
 
 def test_what_is_fetched_is_whole_and_not_fetched_again(server, publish, tmp_path):
@@ -129,6 +143,10 @@ def test_errors_of_the_server_and_of_none_are_one_line(server, tmp_path, monkeyp
     with pytest.raises(InputError, match=rf"{NAME}: Not Found") as caught:
         published.fetch(NAME, tmp_path / "f.pkl")
     assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("CEMOBAM_MIRROR", "no/url")
+    with pytest.raises(InputError, match="no/url/.*unknown url type"):
+        published.fetch(NAME, tmp_path / "f.pkl")
     monkeypatch.setenv("CEMOBAM_MIRROR", "http://127.0.0.1:9")
     with pytest.raises(InputError, match=r"127\.0\.0\.1:9/.*Connection refused") as caught:
         published.fetch(NAME, tmp_path / "f.pkl")
@@ -138,15 +156,36 @@ def test_errors_of_the_server_and_of_none_are_one_line(server, tmp_path, monkeyp
 def test_a_server_without_end_is_stopped(server, publish, tmp_path, monkeypatch):
     publish(NAME, CONTENT)
     monkeypatch.setattr(published, "LARGEST", 1 << 20)
-    with pytest.raises(InputError, match="more than 1 MiB came"):
+    with pytest.raises(InputError, match="more than 1 MiB came$"):
         published.fetch(NAME, tmp_path / "f.pkl")
+    assert not list(tmp_path.glob("f.pkl*"))
 
 
-def test_two_commands_do_not_mix_one_file(server, publish, tmp_path, monkeypatch):
+def test_two_commands_do_not_mix_one_file(server, publish, tmp_path):
     publish(NAME, CONTENT)
-    monkeypatch.setattr("utils.locks.fcntl.lockf", lambda *args: (_ for _ in ()).throw(BlockingIOError(11, "locked")))
-    with pytest.raises(InputError, match="another command is fetching this file"):
+    part = tmp_path / "f.pkl.part"
+    holder = "import fcntl, sys; f = open(sys.argv[1], 'ab'); fcntl.flock(f, fcntl.LOCK_EX); print('mine', flush=True); input()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", holder, part], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout.readline() == "mine\n"
+    with pytest.raises(InputError, match=r"f\.pkl\.part: another command is fetching this file"):
         published.fetch(NAME, tmp_path / "f.pkl")
+    other.communicate("\n")
+    published.fetch(NAME, tmp_path / "f.pkl")
+    assert (tmp_path / "f.pkl").read_bytes() == CONTENT
+
+
+def test_a_full_disk_is_said(server, publish, tmp_path, monkeypatch):
+    publish(NAME, CONTENT)
+
+    def full(file, chunk):
+        raise OSError(28, "No space left on device", str(file.name))
+
+    monkeypatch.setattr(published, "_write", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        published.fetch(NAME, tmp_path / "f.pkl")
+    assert caught.value.filename == str(tmp_path / "f.pkl.part")
 
 
 def test_training_says_what_is_missing_in_three_lines_then_fetches_it(server, publish, run, tmp_path):

@@ -64,16 +64,18 @@ def add_device_option(group) -> None:
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
 
-def parse_options(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, dict]:
-    """The options of the command, and those of the configuration that were given."""
-    args = vars(parser.parse_args())
+def parse_options(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> tuple[argparse.Namespace, dict]:
+    """The options of the command (default: of the command line), and those of the configuration that were given."""
+    args = vars(parser.parse_args(argv))
     options = {f.name: args.pop(f.name) for f in fields(Config) if f.name in args}
     return argparse.Namespace(**args), options
 
 
-def parse(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, dict]:
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict]:
     """:func:`parse_options` of a parser with :func:`add_shared_options`, checked."""
-    args, options = parse_options(parser)
+    args, options = parse_options(parser, argv)
     if args.model_name is not None and not re.fullmatch(NAME, args.model_name):
         raise InputError(f"--model_name {args.model_name}: a folder name of letters, digits and . _ - + =")
     if args.num_classes is not None and args.num_classes < 2:

@@ -71,10 +71,12 @@ def _logits(model: CemoBAM, data: GraphData) -> Tensor:
 
 def evaluate(model: CemoBAM, data: GraphData) -> dict:
     """The figures of :func:`utils.metrics.compute_metrics`, and ``loss``, the plain cross entropy."""
-    logits = _logits(model, data)
+    return _figures(_logits(model, data), data)
+
+
+def _figures(logits: Tensor, data: GraphData) -> dict:
     loss = F.cross_entropy(logits, data.scored_label).item()
-    figures = compute_metrics(data.scored_label, logits.argmax(1), logits.size(1))
-    return {"loss": loss, **figures}
+    return {"loss": loss, **compute_metrics(data.scored_label, logits.argmax(1), logits.size(1))}
 
 
 @dataclass
@@ -177,8 +179,13 @@ def _score(state: TrainingState, w_f1: float, selection: str) -> float:
         return state.epoch
     if selection == "best_val_wf1":
         return w_f1
-    state.smoothed = w_f1 if state.smoothed is None else MOMENTUM * state.smoothed + (1 - MOMENTUM) * w_f1
+    state.smoothed = smooth(state.smoothed, w_f1)
     return state.smoothed
+
+
+def smooth(average: float | None, score: float) -> float:
+    """The moving average that chooses the epoch, with one score more; None where there is none yet."""
+    return score if average is None else MOMENTUM * average + (1 - MOMENTUM) * score
 
 
 def fit(
@@ -196,18 +203,22 @@ def fit(
                 raise Interrupted
 
 
-def evaluate_selected(state: TrainingState, val: GraphData, test: GraphData) -> dict:
+def evaluate_selected(state: TrainingState, val: GraphData, test: GraphData) -> tuple[dict, Tensor]:
     """Put the weights of the selected epoch into the model and evaluate both splits: what a finished training found.
+
+    Returns:
+        ``selected_epoch`` and the figures of ``val`` and ``test``; the predictions for test, [N - context].
 
     Raises:
         InputError: a loss is not finite.
     """
     state.model.load_state_dict(state.best_weights)
-    figures = {"val": evaluate(state.model, val), "test": evaluate(state.model, test)}
+    logits = _logits(state.model, test)
+    figures = {"val": evaluate(state.model, val), "test": _figures(logits, test)}
     for split, of_split in figures.items():
         if not math.isfinite(of_split["loss"]):
             raise InputError(f"epoch {state.best_epoch}: the {split} loss is {of_split['loss']}; try a smaller --lr")
-    return {"selected_epoch": state.best_epoch, **figures}
+    return {"selected_epoch": state.best_epoch, **figures}, logits.argmax(1)
 
 
 class Interrupted(KeyboardInterrupt):

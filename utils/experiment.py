@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from utils.config import Config, display_name
 from utils.device import describe
-from utils.engine import Interrupted, TrainingState, build_model, evaluate_selected, fit, predict, start_training
+from utils.engine import Interrupted, TrainingState, build_model, evaluate_selected, fit, start_training
 from utils.errors import InputError
 from utils.features import Features
 from utils.graph import homophily
@@ -122,6 +122,8 @@ def run_seed(experiment: Experiment, seed: int, train: GraphData, val: GraphData
     folder = experiment.seed_folder(seed)
     if (folder / "metrics.json").exists():
         print(f"{title}: finished before, kept ({folder})")
+        if not experiment.keep_weights:
+            _drop_weights(folder)  # where a kill came just before
         return read_json(folder / "metrics.json")
     description = experiment.describe(seed)
     claim_folder(folder, description)
@@ -129,8 +131,9 @@ def run_seed(experiment: Experiment, seed: int, train: GraphData, val: GraphData
     _train(experiment.config, state, train, val, folder, description, title)
 
     last_weights = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
-    metrics = {"seed": seed, **evaluate_selected(state, val, experiment.test)}
-    rows = zip(experiment.splits["test"].label.tolist(), predict(state.model, experiment.test).tolist(), strict=True)
+    figures, predictions = evaluate_selected(state, val, experiment.test)
+    metrics = {"seed": seed, **figures}
+    rows = zip(experiment.splits["test"].label.tolist(), predictions.tolist(), strict=True)
     lines = ["label,prediction", *(f"{label},{prediction}" for label, prediction in rows)]
     atomic_write(folder / "test_predictions.csv", ("\n".join(lines) + "\n").encode())
     write_json(folder / "metrics.json", metrics)
@@ -138,9 +141,13 @@ def run_seed(experiment: Experiment, seed: int, train: GraphData, val: GraphData
         state.model.load_state_dict(last_weights)
         _save(state, folder, description, resumable=False)  # finished: what going on would need is only weight
     else:
-        for name in ("best.pt", "last.pt"):
-            (folder / name).unlink()
+        _drop_weights(folder)
     return metrics
+
+
+def _drop_weights(folder: Path) -> None:
+    for name in ("best.pt", "last.pt"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _fresh_or_saved_state(experiment: Experiment, seed: int, folder: Path) -> TrainingState:
@@ -187,7 +194,8 @@ def _train(
             fit(state, train, val, config, on_epoch)
         except Interrupted:
             _save(state, folder, description, resumable=True)
-            message = f"{title}: saved after epoch {state.epoch} in {folder}; the same command with --resume goes on"
+            message = f"{title}: saved after epoch {state.epoch} in {folder}; "
+            message += "the same command goes on (run_training.sh: with --resume)"
             tqdm.write(message, file=sys.stderr)
             raise
     _save(state, folder, description, resumable=True)

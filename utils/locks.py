@@ -20,10 +20,13 @@ def lock(file: IO, byte: int) -> bool:
 
 @contextmanager
 def try_lock(file: IO) -> Iterator[bool]:
-    """Whether this process has the file to itself, as long as the block lasts."""
-    mine = lock(file, 0)
+    """Whether this open file has its file to itself, as long as the block lasts. Never waits."""
     try:
-        yield mine
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield False
+        return
+    try:
+        yield True
     finally:
-        if mine:
-            fcntl.lockf(file, fcntl.LOCK_UN, 1, 0)
+        fcntl.flock(file, fcntl.LOCK_UN)

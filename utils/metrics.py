@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 METRICS = {"wa": "WA", "ua": "UA", "w_f1": "w-F1", "macro_f1": "macro-F1"}
+REPORTED = {name: METRICS[name] for name in ("wa", "ua", "w_f1")}  # those that the paper has
 
 
 def compute_metrics(label: Tensor, prediction: Tensor, num_classes: int) -> dict:

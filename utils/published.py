@@ -16,14 +16,13 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from utils.config import feature_path
-from utils.errors import InputError
+from utils.errors import InputError, one_line
 from utils.features import SPLITS
 from utils.locks import try_lock
 from utils.paper import UTTERANCES
 
 COMMIT = "06df0ae705215361fa151acb2d573602b9d771c3"
 REPOSITORY = "github.com/nhut-ngnn/CemoBAM"
-FEATURES = "feature/{}_BERT_WAV2VEC_{}.pkl"
 CHECKPOINTS = "saved_models/{}"
 BLOBS = {
     "feature/IEMOCAP_BERT_WAV2VEC_train.pkl": "5d141f1c3e5bc4dbb08956da0440cd1fc0580149",
@@ -50,7 +49,7 @@ def missing_features(dataset: str, missing: list[Path]) -> InputError:
     others = f" (nor {', '.join(path.name for path in missing[1:])})" if missing[1:] else ""
     return InputError(
         f"{missing[0]}: no such file{others}: the features of {dataset} are missing\n"
-        f"  the published ones: add --download (about {size:.0f} MB from {REPOSITORY}, verified)\n"
+        f"  the published ones: --download (run_training.sh, run_eval.sh) fetches {size:.0f} MB from {REPOSITORY}\n"
         f"  from the corpus:    python extract_features.py {dataset} --corpus_dir FOLDER "
         f"--feature_dir {missing[0].parent}"
     )
@@ -65,27 +64,27 @@ def fetch_features(feature_dir: Path, dataset: str, splits: Sequence[str] = SPLI
     if dataset not in UTTERANCES:
         raise InputError(f"--download: the authors publish features of {' and '.join(UTTERANCES)}, not of {dataset}")
     for split in splits:
-        fetch(FEATURES.format(dataset, split), feature_path(feature_dir, dataset, split))
+        fetch(feature_path("feature", dataset, split).as_posix(), feature_path(feature_dir, dataset, split))
 
 
 def published_checkpoint(target: str, save_path: Path, download: bool) -> Path | None:
-    """Where the published checkpoint that ``target`` names lies; None where it names none of them, or a file.
+    """Where the published checkpoint of that name lies; None where ``target`` is no such name, or a file here.
 
     Raises:
         InputError: it is not there, and ``download`` does not ask for it; or as :func:`fetch`.
     """
-    path = Path(target)
-    if path.exists() or CHECKPOINTS.format(path.name) not in BLOBS:
+    name = CHECKPOINTS.format(target)
+    if name not in BLOBS or Path(target).exists():
         return None
-    kept = save_path / "published" / path.name
-    if not kept.is_file() and not download:
+    path = save_path / "published" / target
+    if not path.is_file() and not download:
         raise InputError(
-            f"{target}: no such file, nor {kept}; it is one of the checkpoints that the authors publish\n"
+            f"{target}: no such file, nor {path}; it is one of the checkpoints that the authors publish\n"
             f"  fetch it: add --download (about 45 MB from {REPOSITORY}, verified)\n"
             f"  or give the path of a copy, with --profile official"
         )
-    fetch(CHECKPOINTS.format(path.name), kept)
-    return kept
+    fetch(name, path)
+    return path
 
 
 def fetch(name: str, path: Path) -> None:
@@ -98,31 +97,43 @@ def fetch(name: str, path: Path) -> None:
             published file (it is removed).
     """
     if path.is_file():
-        if blob_id(path) != BLOBS[name]:
-            raise InputError(
-                f"{path}: not the published file (git blob {blob_id(path)}, not {BLOBS[name]}); "
-                "move it elsewhere, or give another --feature_dir"
-            )
+        _check_present(name, path)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     with part.open("ab") as file, try_lock(file) as mine:
         if not mine:
             raise InputError(f"{part}: another command is fetching this file")
+        if path.is_file():  # that of a command that ended just now
+            part.unlink(missing_ok=True)
+            _check_present(name, path)
+            return
         url = f"{os.environ.get('CEMOBAM_MIRROR') or _github()}/{name}"
         try:
             _transfer(url, file, path.name)
-        except urllib.error.URLError as error:
-            raise InputError(f"{url}: {getattr(error, 'reason', error)}; what came is kept, try again") from error
-        except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
-            raise InputError(f"{url}: {error or type(error).__name__}; what came is kept, try again") from error
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(part)) from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            if not part.stat().st_size:
+                part.unlink()
+            raise _failure(url, part, error) from error
         found = blob_id(part)
         if found != BLOBS[name]:
             part.unlink()
             raise InputError(f"{url}: not the published file (git blob {found}, not {BLOBS[name]}); removed")
         part.replace(path)
+
+
+def _check_present(name: str, path: Path) -> None:
+    found = blob_id(path)
+    if found != BLOBS[name]:
+        raise InputError(f"{path}: not the published file (git blob {found}, not {BLOBS[name]}); move it elsewhere")
+
+
+def _failure(url: str, part: Path, error: Exception) -> Exception:
+    """What to raise of a transfer that failed: the disk's error as it is, in one line the network's or the server's."""
+    if getattr(error, "filename", None) == str(part):
+        return error
+    kept = "; what came is kept, the same command goes on" if part.exists() else ""
+    return InputError(f"{url}: {one_line(getattr(error, 'reason', error))}{kept}")
 
 
 def blob_id(path: Path) -> str:
@@ -158,9 +169,17 @@ def _transfer(url: str, file: BinaryIO, title: str) -> None:
             while chunk := response.read(_CHUNK):
                 have += len(chunk)
                 if have > LARGEST:
+                    file.truncate(0)
                     raise http.client.HTTPException(f"more than {LARGEST >> 20} MiB came")
-                file.write(chunk)
+                _write(file, chunk)
                 bar.update(len(chunk))
-        file.flush()
     if total is not None and have < total:
         raise http.client.HTTPException(f"the connection ended after {have} of {total} bytes")
+
+
+def _write(file: BinaryIO, chunk: bytes) -> None:
+    try:
+        file.write(chunk)
+        file.flush()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file.name)) from error

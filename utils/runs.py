@@ -197,6 +197,6 @@ def claim_folder(folder: Path, description: dict) -> None:
     difference = first_difference(old, description)
     if difference:
         raise InputError(
-            f"{folder}: holds a run of another configuration ({difference}); choose another --model_name, "
-            "or --overwrite where the command has it"
+            f"{folder}: holds a run of another configuration ({difference}); choose another folder "
+            "(--model_name, --save_path), or --overwrite where the command has it"
         )

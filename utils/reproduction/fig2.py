@@ -1,12 +1,14 @@
 """Fig. 2 from a folder of the sweep."""
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
-from utils.config import DATASETS
+from utils.config import DATASETS, Config
+from utils.errors import InputError
 from utils.reproduction.statistics import Estimate, estimate
 from utils.runs import read_json
 from utils.sweep.grid import K_VALUES, Cell, grid
@@ -18,20 +20,39 @@ class Sweep:
     """The cells of a grid that are finished, of those that were asked for."""
 
     folder: Path
-    dataset: str
+    config: Config
     k_values: tuple[int, ...]
     seeds: tuple[int, ...]
 
+    @property
+    def dataset(self) -> str:
+        return self.config.dataset
+
     @cached_property
     def results(self) -> list[dict]:
-        """What each finished cell found; a failed one has its ``error``."""
+        """What each finished cell found; a failed one has its ``error``.
+
+        Raises:
+            InputError: the folder holds a sweep of another configuration.
+        """
+        path = self.folder / "config.json"
+        if not path.is_file():
+            return []
+        config = {k: v for k, v in dataclasses.asdict(self.config).items() if k not in ("k_text", "k_audio")}
+        if self.description.get("config") != config:
+            raise InputError(f"{path}: not the configuration of this reproduction; give another --save_path")
         paths = (self.folder / "cells" / f"{cell.name}.json" for cell in self._cells)
         return [read_json(path) for path in paths if path.is_file()]
+
+    @cached_property
+    def description(self) -> dict:
+        """Its ``config.json``."""
+        return read_json(self.folder / "config.json")
 
     @property
     def complete(self) -> bool:
         """Whether every training of the paper's own grid is there."""
-        return self.k_values == K_VALUES and self._trained == len(self._cells)
+        return self._trained == len(K_VALUES) ** 2 * len(self.seeds)
 
     @property
     def progress(self) -> str:
@@ -70,7 +91,9 @@ class Sweep:
 
     @property
     def _trained(self) -> int:
-        return sum("error" not in result for result in self.results)
+        """Of the paper's own grid."""
+        own = (r for r in self.results if r["k_text"] in K_VALUES and r["k_audio"] in K_VALUES)
+        return sum("error" not in result for result in own)
 
     @property
     def _cells(self) -> list[Cell]:

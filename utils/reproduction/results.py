@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from utils.demo import SCENE_SIZE
 from utils.errors import InputError
 from utils.reproduction.rows import Row
 from utils.reproduction.statistics import Estimate, estimate
@@ -19,13 +20,33 @@ from utils.runs import SEED_FOLDER, read_json, read_log
 class Result:
     """The seeds of a row that are finished, of those that were asked for."""
 
-    folder: Path
+    row: Row
     seeds: tuple[int, ...]
     asked: int
 
     @property
+    def folder(self) -> Path:
+        return self.row.folder
+
+    @cached_property
+    def summary(self) -> dict | None:
+        """``summary.json``, where it covers the finished seeds: it is written after the last one."""
+        path = self.folder / "summary.json"
+        summary = read_json(path) if path.is_file() else {}
+        try:
+            covered = set(summary["test"]["seeds"]) >= set(map(str, self.seeds)) and summary["graphs"]["test"]
+        except (LookupError, TypeError):
+            return None  # of an earlier command, or of another version: train_rows writes it anew
+        return summary if covered else None
+
+    @property
     def complete(self) -> bool:
-        return len(self.seeds) == self.asked
+        return len(self.seeds) == self.asked and self.summary is not None
+
+    @cached_property
+    def data(self) -> dict[str, str]:
+        """SHA-256 of each split's features."""
+        return {split: each["sha256"] for split, each in self.description["data"].items()}
 
     @cached_property
     def metrics(self) -> list[dict]:
@@ -53,12 +74,23 @@ class Result:
         return np.array([100 * metrics["test"][metric] for metrics in self.metrics])
 
     def estimate(self, metric: str) -> Estimate:
-        return estimate(self.values(metric), self.correct if metric == "wa" else None)
+        return estimate(self.values(metric), self.correct if metric == "wa" else None, self._group)
 
     def minus(self, other: "Result", metric: str = "wa") -> Estimate:
-        """The difference to another row, paired over the seeds and, for WA, over the utterances."""
+        """The difference to another row, paired over the seeds and, for WA, over the utterances.
+
+        Raises:
+            InputError: the two rows are of other features.
+        """
+        if self.data != other.data:
+            raise InputError(f"{self.folder}: of other features than {other.folder}; give each its own --save_path")
         scores = self.correct - other.correct if metric == "wa" else None
-        return estimate(self.values(metric) - other.values(metric), scores)
+        return estimate(self.values(metric) - other.values(metric), scores, self._group)
+
+    @property
+    def _group(self) -> int:
+        """The utterances of one of DEMO's scenes share label and neighbours."""
+        return SCENE_SIZE if self.row.dataset == "DEMO" else 1
 
     def _seed_folder(self, seed: int) -> Path:
         return self.folder / SEED_FOLDER.format(seed)
@@ -82,12 +114,24 @@ def read_result(row: Row, seeds: Sequence[int]) -> Result:
     """What there is of the seeds asked for.
 
     Raises:
-        InputError: the folder holds runs of another configuration.
+        InputError: the folder holds runs of another configuration, or of several features.
     """
     folders = {seed: row.folder / SEED_FOLDER.format(seed) for seed in seeds}
     finished = [seed for seed, folder in folders.items() if (folder / "metrics.json").is_file()]
+    data = None
     for seed in finished:
         path = folders[seed] / "config.json"
-        if read_json(path).get("config") != dataclasses.asdict(row.config):
+        description = read_json(path)
+        if description.get("config") != dataclasses.asdict(row.config):
             raise InputError(f"{path}: not the configuration of {row.title}; give another --save_path, or remove it")
-    return Result(row.folder, tuple(finished), len(seeds))
+        try:
+            of_seed = {split: each["sha256"] for split, each in description["data"].items()}
+        except (LookupError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}: does not say which features it is of") from error
+        data = data or of_seed
+        if of_seed != data:
+            raise InputError(f"{path}: of other features than the seed before it; remove {row.folder}")
+    return Result(row, tuple(finished), len(seeds))
+
+
+Rows = dict[str, Result]  # of a table: by title

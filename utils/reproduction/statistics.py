@@ -40,23 +40,29 @@ def half_width_over_seeds(values: np.ndarray) -> float | None:
     return float(t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
 
 
-def half_width_over_utterances(scores: np.ndarray) -> float:
-    """Of the 95 % interval of the mean score, from the scores of the utterances. Shapes: scores [seeds, N]."""
-    of_utterance = scores.mean(0)
-    return float(norm.ppf((1 + LEVEL) / 2) * of_utterance.std(ddof=1) / math.sqrt(len(of_utterance)))
+def half_width_over_utterances(scores: np.ndarray, group: int = 1) -> float:
+    """Of the 95 % interval of the mean score, from the scores of the utterances.
+
+    Args:
+        scores: [seeds, N].
+        group: so many utterances in a row stand or fall together, and count as one.
+    """
+    of_group = scores.mean(0).reshape(-1, group).mean(1)
+    return float(norm.ppf((1 + LEVEL) / 2) * of_group.std(ddof=1) / math.sqrt(len(of_group)))
 
 
-def estimate(values: np.ndarray, scores: np.ndarray | None = None) -> Estimate:
+def estimate(values: np.ndarray, scores: np.ndarray | None = None, group: int = 1) -> Estimate:
     """The mean of a figure.
 
     Args:
         values: one a seed, in percent.
         scores: what each utterance adds to the mean in each seed, in percent, [seeds, N]; None where it is no mean over
             utterances (UA, F1), which leaves ``over_both`` out.
+        group: as in :func:`half_width_over_utterances`.
     """
     over_seeds = half_width_over_seeds(values)
     over_both = None
     if over_seeds is not None and scores is not None:
-        over_both = math.hypot(over_seeds, half_width_over_utterances(scores))
+        over_both = math.hypot(over_seeds, half_width_over_utterances(scores, group))
     std = float(values.std(ddof=1)) if len(values) > 1 else None
     return Estimate(float(values.mean()), std, over_seeds, over_both)

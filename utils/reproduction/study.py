@@ -5,11 +5,11 @@ from functools import cached_property
 from pathlib import Path
 
 from utils.config import PROFILES, feature_path, make_config, run_name
+from utils.errors import InputError
 from utils.features import SPLITS
 from utils.paper import PRINTED
-from utils.reproduction.claims import Rows
 from utils.reproduction.fig2 import Sweep
-from utils.reproduction.results import Result, read_result
+from utils.reproduction.results import Result, Rows, read_result
 from utils.reproduction.rows import AGREEMENTS, Row, homophily_rows, table_rows, walk_rows
 from utils.sweep.grid import K_VALUES
 
@@ -62,14 +62,10 @@ class Study:
         found = {}
         for dataset in (d for d in self.datasets if d in PRINTED):
             for profile in self.profiles:
-                folder = self.sweep_folder(dataset, profile)
-                found[dataset, profile] = Sweep(folder, dataset, self.k_values, self.seeds)
+                config = make_config({"dataset": dataset, "profile": profile, **self.shared})
+                folder = self.root / dataset / f"topk-{run_name(config)}"  # as selected_topK.sh names it
+                found[dataset, profile] = Sweep(folder, config, self.k_values, self.seeds)
         return found
-
-    def sweep_folder(self, dataset: str, profile: str) -> Path:
-        """As ``selected_topK.sh`` names it."""
-        config = make_config({"dataset": dataset, "profile": profile, **self.shared})
-        return self.root / dataset / f"topk-{run_name(config)}"
 
     def missing_features(self, dataset: str) -> list[Path]:
         """The pickles that are not there; DEMO's are made."""
@@ -82,7 +78,19 @@ class Study:
         return read_result(row, self.seeds)
 
     def results(self, rows: dict[str, Row]) -> Rows:
-        return {title: (row, self.result(row)) for title, row in rows.items()}
+        return {title: self.result(row) for title, row in rows.items()}
+
+    def check_data(self, dataset: str) -> None:
+        """Raise an InputError where the runs of a dataset are not all of the same features."""
+        results = [self.result(row) for row in self.table_rows(dataset) + self.walk_rows(dataset)]
+        there = [(result.folder, result.data) for result in results if result.seeds]
+        for (d, _), sweep in self.sweeps.items():
+            if d == dataset and sweep.results:
+                data = {split: each["sha256"] for split, each in sweep.description["data"].items()}
+                there.append((sweep.folder, data))
+        for folder, data in there[1:]:
+            if data != there[0][1]:
+                raise InputError(f"{folder}: of other features than {there[0][0]}; give each its own --save_path")
 
     def table_rows(self, dataset: str) -> list[Row]:
         """The rows of Tables I and II, each once; the headlines first."""

@@ -11,6 +11,7 @@ from utils.cli import Setup
 from utils.config import DATASETS, display_name, feature_path, make_config
 from utils.demo import write_demo
 from utils.engine import embed
+from utils.errors import InputError, one_line
 from utils.experiment import Experiment, open_run, train_run
 from utils.features import SPLITS, load_splits
 from utils.graph_data import check_neighbors, prepare
@@ -23,16 +24,19 @@ from utils.runs import SEED_FOLDER
 POLL_SECONDS = 1.0  # between looks at the rows that another command has
 
 
-def train_rows(work: Sequence[tuple[Row, Setup]], seeds: Sequence[int]) -> None:
+def train_rows(work: Sequence[tuple[Row, Setup]], seeds: Sequence[int]) -> list[str]:
     """Train every row; what another command trains is left to it, and taken over if it was killed.
 
+    Returns:
+        The rows that failed, each with its error; the others are trained all the same.
+
     Raises:
-        InputError: a row's folder holds another configuration or other data (nothing is trained then), or a loss is not
-            finite.
+        InputError: a row's folder holds another configuration or other data; nothing is trained then.
     """
     experiments = {row: _experiment(row, setup) for row, setup in work}
     for experiment in experiments.values():
         open_run(experiment, seeds, resume=True, overwrite=False)
+    failed = []
     left = [row for row in experiments if not read_result(row, seeds).complete]
     print(f"{len(work)} rows, {len(work) - len(left)} of them finished before")
     while left:
@@ -44,10 +48,17 @@ def train_rows(work: Sequence[tuple[Row, Setup]], seeds: Sequence[int]) -> None:
                 left.remove(row)
                 if not read_result(row, seeds).complete:
                     print(f"\n{row.dataset}: {row.title} ({row.folder}), {len(left)} rows after it", flush=True)
-                    _train(experiments[row], seeds)
+                    try:
+                        _train(experiments[row], seeds)
+                    except torch.AcceleratorError:  # the GPU itself is in error, and would fail every row after it
+                        raise
+                    except (InputError, RuntimeError, MemoryError) as error:
+                        failed.append(f"{row.dataset}, {row.title}: {type(error).__name__}: {one_line(error)}")
+                        print(f"failed: {failed[-1]}", flush=True)
             break
         else:
             time.sleep(POLL_SECONDS)
+    return failed
 
 
 def _experiment(row: Row, setup: Setup) -> Experiment:

@@ -73,7 +73,7 @@ def train_cell(data: SweepData, cell: Cell, on_epoch: Callable[[dict], None]) ->
     model = build_model(config, *data.dims, data.num_classes)
     state = start_training(model.to(train.text.device), config)
     fit(state, train, val, config, on_epoch)
-    figures = evaluate_selected(state, val, test)
+    figures, _ = evaluate_selected(state, val, test)
     return {**vars(cell), **figures, "seconds": round(time.perf_counter() - begin, 3)}
 
 

@@ -7,16 +7,15 @@ from pathlib import Path
 import pandas as pd
 
 from utils.config import DATASETS
-from utils.metrics import METRICS
+from utils.metrics import REPORTED
 from utils.paper import PRINTED
 from utils.report import align
 from utils.runs import atomic_write
 
-FIGURES = {name: METRICS[name] for name in ("wa", "ua", "w_f1")}  # those that the paper reports
 SCORED = ("val", "test")
-CHOICE = "w_f1"  # of the validation split: what also chooses the epoch in profile paper
+CHOICE = "w_f1"  # of the validation split, which also chooses the epoch in profile paper
 K = ["k_text", "k_audio"]
-COLUMNS = [f"{split}_{name}" for split in SCORED for name in FIGURES]
+COLUMNS = [f"{split}_{name}" for split in SCORED for name in REPORTED]
 
 
 def cell_table(results: Sequence[dict]) -> pd.DataFrame:
@@ -26,7 +25,7 @@ def cell_table(results: Sequence[dict]) -> pd.DataFrame:
         row = {name: result[name] for name in (*K, "seed")}
         row["selected_epoch"] = result.get("selected_epoch")
         for split in SCORED:
-            row |= {f"{split}_{name}": result[split][name] if split in result else None for name in FIGURES}
+            row |= {f"{split}_{name}": result[split][name] if split in result else None for name in REPORTED}
         rows.append(row | {"seconds": result.get("seconds"), "error": result.get("error")})
     frame = pd.DataFrame(rows)
     numbers = dict.fromkeys([*COLUMNS, "seconds"], float)
@@ -74,7 +73,7 @@ def report(summary: pd.DataFrame, dataset: str, seeds: int) -> str:
     best = best_cell(summary, seeds)
     if best is None:
         return f"no cell has all {seeds} seeds, so none is chosen"
-    rows = [("", "k_text", "k_audio", f"val {FIGURES[CHOICE]}", *(f"test {label}" for label in FIGURES.values()))]
+    rows = [("", "k_text", "k_audio", f"val {REPORTED[CHOICE]}", *(f"test {label}" for label in REPORTED.values()))]
     rows.append(_row("best on validation", best))
     paper = papers_cell(summary, dataset)
     if paper is not None and paper["seeds"] == seeds:
@@ -83,7 +82,7 @@ def report(summary: pd.DataFrame, dataset: str, seeds: int) -> str:
 
 
 def _row(title: str, cell: pd.Series) -> tuple[str, ...]:
-    names = [f"val_{CHOICE}", *(f"test_{name}" for name in FIGURES)]
+    names = [f"val_{CHOICE}", *(f"test_{name}" for name in REPORTED)]
     return title, str(int(cell["k_text"])), str(int(cell["k_audio"])), *(_percent(cell, name) for name in names)
 
 
@@ -94,7 +93,7 @@ def _percent(cell: pd.Series, name: str) -> str:
 
 def _optimism(summary: pd.DataFrame, best: pd.Series, seeds: int) -> str:
     picked = best_cell(summary, seeds, "test")
-    label = FIGURES[CHOICE]
+    label = REPORTED[CHOICE]
     gap = 100 * (picked[f"test_{CHOICE}_mean"] - best[f"test_{CHOICE}_mean"])
     if gap == 0:
         return f"warning: by luck no cell has a better test {label}; the test split is still not what to choose on"
@@ -133,4 +132,4 @@ class BestSoFar:
         seeds = min(map(len, self._scores.values()))
         means = {cell: sum(s[:seeds]) / seeds for cell, s in self._scores.items()}
         (k_text, k_audio), mean = max(means.items(), key=lambda item: item[1])
-        return f"best k {k_text}, {k_audio}: val {FIGURES[CHOICE]} {100 * mean:.1f} ({seeds} seed{'s' * (seeds > 1)})"
+        return f"best k {k_text}, {k_audio}: val {REPORTED[CHOICE]} {100 * mean:.1f} ({seeds} seed{'s' * (seeds > 1)})"

@@ -1,0 +1,111 @@
+"""The report's sections that the paper has too: Tables I to IV, Fig. 2, and the figures of a profile's own run."""
+
+import shutil
+
+from utils.metrics import REPORTED
+from utils.paper import OTHER_METHODS, PRINTED, UTTERANCES, printed
+from utils.plots import plot_topk_grid
+from utils.report import markdown_table
+from utils.reproduction.claims import MISSING, interval
+from utils.reproduction.results import Result, Rows
+from utils.reproduction.statistics import Estimate
+from utils.reproduction.study import Study
+
+HEADLINE_FIGURES = {
+    "training_curves.png": "Training curves",
+    "test_confusion_matrix.png": "Confusion matrix of the test split",
+    "test_tsne.png": "t-SNE of the test split",
+}
+
+
+def facts(result: Result, dataset: str) -> str:
+    """Sizes, graph, machine and time of the profile's own run."""
+    if not result.seeds:
+        return f"{MISSING}: no seed is finished"
+    description = result.description
+    sizes = {split: data["utterances"] for split, data in description["data"].items()}
+    text = f"{' / '.join(map(str, sizes.values()))} utterances (train / val / test)"
+    wanted = UTTERANCES.get(dataset)
+    if wanted and sizes != wanted:
+        text += f", where the paper has {' / '.join(map(str, wanted.values()))}"
+    device = ""
+    if result.summary:
+        graphs = (f"{split} {100 * graph['homophily']:.1f}" for split, graph in result.summary["graphs"].items())
+        text += f". Homophily of the Top-K graphs (percent of the edges that join one class): {', '.join(graphs)}"
+        device = f" on {result.summary['device']}"
+    versions = ", ".join(f"{name} {version}" for name, version in description["versions"].items())
+    minutes = result.training_seconds / 60
+    return f"{text}. {len(result.seeds)} seeds took {minutes:.1f} min{device}; {versions}."
+
+
+def table(rows: Rows) -> str:
+    """A row a configuration, with the difference in WA to the first, and the paper's figures as printed."""
+    reference = next(iter(rows.values()))
+    papers = {title: printed(result.row.config) for title, result in rows.items()}
+    header = ["", *(f"{name} [seeds]" for name in REPORTED.values()), "WA, to the first [seeds and utterances]"]
+    lines = [[title, *figures(result), _change(result, reference)] for title, result in rows.items()]
+    if any(papers.values()):
+        header.append("paper: WA / UA / w-F1")
+        for line, values in zip(lines, papers.values(), strict=True):
+            line.append(" / ".join(f"{value:.2f}" for value in values.values()) if values else "–")
+    return markdown_table(header, lines)
+
+
+def figures(result: Result) -> list[str]:
+    """Mean ± std and interval of each reported figure; the first says so where the row is not finished."""
+    if not result.complete:
+        return [f"{MISSING} ({len(result.seeds)} of {result.asked} seeds)", *[""] * (len(REPORTED) - 1)]
+    return [_with_std(result.estimate(name)) for name in REPORTED]
+
+
+def _with_std(figure: Estimate) -> str:
+    if figure.std is None:
+        return f"{figure.mean:.2f}"
+    low, high = figure.mean - figure.over_seeds, figure.mean + figure.over_seeds
+    return f"{figure.mean:.2f} ± {figure.std:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _change(result: Result, reference: Result) -> str:
+    if result is reference or not (result.complete and reference.complete):
+        return ""
+    return interval(result.minus(reference), sign=True)
+
+
+def fig2(study: Study, dataset: str, profile: str) -> str:
+    sweep = study.sweeps[dataset, profile]
+    title = "**Fig. 2, k_text x k_audio**"
+    if not sweep.results:
+        return f"{title}\n\n{MISSING}: {sweep.progress}"
+    note = "" if sweep.complete else f"\n\n{sweep.progress} of the paper's grid are there."
+    name = f"{dataset}-{profile}-topk_grid.png"
+    plot_topk_grid(study.root / "figures" / name, sweep.summary, *sweep.marked, f"{dataset}, profile {profile}")
+    return f"{title}{note}\n\n```\n{sweep.report}\n```\n\n![Top-K grid](figures/{name})"
+
+
+def headline(study: Study, result: Result) -> str:
+    """The PNGs of the profile's own run."""
+    row = result.row
+    images = []
+    for name, title in HEADLINE_FIGURES.items():
+        source, target = row.folder / name, f"{row.dataset}-{row.config.profile}-{name}"
+        if not source.is_file() or not result.complete:
+            images.append(f"{title}: {MISSING}")
+            continue
+        (study.root / "figures").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, study.root / "figures" / target)
+        images.append(f"![{title}](figures/{target})")
+    return "\n\n".join(images)
+
+
+def other_methods(study: Study, dataset: str) -> str:
+    """Table III or IV as printed, with our rows after the paper's own."""
+    rows = [(name, str(year), modality, wa, ua) for name, year, modality, wa, ua in OTHER_METHODS[dataset]]
+    wa, ua, _ = PRINTED[dataset]["min"]
+    rows.append(("CemoBAM, as printed", "2025", "audio + text", f"{wa:.2f}", f"{ua:.2f}"))
+    for profile in study.profiles:
+        result = study.result(study.tables[dataset, profile][0]["MIN"])
+        rows.append((f"CemoBAM, here, profile `{profile}`", "", "audio + text", *figures(result)[:2]))
+    methods = markdown_table(("method", "year", "modality", "WA", "UA"), rows)
+    number = "III" if dataset == "IEMOCAP" else "IV"
+    note = "The other methods' splits and classes differ from paper to paper; our rows are on the data named above."
+    return f"### {dataset}, Table {number}: other methods\n\n{methods}\n\n{note}"
