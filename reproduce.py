@@ -86,7 +86,6 @@ def main() -> int:
         shared=shared,
         k_values=args.k_values,
         agreements=args.agreements,
-        quick=args.quick,
     )
     device = pick_device(args.device)
     print(f"reproduction in {study.root}\ndevice {describe(device)}")

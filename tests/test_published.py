@@ -145,7 +145,7 @@ def test_errors_of_the_server_and_of_none_are_one_line(server, tmp_path, monkeyp
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
     monkeypatch.setenv("CEMOBAM_MIRROR", "no/url")
-    with pytest.raises(InputError, match="no/url/.*unknown url type"):
+    with pytest.raises(InputError, match=r"no/url/.*unknown url type"):
         published.fetch(NAME, tmp_path / "f.pkl")
     monkeypatch.setenv("CEMOBAM_MIRROR", "http://127.0.0.1:9")
     with pytest.raises(InputError, match=r"127\.0\.0\.1:9/.*Connection refused") as caught:
@@ -156,7 +156,7 @@ def test_errors_of_the_server_and_of_none_are_one_line(server, tmp_path, monkeyp
 def test_a_server_without_end_is_stopped(server, publish, tmp_path, monkeypatch):
     publish(NAME, CONTENT)
     monkeypatch.setattr(published, "LARGEST", 1 << 20)
-    with pytest.raises(InputError, match="more than 1 MiB came$"):
+    with pytest.raises(InputError, match=r"more than 1 MiB came$"):
         published.fetch(NAME, tmp_path / "f.pkl")
     assert not list(tmp_path.glob("f.pkl*"))
 
@@ -164,10 +164,9 @@ def test_a_server_without_end_is_stopped(server, publish, tmp_path, monkeypatch)
 def test_two_commands_do_not_mix_one_file(server, publish, tmp_path):
     publish(NAME, CONTENT)
     part = tmp_path / "f.pkl.part"
-    holder = "import fcntl, sys; f = open(sys.argv[1], 'ab'); fcntl.flock(f, fcntl.LOCK_EX); print('mine', flush=True); input()"
-    other = subprocess.Popen(
-        [sys.executable, "-c", holder, part], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    holder = "import fcntl, sys\nf = open(sys.argv[1], 'ab')\nfcntl.flock(f, 2)\nprint('mine', flush=True)\ninput()"
+    command, pipe = [sys.executable, "-c", holder, part], subprocess.PIPE
+    other = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
     assert other.stdout.readline() == "mine\n"
     with pytest.raises(InputError, match=r"f\.pkl\.part: another command is fetching this file"):
         published.fetch(NAME, tmp_path / "f.pkl")

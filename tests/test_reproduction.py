@@ -272,7 +272,7 @@ def test_runs_of_other_features_are_not_compared(finished):
     for seed in SEEDS:
         path = row.folder / f"seed{seed}" / "config.json"
         path.write_text(path.read_text().replace('"sha256": "train"', '"sha256": "other"'))
-    with pytest.raises(InputError, match=r"walk-03-channel_gate: of other features than .*official"):
+    with pytest.raises(InputError, match=r"walk-03-channel_gate: of other features than .*IEMOCAP/paper"):
         write_report(finished)
     path.write_text(path.read_text().replace('"sha256": "other"', '"sha256": "train"'))
     with pytest.raises(InputError, match=r"seed3/config.json: of other features than the seed before it"):
@@ -433,7 +433,7 @@ def test_the_grid_is_a_sweep_that_the_report_finds(run, feature_dir, tmp_path):
         path.rename(path.with_name(path.name.replace("TOY", "IEMOCAP")))
     options = ["--epochs", 1, "--hidden_dim", 16, "--device", "cpu", "--seeds", 1, 2, "--k_values", 7, 8]
     folders = ["--feature_dir", feature_dir, "--save_path", tmp_path / "out"]
-    code, output, error = run(reproduce.main, "IEMOCAP", "--parts", "grid", *options, *folders)
+    code, _, error = run(reproduce.main, "IEMOCAP", "--parts", "grid", *options, *folders)
     assert code == 0, error
     text = (tmp_path / "out" / "report.md").read_text()
     assert text.count("8 of 200 trainings of the paper's grid are there") == 2

@@ -80,7 +80,7 @@ class Sweep:
     def best_minus_papers(self) -> Estimate:
         """Test w-F1 of the cell that is best on validation minus that of the paper's, paired over the seeds."""
         best, papers = (
-            cell_table(self.results).set_index(["k_text", "k_audio", "seed"])["test_w_f1"].loc[k].sort_index()
+            cell_table(self.results).set_index(["k_text", "k_audio", "seed"]).sort_index()["test_w_f1"].loc[k]
             for k in (self.best, self.papers)
         )
         return estimate(100 * (best - papers).to_numpy())

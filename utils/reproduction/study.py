@@ -32,7 +32,6 @@ class Study:
     shared: dict = field(default_factory=dict)
     k_values: tuple[int, ...] = K_VALUES
     agreements: tuple[float, ...] = AGREEMENTS
-    quick: bool = False
 
     @cached_property
     def tables(self) -> dict[tuple[str, str], tuple[dict[str, Row], dict[str, Row]]]:
