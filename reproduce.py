@@ -4,6 +4,7 @@ Finished runs are kept: the same command goes on where the last one ended, and t
 """
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -29,10 +30,11 @@ from utils.config import (
 from utils.demo import AGREEMENT
 from utils.device import describe, pick_device
 from utils.errors import InputError, run_main
+from utils.graph_data import check_neighbors
 from utils.reproduction.report import write_report
 from utils.reproduction.rows import AGREEMENTS
 from utils.reproduction.study import Study
-from utils.reproduction.training import demo_setup, draw_headline, train_rows
+from utils.reproduction.training import demo_setup, draw_tsne, train_rows
 from utils.sweep.grid import K_VALUES
 
 PARTS = ("tables", "walk", "homophily", "grid")
@@ -110,6 +112,8 @@ def train(study: Study, args: argparse.Namespace, device: torch.device) -> list[
         What failed, with its error.
     """
     setups = {dataset: setup for dataset in study.datasets if (setup := read_features(study, args, dataset, device))}
+    if "grid" in args.parts:
+        check_grid(study, setups)
     failed = []
     for part, rows_of in (("tables", study.table_rows), ("walk", study.walk_rows)):
         if part in args.parts:
@@ -121,12 +125,22 @@ def train(study: Study, args: argparse.Namespace, device: torch.device) -> list[
     for dataset, setup in setups.items():
         for row in study.table_rows(dataset):
             if row.headline:
-                draw_headline(row, setup, study.seeds)
+                draw_tsne(row, setup, study.seeds)
     if "grid" in args.parts:
         for dataset, profile in study.sweeps:
             if dataset in setups and sweep.main(sweep_options(study, args, dataset, profile)):
                 failed.append(f"{dataset}, {profile}, Fig. 2: cells failed, named above")
     return failed
+
+
+def check_grid(study: Study, setups: dict[str, Setup]) -> None:
+    """Raise an InputError where Fig. 2 asks for more neighbours than there are, before anything is trained."""
+    most = max(study.k_values)
+    for (dataset, _), each in study.sweeps.items():
+        splits = setups[dataset].splits if dataset in setups else {}
+        for split, features in splits.items():
+            config = dataclasses.replace(each.config, k_text=most, k_audio=most)
+            check_neighbors(features, config, None if split == "train" else splits["train"])
 
 
 def read_features(study: Study, args: argparse.Namespace, dataset: str, device: torch.device) -> Setup | None:

@@ -207,6 +207,15 @@ def test_training_says_what_is_missing_in_three_lines_then_fetches_it(server, pu
     assert len(server.asked) == 3
 
 
+def test_nothing_is_fetched_beside_features_of_the_users_own(server, publish, tmp_path):
+    for split in SPLITS:
+        publish(f"feature/ESD_BERT_WAV2VEC_{split}.pkl", CONTENT)
+    (tmp_path / "ESD_BERT_WAV2VEC_test.pkl").write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"ESD_BERT_WAV2VEC_test.pkl: not the published file"):
+        published.fetch_features(tmp_path, "ESD")
+    assert server.asked == []
+
+
 def test_only_what_is_published_is_fetched(server, run, feature_dir):
     code, _, error = run(train.main, "--dataset", "TOY", "--feature_dir", feature_dir, "--download")
     assert code == 2

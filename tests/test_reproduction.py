@@ -135,18 +135,25 @@ def test_rows_of_the_tables(tmp_path):
 # --- what is read back, from run folders made by hand
 
 
-def write_run(row: rows.Row, correct: np.ndarray, sizes=(331, 109, 111)) -> None:
+def write_run(row: rows.Row, correct: np.ndarray, sizes=(331, 109)) -> None:
     """A finished run whose utterance n is recognised in seed i where ``correct[i, n]``. All are of class 0."""
     for seed, of_seed in zip(SEEDS, correct, strict=False):
         folder = row.folder / f"seed{seed}"
-        data = {s: {"path": s, "sha256": s, "utterances": n} for s, n in zip(SPLITS, sizes, strict=True)}
+        data = {
+            s: {"path": s, "sha256": s, "utterances": n}
+            for s, n in zip(SPLITS, (*sizes, correct.shape[1]), strict=True)
+        }
         config = {"config": dataclasses.asdict(row.config), "data": data, "versions": {"torch": "2.14.1"}}
+        config["class_names"] = CLASSES
         write_json(folder / "config.json", config)
         lines = ["label,prediction", *(f"0,{0 if hit else 1}" for hit in of_seed)]
         (folder / "test_predictions.csv").write_text("\n".join(lines))
-        (folder / "log.jsonl").write_text(json.dumps({"epoch": 1, "seconds": 90}) + "\n")
+        line = {"seconds": 90, "train_loss": 1.0, "val_loss": 1.0, "val_w_f1": 0.5}
+        log = [json.dumps({"epoch": epoch, **line}) + "\n" for epoch in range(1, row.config.epochs + 1)]
+        (folder / "log.jsonl").write_text("".join(log))
         wa = float(of_seed.mean())
         figures = {"wa": wa, "ua": wa / 2, "w_f1": wa / 4, "macro_f1": wa / 8}
+        figures |= {"recall": [wa, None, None, None], "confusion": np.diag([int(of_seed.sum()), 0, 0, 0]).tolist()}
         write_json(folder / "metrics.json", {"seed": seed, "selected_epoch": 1, "val": figures, "test": figures})
     graphs = {split: {"nodes": 1, "edges": 1, "homophily": 0.37} for split in SPLITS}
     summary = {"device": "cpu (2 threads)", "graphs": graphs, "test": {"seeds": {str(seed): {} for seed in SEEDS}}}
@@ -185,12 +192,43 @@ def test_only_finished_seeds_of_this_configuration_are_read(finished):
         read_result(other, SEEDS)
 
 
-@pytest.mark.parametrize("content", ["label,prediction\n0,0\n", "nonsense", "a,b\n0,0\n", "label,prediction\n"])
-def test_predictions_that_are_not_those_of_the_figures_are_refused(finished, content):
-    row = finished.table_rows("IEMOCAP")[0]
-    (row.folder / "seed2" / "test_predictions.csv").write_text(content)
-    with pytest.raises(InputError, match=r"seed2/test_predictions.csv: not the predictions"):
-        read_result(row, SEEDS).correct  # noqa: B018
+PREDICTIONS = "label,prediction\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("test_predictions.csv", None, PREDICTIONS + "0,0\n"),
+        ("test_predictions.csv", None, PREDICTIONS + 200 * "0,0\n"),  # another WA
+        ("test_predictions.csv", None, PREDICTIONS + 320 * "0,0\n" + 80 * "0,1\n"),  # the same, of other utterances
+        ("test_predictions.csv", None, "nonsense"),
+        ("test_predictions.csv", None, "\xff\x00"),
+        ("metrics.json", None, "{}"),
+        ("metrics.json", '"seed": 2', '"seed": 1'),
+        ("metrics.json", '"ua": 0.4', '"ua": 7.5'),
+        ("metrics.json", '"wa": 0.8', '"wa": NaN'),
+        ("metrics.json", '"wa": 0.8', '"wa": "x"'),
+        ("metrics.json", '"confusion": [', '"confusion": ["x", '),
+        ("config.json", '"data"', '"dates"'),
+        ("config.json", '"utterances": 200', '"utterances": "many"'),
+        ("config.json", '"versions"', '"version"'),
+        ("log.jsonl", '"seconds"', '"hours"'),
+        ("log.jsonl", None, ""),
+        ("log.jsonl", None, "\xff"),
+        ("../summary.json", '"graphs"', '"graph"'),
+        ("../summary.json", '"homophily": 0.37', '"homophily": 37'),
+        ("../summary.json", None, "{"),
+    ],
+)
+def test_damaged_files_are_named_and_nothing_is_reported(finished, name, old, new):
+    path = finished.table_rows("IEMOCAP")[0].folder / "seed2" / name
+    text = path.read_text()
+    assert old is None or old in text
+    path.write_text(new if old is None else text.replace(old, new))
+    with pytest.raises(InputError, match=re.escape(path.name)) as caught:
+        write_report(finished)
+    assert "\n" not in str(caught.value)
+    assert not (finished.root / "report.md").exists()
 
 
 def test_differences_are_paired(finished):
@@ -216,7 +254,7 @@ def test_the_report_says_what_the_runs_say(finished):
     assert table_line(text, "w/o xCBAM")[1].startswith("50.00")
     assert table_line(text, "w/o xCBAM")[4].startswith("-30.00 [")
     assert table_line(text, "w/o CBAM")[5] == "–"
-    assert "331 / 109 / 111 utterances (train / val / test), where the paper has 4407 / 551 / 551" in text
+    assert "331 / 109 / 200 utterances (train / val / test), where the paper has 4407 / 551 / 551" in text
     assert "train 37.0, val 37.0, test 37.0" in text
     assert "3 seeds took 4.5 min on cpu (2 threads); torch 2.14.1" in text
     assert table_line(text, "Khan et al. | 2025") == ["Khan et al.", "2025", "audio + text", "81.85", "81.33"]
@@ -254,10 +292,10 @@ def test_the_verdicts_on_a_part_of_the_data(plain):
 def test_the_verdicts_on_all_of_it(plain):
     for row in plain.table_rows("IEMOCAP"):
         share = 0.86 if row.headline else 0.5 if row.config.ablation == "no_xcbam" else 0.8
-        write_run(row, hits(share), sizes=(4407, 551, 551))
+        write_run(row, hits(share, n=551), sizes=(4407, 551))
     assert verdicts(plain)[:5] == [REPRODUCED] * 5
     for row in plain.table_rows("IEMOCAP"):
-        write_run(row, hits(0.7), sizes=(4407, 551, 551))
+        write_run(row, hits(0.7, n=551), sizes=(4407, 551))
     assert verdicts(plain)[:5] == [NOT_REPRODUCED] * 5
 
 
@@ -307,7 +345,6 @@ def test_what_is_not_finished_is_missing_and_never_filled_in(finished):
     assert "- IEMOCAP, paper, CLS: 2 of 3 seeds" in missing
     assert "- IEMOCAP, walk, dropout and batch statistics at every step: 0 of 3 seeds" in missing
     assert "- IEMOCAP: no features" in missing
-    assert "Training curves: missing" in text
 
 
 def test_the_walk_is_shown_step_by_step(finished):
@@ -340,6 +377,10 @@ def test_a_part_of_fig_2(finished):
     assert "best on validation       8        8" in text
     assert (study.root / "figures" / "IEMOCAP-paper-topk_grid.png").is_file()
     path = study.sweeps["IEMOCAP", "paper"].folder / "config.json"
+    cell = path.parent / "cells" / "k7_8_seed2.json"
+    cell.write_text(cell.read_text().replace('"wa": 0.5', '"wa": "x"'))
+    with pytest.raises(InputError, match=r"k7_8_seed2.json: not a result of this cell"):
+        write_report(dataclasses.replace(study))
     path.write_text(path.read_text().replace('"lr": 0.0001', '"lr": 0.1'))
     with pytest.raises(InputError, match=r"topk-paper.*config.json: not the configuration of this reproduction"):
         write_report(dataclasses.replace(study))
@@ -396,8 +437,9 @@ def test_an_interrupted_command_goes_on_and_does_nothing_twice(command, tmp_path
     assert len(trained) == len(set(trained)) == 8
     text = report.read_text()
     assert "missing (" not in text
-    assert "figures/TOY-paper-test_tsne.png" in text
-    assert (tmp_path / "out" / "figures" / "TOY-paper-test_confusion_matrix.png").is_file()
+    for name in ("training_curves", "confusion_matrix", "tsne"):
+        assert f"figures/TOY-paper-{name}.png" in text
+        assert (tmp_path / "out" / "figures" / f"TOY-paper-{name}.png").is_file()
     assert (tmp_path / "out" / "TOY" / "paper" / "seed1" / "best.pt").is_file()
     assert not list((tmp_path / "out" / "TOY" / "paper-ablation=no_cbam").rglob("*.pt"))
 
@@ -426,6 +468,16 @@ def test_a_row_that_fails_does_not_stop_the_others(command, tmp_path, monkeypatc
     code, output, error = command("--profiles", "official", "--report_only")
     assert code == 0, error
     assert (tmp_path / "out" / "TOY" / "official" / "summary.json").stat().st_mtime_ns == before
+
+
+def test_a_grid_beyond_the_utterances_is_said_before_anything_is_trained(run, feature_dir, tmp_path):
+    for path in feature_dir.glob("TOY*"):
+        path.rename(path.with_name(path.name.replace("TOY", "ESD")))
+    options = ["--epochs", 1, "--hidden_dim", 16, "--device", "cpu", "--k_values", 1, 24]
+    code, _, error = run(reproduce.main, "ESD", *options, "--feature_dir", feature_dir, "--save_path", tmp_path / "out")
+    assert code == 2
+    assert "--k_text 24" in error and "has 24 utterances" in error
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_grid_is_a_sweep_that_the_report_finds(run, feature_dir, tmp_path):

@@ -27,9 +27,9 @@ def run_main(main: Callable[[], int | None]) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of a library's error, for an error of ours that quotes it."""
+    """The first line of a library's error, for an error of ours that quotes it; what it quotes may be hostile."""
     lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    return "".join(c if c.isprintable() else "?" for c in lines[0][:200]) if lines else type(error).__name__
 
 
 def _fail(message: str, code: int) -> int:

@@ -63,8 +63,15 @@ def fetch_features(feature_dir: Path, dataset: str, splits: Sequence[str] = SPLI
     """
     if dataset not in UTTERANCES:
         raise InputError(f"--download: the authors publish features of {' and '.join(UTTERANCES)}, not of {dataset}")
-    for split in splits:
-        fetch(feature_path("feature", dataset, split).as_posix(), feature_path(feature_dir, dataset, split))
+    files = {
+        feature_path("feature", dataset, split).as_posix(): feature_path(feature_dir, dataset, split)
+        for split in splits
+    }
+    for name, path in files.items():
+        if path.is_file():  # before the first is fetched: a mixture of two extractions is worse than none
+            _check_present(name, path)
+    for name, path in files.items():
+        fetch(name, path)
 
 
 def published_checkpoint(target: str, save_path: Path, download: bool) -> Path | None:
@@ -164,9 +171,9 @@ def _transfer(url: str, file: BinaryIO, title: str) -> None:
             file.truncate(0)
             have = 0
         length = response.headers.get("Content-Length")
-        total = have + int(length) if length else None
+        total = have + int(length) if length and length.isdigit() else None
         with tqdm(total=total, initial=have, desc=title, unit="B", unit_scale=True, dynamic_ncols=True) as bar:
-            while chunk := response.read(_CHUNK):
+            while chunk := response.read1(_CHUNK):
                 have += len(chunk)
                 if have > LARGEST:
                     file.truncate(0)

@@ -93,7 +93,7 @@ def read_log(path: Path, epochs: int | None = None) -> list[dict]:
         InputError: names a line that is no JSON object.
     """
     log = []
-    for i, line in enumerate(path.read_text().splitlines()[:epochs] if path.exists() else (), 1):
+    for i, line in enumerate(path.read_bytes().splitlines()[:epochs] if path.exists() else (), 1):
         try:
             log.append(json.loads(line))
         except ValueError as error:

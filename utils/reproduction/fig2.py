@@ -11,7 +11,8 @@ from utils.config import DATASETS, Config
 from utils.errors import InputError
 from utils.reproduction.statistics import Estimate, estimate
 from utils.runs import read_json
-from utils.sweep.grid import K_VALUES, Cell, grid
+from utils.sweep.folder import read_cell
+from utils.sweep.grid import K_VALUES, grid
 from utils.sweep.results import best_cell, cell_table, papers_cell, report, summary_table
 
 
@@ -33,7 +34,7 @@ class Sweep:
         """What each finished cell found; a failed one has its ``error``.
 
         Raises:
-            InputError: the folder holds a sweep of another configuration.
+            InputError: the folder holds a sweep of another configuration, or a damaged cell.
         """
         path = self.folder / "config.json"
         if not path.is_file():
@@ -41,8 +42,8 @@ class Sweep:
         config = {k: v for k, v in dataclasses.asdict(self.config).items() if k not in ("k_text", "k_audio")}
         if self.description.get("config") != config:
             raise InputError(f"{path}: not the configuration of this reproduction; give another --save_path")
-        paths = (self.folder / "cells" / f"{cell.name}.json" for cell in self._cells)
-        return [read_json(path) for path in paths if path.is_file()]
+        found = (read_cell(self.folder, cell) for cell in grid(self.k_values, self.k_values, self.seeds))
+        return [result for result in found if result is not None]
 
     @cached_property
     def description(self) -> dict:
@@ -94,7 +95,3 @@ class Sweep:
         """Of the paper's own grid."""
         own = (r for r in self.results if r["k_text"] in K_VALUES and r["k_audio"] in K_VALUES)
         return sum("error" not in result for result in own)
-
-    @property
-    def _cells(self) -> list[Cell]:
-        return grid(self.k_values, self.k_values, self.seeds)

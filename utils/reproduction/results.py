@@ -1,7 +1,8 @@
 """What a row's run folder holds, read back: every number of the report comes through here."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,9 @@ import numpy as np
 import pandas as pd
 
 from utils.demo import SCENE_SIZE
-from utils.errors import InputError
+from utils.errors import InputError, one_line
+from utils.features import SPLITS
+from utils.metrics import REPORTED
 from utils.reproduction.rows import Row
 from utils.reproduction.statistics import Estimate, estimate
 from utils.runs import SEED_FOLDER, read_json, read_log
@@ -32,12 +35,16 @@ class Result:
     def summary(self) -> dict | None:
         """``summary.json``, where it covers the finished seeds: it is written after the last one."""
         path = self.folder / "summary.json"
-        summary = read_json(path) if path.is_file() else {}
-        try:
-            covered = set(summary["test"]["seeds"]) >= set(map(str, self.seeds)) and summary["graphs"]["test"]
-        except (LookupError, TypeError):
-            return None  # of an earlier command, or of another version: train_rows writes it anew
-        return summary if covered else None
+        if not path.is_file():
+            return None
+        summary = read_json(path)
+        with _named(path, "not the summary of a run"):
+            covered = set(summary["test"]["seeds"])
+            graphs = {split: float(summary["graphs"][split]["homophily"]) for split in SPLITS}
+            known = all(0 <= share <= 1 for share in graphs.values()) and isinstance(summary["device"], str)
+            if not known:
+                raise ValueError("homophily or device")
+        return summary if covered >= set(map(str, self.seeds)) else None
 
     @property
     def complete(self) -> bool:
@@ -51,12 +58,12 @@ class Result:
     @cached_property
     def metrics(self) -> list[dict]:
         """``metrics.json`` of each finished seed."""
-        return [read_json(self._seed_folder(seed) / "metrics.json") for seed in self.seeds]
+        return [_read_metrics(self._seed_folder(seed) / "metrics.json", seed) for seed in self.seeds]
 
     @cached_property
     def description(self) -> dict:
         """``config.json`` of the first finished seed."""
-        return read_json(self._seed_folder(self.seeds[0]) / "config.json")
+        return _read_description(self._seed_folder(self.seeds[0]) / "config.json")
 
     @cached_property
     def correct(self) -> np.ndarray:
@@ -66,8 +73,15 @@ class Result:
     @property
     def training_seconds(self) -> float:
         """What all epochs of the finished seeds took."""
-        logs = [read_log(self._seed_folder(seed) / "log.jsonl") for seed in self.seeds]
-        return sum(line["seconds"] for log in logs for line in log)
+        total = 0.0
+        for seed in self.seeds:
+            path = self._seed_folder(seed) / "log.jsonl"
+            log = read_log(path)
+            with _named(path, "not the log of a run"):
+                if len(log) != self.row.config.epochs:
+                    raise ValueError(f"{len(log)} epochs of {self.row.config.epochs}")
+                total += sum(float(line["seconds"]) for line in log)
+        return total
 
     def values(self, metric: str) -> np.ndarray:
         """A figure of the test split in percent, one a seed."""
@@ -97,17 +111,53 @@ class Result:
 
     def _read_correct(self, seed: int) -> np.ndarray:
         path = self._seed_folder(seed) / "test_predictions.csv"
-        try:
+        wanted = self.description["data"]["test"]["utterances"]
+        with _named(path, "not the predictions of a run"):
             rows = pd.read_csv(path)
             correct = 100.0 * (rows["label"] == rows["prediction"]).to_numpy()
-        except FileNotFoundError as error:
-            raise InputError(f"{path}: no such file") from error
-        except (ValueError, KeyError, pd.errors.ParserError) as error:
-            raise InputError(f"{path}: not the predictions of a run ({error})") from error
-        wa = 100 * read_json(path.with_name("metrics.json"))["test"]["wa"]
-        if not len(correct) or abs(correct.mean() - wa) > 1e-6:
+            if len(correct) != wanted:
+                raise ValueError(f"{len(correct)} of {wanted} utterances")
+        wa = 100 * _read_metrics(path.with_name("metrics.json"), seed)["test"]["wa"]
+        if abs(correct.mean() - wa) > 1e-6:
             raise InputError(f"{path}: not the predictions that metrics.json beside it counts (WA {wa:.2f})")
         return correct
+
+
+@contextmanager
+def _named(path: Path, what: str) -> Iterator[None]:
+    """Turn what reading a damaged file raises into an InputError that names it."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # pandas' errors are ValueErrors
+        raise InputError(f"{path}: {what} ({type(error).__name__}: {one_line(error)})") from error
+
+
+def _read_metrics(path: Path, seed: int) -> dict:
+    metrics = read_json(path)
+    with _named(path, "not the figures of a run"):
+        if metrics["seed"] != seed:
+            raise ValueError(f"of seed {metrics['seed']}")
+        for name in REPORTED:
+            if not 0 <= metrics["test"][name] <= 1:  # also where it is no number at all
+                raise ValueError(f"test {name} {metrics['test'][name]}")
+        np.array(metrics["test"]["confusion"], dtype=int).reshape(len(metrics["test"]["recall"]), -1)
+    return metrics
+
+
+def _read_description(path: Path) -> dict:
+    description = read_json(path)
+    with _named(path, "not the description of a run"):
+        for split in SPLITS:
+            each = description["data"][split]
+            if not (isinstance(each["sha256"], str) and isinstance(each["utterances"], int)):
+                raise ValueError(f"data of {split}")
+        if not (isinstance(description["config"], dict) and isinstance(description["versions"], dict)):
+            raise ValueError("configuration or versions")
+        if not all(isinstance(name, str) for name in description["class_names"]):
+            raise ValueError("class names")
+    return description
 
 
 def read_result(row: Row, seeds: Sequence[int]) -> Result:
@@ -121,13 +171,10 @@ def read_result(row: Row, seeds: Sequence[int]) -> Result:
     data = None
     for seed in finished:
         path = folders[seed] / "config.json"
-        description = read_json(path)
-        if description.get("config") != dataclasses.asdict(row.config):
+        description = _read_description(path)
+        if description["config"] != dataclasses.asdict(row.config):
             raise InputError(f"{path}: not the configuration of {row.title}; give another --save_path, or remove it")
-        try:
-            of_seed = {split: each["sha256"] for split, each in description["data"].items()}
-        except (LookupError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: does not say which features it is of") from error
+        of_seed = {split: each["sha256"] for split, each in description["data"].items()}
         data = data or of_seed
         if of_seed != data:
             raise InputError(f"{path}: of other features than the seed before it; remove {row.folder}")

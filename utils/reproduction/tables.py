@@ -1,21 +1,18 @@
 """The report's sections that the paper has too: Tables I to IV, Fig. 2, and the figures of a profile's own run."""
 
-import shutil
+from pathlib import Path
 
+from utils.config import display_name
+from utils.experiment import read_curves
 from utils.metrics import REPORTED
 from utils.paper import OTHER_METHODS, PRINTED, UTTERANCES, printed
-from utils.plots import plot_topk_grid
+from utils.plots import plot_confusion, plot_topk_grid, plot_training_curves
 from utils.report import markdown_table
 from utils.reproduction.claims import MISSING, interval
 from utils.reproduction.results import Result, Rows
 from utils.reproduction.statistics import Estimate
 from utils.reproduction.study import Study
-
-HEADLINE_FIGURES = {
-    "training_curves.png": "Training curves",
-    "test_confusion_matrix.png": "Confusion matrix of the test split",
-    "test_tsne.png": "t-SNE of the test split",
-}
+from utils.runs import atomic_write
 
 
 def facts(result: Result, dataset: str) -> str:
@@ -83,18 +80,32 @@ def fig2(study: Study, dataset: str, profile: str) -> str:
 
 
 def headline(study: Study, result: Result) -> str:
-    """The PNGs of the profile's own run."""
-    row = result.row
-    images = []
-    for name, title in HEADLINE_FIGURES.items():
-        source, target = row.folder / name, f"{row.dataset}-{row.config.profile}-{name}"
-        if not source.is_file() or not result.complete:
-            images.append(f"{title}: {MISSING}")
-            continue
-        (study.root / "figures").mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, study.root / "figures" / target)
-        images.append(f"![{title}](figures/{target})")
+    """Training curves and confusion matrix of the profile's own run, over the seeds; t-SNE of the first."""
+    if not result.complete:
+        return f"Training curves, confusion matrix, t-SNE: {MISSING}"
+    row, description = result.row, result.description
+    begin = f"{row.dataset}-{row.config.profile}"
+    curves, confusion, tsne = (f"{begin}-{name}.png" for name in ("training_curves", "confusion_matrix", "tsne"))
+    folder, seeds = study.root / "figures", result.seeds
+    name = f"{display_name(row.dataset)}, profile {row.config.profile}"
+    selected = {seed: metrics["selected_epoch"] for seed, metrics in zip(seeds, result.metrics, strict=True)}
+    plot_training_curves(folder / curves, read_curves(row.folder, seeds), selected, name)
+    confusions = [metrics["test"]["confusion"] for metrics in result.metrics]
+    over = f"mean of {len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
+    plot_confusion(folder / confusion, confusions, description["class_names"], f"{name}, test\n{over}")
+    images = [f"![Training curves](figures/{curves})", f"![Confusion matrix](figures/{confusion})"]
+    source = tsne_path(row.folder, seeds[0])
+    if source.is_file():
+        atomic_write(folder / tsne, source.read_bytes())
+        images.append(f"![t-SNE](figures/{tsne})")
+    else:
+        images.append(f"t-SNE: {MISSING}")
     return "\n\n".join(images)
+
+
+def tsne_path(folder: Path, seed: int) -> Path:
+    """Where the t-SNE of a seed is kept in its run folder."""
+    return folder / f"test_tsne_seed{seed}.png"
 
 
 def other_methods(study: Study, dataset: str) -> str:

@@ -16,9 +16,10 @@ from utils.experiment import Experiment, open_run, train_run
 from utils.features import SPLITS, load_splits
 from utils.graph_data import check_neighbors, prepare
 from utils.locks import try_lock
-from utils.plots import plot_confusion, plot_tsne
+from utils.plots import plot_tsne
 from utils.reproduction.results import read_result
 from utils.reproduction.rows import Row, demo_folder
+from utils.reproduction.tables import tsne_path
 from utils.runs import SEED_FOLDER
 
 POLL_SECONDS = 1.0  # between looks at the rows that another command has
@@ -73,24 +74,17 @@ def _train(experiment: Experiment, seeds: Sequence[int]) -> None:
     train_run(experiment, seeds, train, prepare(splits["val"], config, device, splits["train"]))
 
 
-def draw_headline(row: Row, setup: Setup, seeds: Sequence[int]) -> None:
-    """Confusion matrix over the seeds, and t-SNE of the first, beside the run's training curves."""
-    confusion, tsne = (row.folder / name for name in ("test_confusion_matrix.png", "test_tsne.png"))
-    result = read_result(row, seeds)
-    if not result.complete or min(map(_modified, (confusion, tsne))) > _modified(row.folder / "summary.json"):
+def draw_tsne(row: Row, setup: Setup, seeds: Sequence[int]) -> None:
+    """The t-SNE of a profile's own run, first seed; the one figure of the report that needs the weights."""
+    path = tsne_path(row.folder, seeds[0])
+    if path.is_file() or not read_result(row, seeds).complete:
         return
-    name = f"{display_name(row.dataset)} test, profile {row.config.profile}"
-    confusions = [metrics["test"]["confusion"] for metrics in result.metrics]
-    plot_confusion(confusion, confusions, setup.class_names, f"{name}\nmean of {len(confusions)} seeds")
     trained = load_trained(row.folder / SEED_FOLDER.format(seeds[0]) / "best.pt")
     test = prepare(setup.splits["test"], row.config, setup.device, setup.splits["train"])
     embeddings = embed(trained.model.to(setup.device), test).cpu().numpy()
-    title = f"{name}, seed {seeds[0]}\nlast hidden layer of the classifier"
-    plot_tsne(tsne, embeddings, test.scored_label.cpu().numpy(), setup.class_names, title)
-
-
-def _modified(path: Path) -> float:
-    return path.stat().st_mtime if path.is_file() else 0.0
+    title = f"{display_name(row.dataset)} test, profile {row.config.profile}, seed {seeds[0]}"
+    title += "\nlast hidden layer of the classifier"
+    plot_tsne(path, embeddings, test.scored_label.cpu().numpy(), setup.class_names, title)
 
 
 def demo_setup(root: Path, agreement: float, device: torch.device) -> Setup:

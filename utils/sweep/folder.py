@@ -8,6 +8,7 @@ from pathlib import Path
 
 from utils.errors import InputError
 from utils.locks import lock
+from utils.metrics import REPORTED
 from utils.runs import claim_folder, read_json, write_json
 from utils.sweep.grid import Cell
 
@@ -40,13 +41,7 @@ class SweepFolder:
         Raises:
             InputError: the file is damaged or not of this cell.
         """
-        path = self._file(cell)
-        if not path.exists():
-            return None
-        result = read_json(path)
-        if result.keys() not in (_FINISHED, _FAILED) or any(result[name] != k for name, k in vars(cell).items()):
-            raise InputError(f"{path}: not a result of this cell; remove the file, and the cell is trained again")
-        return result
+        return read_cell(self.path, cell)
 
     def is_done(self, cell: Cell) -> bool:
         """Whether there is nothing left to do: a failure from before this sweep began is tried again."""
@@ -83,7 +78,31 @@ class SweepFolder:
             fcntl.lockf(self._lock_file, fcntl.LOCK_UN, 1, _WHOLE_FOLDER)
 
     def _file(self, cell: Cell) -> Path:
-        return self.path / "cells" / f"{cell.name}.json"
+        return _cell_path(self.path, cell)
+
+
+def read_cell(folder: Path, cell: Cell) -> dict | None:
+    """What a cell in the folder of a sweep found, its failure, or None.
+
+    Raises:
+        InputError: the file is damaged or not of this cell.
+    """
+    path = _cell_path(folder, cell)
+    if not path.exists():
+        return None
+    result = read_json(path)
+    whole = result.keys() in (_FINISHED, _FAILED) and all(result[name] == k for name, k in vars(cell).items())
+    for split in ("val", "test") if "error" not in result else ():
+        figures = result.get(split)
+        numbers = [figures.get(name) for name in REPORTED] if isinstance(figures, dict) else [None]
+        whole = whole and all(isinstance(number, int | float) and 0 <= number <= 1 for number in numbers)
+    if not whole:
+        raise InputError(f"{path}: not a result of this cell; remove the file, and the cell is trained again")
+    return result
+
+
+def _cell_path(folder: Path, cell: Cell) -> Path:
+    return folder / "cells" / f"{cell.name}.json"
 
 
 def _byte(cell: Cell) -> int:
