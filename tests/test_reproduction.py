@@ -472,9 +472,11 @@ def test_a_row_that_fails_does_not_stop_the_others(command, tmp_path, monkeypatc
 
 def test_a_grid_beyond_the_utterances_is_said_before_anything_is_trained(run, feature_dir, tmp_path):
     for path in feature_dir.glob("TOY*"):
-        path.rename(path.with_name(path.name.replace("TOY", "ESD")))
+        path.rename(path.with_name(path.name.replace("TOY", "IEMOCAP")))
     options = ["--epochs", 1, "--hidden_dim", 16, "--device", "cpu", "--k_values", 1, 24]
-    code, _, error = run(reproduce.main, "ESD", *options, "--feature_dir", feature_dir, "--save_path", tmp_path / "out")
+    code, _, error = run(
+        reproduce.main, "IEMOCAP", *options, "--feature_dir", feature_dir, "--save_path", tmp_path / "out"
+    )
     assert code == 2
     assert "--k_text 24" in error and "has 24 utterances" in error
     assert not (tmp_path / "out").exists()

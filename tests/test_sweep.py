@@ -224,13 +224,13 @@ def test_a_loss_that_is_not_finite_ends_the_sweep_with_every_cell_named(options,
 def test_a_test_loss_that_is_not_finite_is_a_failed_cell_too(tmp_path, options, run_sweep, monkeypatch):
     from utils import engine
 
-    def evaluate(model, data, original=engine.evaluate):
-        figures = original(model, data)
+    def figures_of(logits, data, original=engine._figures):
+        figures = original(logits, data)
         return {**figures, "loss": float("inf")} if data is broken[0] else figures
 
     broken = [None]
     original = engine.evaluate_selected
-    monkeypatch.setattr(engine, "evaluate", evaluate)
+    monkeypatch.setattr(engine, "_figures", figures_of)
 
     def evaluate_selected(state, val, test):
         broken[0] = test
