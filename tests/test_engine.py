@@ -10,10 +10,8 @@ from tests.conftest import make_rows, write_pickle
 from utils import engine
 from utils.config import make_config
 from utils.engine import (
-    Interrupted,
     build_model,
     build_scheduler,
-    deferred_interrupt,
     embed,
     evaluate,
     fit,
@@ -24,6 +22,7 @@ from utils.engine import (
 from utils.errors import InputError
 from utils.features import load_features
 from utils.graph_data import GraphData, check_neighbors, prepare
+from utils.interrupts import Interrupted, deferred_interrupt
 
 CPU = torch.device("cpu")
 

@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from utils.checkpoints import find_checkpoints, load_trained
-from utils.engine import Interrupted, evaluate, fit
+from utils.engine import evaluate, fit
 from utils.errors import InputError
-from utils.experiment import Experiment, finished_seeds, open_run, run_seed, summarise
+from utils.experiment import Experiment, open_run, run_seed
 from utils.graph_data import prepare
+from utils.interrupts import Interrupted
+from utils.run_summary import finished_seeds, summarise
 
 CPU = torch.device("cpu")
 
@@ -31,7 +33,13 @@ def run(experiment: Experiment, seed: int = 3) -> dict:
 
 def summary_of(experiment: Experiment, per_seed: dict[int, dict]) -> dict:
     train, val = (prepare(experiment.splits[s], experiment.config, CPU) for s in ("train", "val"))
-    return summarise(experiment, per_seed, {"train": train, "val": val, "test": experiment.test})
+    return summarise(
+        experiment.folder,
+        experiment.config,
+        experiment.class_names,
+        per_seed,
+        {"train": train, "val": val, "test": experiment.test},
+    )
 
 
 def log_of(experiment: Experiment, seed: int = 3) -> list[dict]:

@@ -1,10 +1,8 @@
 """Train and evaluate: full-batch steps over one graph. Knows tensors and the configuration, no arguments, no files."""
 
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +13,7 @@ from models.cemobam import CemoBAM
 from utils.config import Config
 from utils.errors import InputError
 from utils.graph_data import GraphData
+from utils.interrupts import Interrupted, deferred_interrupt
 from utils.metrics import compute_metrics
 
 MOMENTUM = 0.9  # of the moving average that chooses the epoch: it looks back about ten epochs
@@ -219,24 +218,3 @@ def evaluate_selected(state: TrainingState, val: GraphData, test: GraphData) -> 
         if not math.isfinite(of_split["loss"]):
             raise InputError(f"epoch {state.best_epoch}: the {split} loss is {of_split['loss']}; try a smaller --lr")
     return {"selected_epoch": state.best_epoch, **figures}, logits.argmax(1)
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM came, and the epoch under way was finished first: the state is whole."""
-
-
-@contextmanager
-def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Hold SIGINT and SIGTERM back until asked for; a second one is not held back."""
-    received = []
-
-    def remember(signum, frame):
-        received.append(signum)
-        signal.signal(signum, previous[signum])
-
-    previous = {signum: signal.signal(signum, remember) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)

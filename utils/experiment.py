@@ -14,14 +14,13 @@ import torch
 from tqdm import tqdm
 
 from utils.config import Config, display_name
-from utils.device import describe
-from utils.engine import Interrupted, TrainingState, build_model, evaluate_selected, fit, start_training
+from utils.engine import TrainingState, build_model, evaluate_selected, fit, start_training
 from utils.errors import InputError
 from utils.features import Features
-from utils.graph import homophily
 from utils.graph_data import GraphData, prepare
-from utils.metrics import mean_and_std
+from utils.interrupts import Interrupted
 from utils.plots import plot_training_curves
+from utils.run_summary import finished_seeds, read_curves, summarise
 from utils.runs import (
     SEED_FOLDER,
     atomic_write,
@@ -103,7 +102,8 @@ def train_run(experiment: Experiment, seeds: Sequence[int], train: GraphData, va
     for i, seed in enumerate(seeds, 1):
         run_seed(experiment, seed, train, val, title=f"seed {seed} ({i}/{len(seeds)})")
     per_seed = finished_seeds(experiment.folder)
-    summarise(experiment, per_seed, {"train": train, "val": val, "test": experiment.test})
+    graphs = {"train": train, "val": val, "test": experiment.test}
+    summarise(experiment.folder, experiment.config, experiment.class_names, per_seed, graphs)
     plot_training_curves(
         experiment.folder / "training_curves.png",
         read_curves(experiment.folder, list(per_seed)),
@@ -207,43 +207,3 @@ def _save(state: TrainingState, folder: Path, description: dict, resumable: bool
     last = {**description, "weights": state.model.state_dict(), "epoch": state.epoch}
     save_checkpoint(folder / "best.pt", best)
     save_checkpoint(folder / "last.pt", {**last, "training": state.to_dict()} if resumable else last)
-
-
-def summarise(experiment: Experiment, per_seed: dict[int, dict], graphs: dict[str, GraphData]) -> dict:
-    """Write and return ``summary.json``: the device, the graph of each split; the test figures of each seed, their mean
-    and sample std; so for val.
-    """
-    summary = {
-        "dataset": display_name(experiment.config.dataset),
-        "config": dataclasses.asdict(experiment.config),
-        "class_names": list(experiment.class_names),
-        "device": describe(experiment.device),
-        "graphs": {split: describe_graph(data) for split, data in graphs.items()},
-    }
-    for split in ("val", "test"):
-        mean, std = mean_and_std([metrics[split] for metrics in per_seed.values()])
-        summary[split] = {
-            "seeds": {str(seed): metrics[split] for seed, metrics in per_seed.items()},
-            "mean": mean,
-            "std": std,
-        }
-    write_json(experiment.folder / "summary.json", summary)
-    return summary
-
-
-def describe_graph(data: GraphData) -> dict:
-    """Size of a graph, and the share of its edges between different nodes that join two of one class."""
-    graph = data.graph
-    return {"nodes": graph.num_nodes, "edges": graph.num_edges, "homophily": homophily(graph, data.label)}
-
-
-def finished_seeds(folder: Path) -> dict[int, dict]:
-    """What ``metrics.json`` holds of each finished seed of a run folder, in order of the seeds."""
-    finished = {seed: path / "metrics.json" for seed, path in seed_folders(folder).items()}
-    return {seed: read_json(path) for seed, path in finished.items() if path.is_file()}
-
-
-def read_curves(folder: Path, seeds: Sequence[int]) -> dict[int, list[dict]]:
-    """The logs of the seeds, for the training curves."""
-    folders = seed_folders(folder)
-    return {seed: read_log(folders[seed] / "log.jsonl") for seed in seeds}

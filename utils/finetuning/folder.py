@@ -12,13 +12,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from models.encoders import AudioEncoder, TextEncoder
-from utils.engine import Interrupted
 from utils.errors import InputError, one_line
 from utils.finetuning.batches import Recordings, Transcripts
 from utils.finetuning.provenance import FILE
 from utils.finetuning.source import Source
 from utils.finetuning.trainer import Trainer, TuneConfig
 from utils.hub import WEIGHTS, save_pretrained
+from utils.interrupts import Interrupted
 from utils.plots import plot_finetuning
 from utils.runs import (
     atomic_write,

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from models.encoders import AudioEncoder, TextEncoder, unfreeze_upper
-from utils.engine import Interrupted, deferred_interrupt
 from utils.errors import InputError
 from utils.finetuning.batches import Batch, Recordings, Transcripts, plan_contrastive_epoch, plan_epoch
 from utils.finetuning.objectives import OBJECTIVES, Classification, NTXent, probe
+from utils.interrupts import Interrupted, deferred_interrupt
 from utils.metrics import compute_metrics
 
 WARMUP = 0.1  # of all steps; the learning rate rises to its value, then falls to 0, both linearly

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from utils.config import display_name
-from utils.experiment import read_curves
 from utils.metrics import REPORTED
 from utils.paper import OTHER_METHODS, PRINTED, UTTERANCES, printed
 from utils.plots import plot_confusion, plot_topk_grid, plot_training_curves
@@ -12,6 +11,7 @@ from utils.reproduction.claims import MISSING, interval
 from utils.reproduction.results import Result, Rows
 from utils.reproduction.statistics import Estimate
 from utils.reproduction.study import Study
+from utils.run_summary import read_curves
 from utils.runs import atomic_write
 
 
