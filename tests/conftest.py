@@ -161,7 +161,7 @@ def call(run):
 def environment(**variables: str) -> dict[str, str]:
     """This interpreter's environment is the active one, so that the scripts install nothing."""
     active = {"VIRTUAL_ENV": sys.prefix} if sys.prefix != sys.base_prefix else {}
-    return {**os.environ, **active, "OMP_NUM_THREADS": "2", **variables}
+    return {**os.environ, **active, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"), **variables}
 
 
 def sweep_tables(folder: Path) -> list[pd.DataFrame]:
