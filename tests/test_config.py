@@ -34,7 +34,7 @@ def test_paper_settings():
     c = make_config({})
     assert (c.lr, c.lr_schedule, c.lr_patience, c.num_layers, c.fusion_type) == (1e-4, "step", 30, 3, "min")
     assert (c.gat_last_heads, c.channel_gate, c.message_flow) == ("average", "sum_then_sigmoid", "neighbors_to_node")
-    assert (c.train_mode, c.selection, c.topk_self) == ("every_step", "smoothed_val_wf1", "mask")
+    assert (c.train_mode, c.selection, c.topk_self) == ("every_step", "best_val_wf1", "mask")
 
 
 def test_the_five_seeds():

@@ -123,7 +123,7 @@ def test_chosen_weights(small_config, data, monkeypatch, selection, chosen):
 def test_the_moving_average_of_the_choice(small_config, data, monkeypatch):
     scores = iter([0.5, 0.9, 0.1])
     monkeypatch.setattr(engine, "evaluate", lambda *args: {**evaluate(*args), "w_f1": next(scores)})
-    config = small_config(epochs=3)
+    config = small_config(epochs=3, selection="smoothed_val_wf1")
     state, averages = fresh(config), []
     fit(state, *data, config, lambda line: averages.append(state.smoothed))
     assert averages == pytest.approx([0.5, 0.54, 0.496])

@@ -83,9 +83,9 @@ class Config:
     lr_patience: int = _value(30, "epochs between decays (step), or without improvement before one (plateau)")
     train_mode: str = _choice(("every_step", "first_step"), "every_step", "steps with dropout and batch statistics on")
     selection: str = _choice(
-        ("smoothed_val_wf1", "best_val_wf1", "last"),
-        "smoothed_val_wf1",
-        "epoch whose weights are evaluated: best moving average of val w-F1, best val w-F1, or the last",
+        ("best_val_wf1", "smoothed_val_wf1", "last"),
+        "best_val_wf1",
+        "epoch whose weights are evaluated: best val w-F1, best moving average of it, or the last",
     )
     matmul_precision: str = _choice(
         ("fp32", "tf32"), "fp32", "matrix products on CUDA: float32, or TF32, faster and rounded to 10 bits"
