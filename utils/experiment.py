@@ -195,7 +195,7 @@ def _train(
         except Interrupted:
             _save(state, folder, description, resumable=True)
             message = f"{title}: saved after epoch {state.epoch} in {folder}; "
-            message += "the same command goes on (run_training.sh: with --resume)"
+            message += "--resume goes on (reproduce.sh: the same command)"
             tqdm.write(message, file=sys.stderr)
             raise
     _save(state, folder, description, resumable=True)
