@@ -30,7 +30,7 @@ from utils.config import (
 from utils.demo import AGREEMENT
 from utils.device import describe, pick_device
 from utils.errors import InputError, run_main
-from utils.graph_data import check_neighbors
+from utils.graph_data import check_splits
 from utils.reproduction.report import write_report
 from utils.reproduction.rows import AGREEMENTS
 from utils.reproduction.study import Study
@@ -137,10 +137,8 @@ def check_grid(study: Study, setups: dict[str, Setup]) -> None:
     """Raise an InputError where Fig. 2 asks for more neighbours than there are, before anything is trained."""
     most = max(study.k_values)
     for (dataset, _), each in study.sweeps.items():
-        splits = setups[dataset].splits if dataset in setups else {}
-        for split, features in splits.items():
-            config = dataclasses.replace(each.config, k_text=most, k_audio=most)
-            check_neighbors(features, config, None if split == "train" else splits["train"])
+        if dataset in setups:
+            check_splits(setups[dataset].splits, dataclasses.replace(each.config, k_text=most, k_audio=most))
 
 
 def read_features(study: Study, args: argparse.Namespace, dataset: str, device: torch.device) -> Setup | None:

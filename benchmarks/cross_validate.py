@@ -24,7 +24,7 @@ from utils.engine import build_model, fit, predict, smooth, start_training
 from utils.errors import run_main
 from utils.features import Features, load_splits
 from utils.graph_data import prepare
-from utils.metrics import compute_metrics
+from utils.metrics import REPORTED, compute_metrics
 from utils.report import align
 from utils.runs import atomic_write, set_seed
 
@@ -88,7 +88,7 @@ def scores(predictions: np.ndarray, label: np.ndarray) -> np.ndarray:
     classes = int(max(label.max(), predictions.max())) + 1
     label = torch.from_numpy(label)
     figures = [compute_metrics(label, torch.from_numpy(of_epoch), classes) for of_epoch in predictions]
-    return 100 * np.array([[each[name] for name in ("wa", "ua", "w_f1")] for each in figures])
+    return 100 * np.array([[each[name] for name in REPORTED] for each in figures])
 
 
 def smoothed(curve: np.ndarray) -> list[float]:

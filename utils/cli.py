@@ -24,7 +24,7 @@ from utils.device import pick_device, set_matmul_precision
 from utils.errors import InputError
 from utils.feature_info import check_described, read_info
 from utils.features import SPLITS, Features, load_splits
-from utils.graph_data import check_neighbors
+from utils.graph_data import check_splits
 from utils.paper import UTTERANCES
 from utils.published import fetch_features, missing_features
 
@@ -105,8 +105,7 @@ def read_setup(args: argparse.Namespace, options: dict, elsewhere: bool = False)
     splits, num_classes = load_splits(paths, args.num_classes or (len(names) if names else None))
     for split, features in splits.items():
         check_described(features, split, names)
-    for split, features in splits.items():
-        check_neighbors(features, config, splits["train"] if split != "train" else None)
+    check_splits(splits, config)
     return Setup(config, splits, class_names(config.dataset, num_classes, names), device)
 
 

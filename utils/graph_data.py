@@ -41,6 +41,12 @@ def check_neighbors(features: Features, config: Config, train: Features | None =
             )
 
 
+def check_splits(splits: dict[str, Features], config: Config) -> None:
+    """:func:`check_neighbors` of every split."""
+    for split, features in splits.items():
+        check_neighbors(features, config, None if split == "train" else splits["train"])
+
+
 @dataclass(frozen=True)
 class SplitNodes:
     """The nodes of a split's graph and their neighbour lists, of which every graph with smaller k is a slice."""

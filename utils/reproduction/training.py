@@ -14,7 +14,7 @@ from utils.engine import embed
 from utils.errors import InputError, one_line
 from utils.experiment import Experiment, open_run, train_run
 from utils.features import SPLITS, load_splits
-from utils.graph_data import check_neighbors, prepare
+from utils.graph_data import check_splits, prepare
 from utils.locks import try_lock
 from utils.plots import plot_tsne
 from utils.reproduction.results import read_result
@@ -63,8 +63,7 @@ def train_rows(work: Sequence[tuple[Row, Setup]], seeds: Sequence[int]) -> list[
 
 
 def _experiment(row: Row, setup: Setup) -> Experiment:
-    for split, features in setup.splits.items():
-        check_neighbors(features, row.config, None if split == "train" else setup.splits["train"])
+    check_splits(setup.splits, row.config)
     return Experiment(row.config, row.folder, setup.splits, setup.class_names, setup.device, keep_weights=row.headline)
 
 
