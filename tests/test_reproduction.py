@@ -104,7 +104,7 @@ def test_what_holds_only_if_all_of_it_does():
 def test_the_walk_makes_each_difference_once(tmp_path):
     steps = [name for names in rows.WALK.values() for name in names]
     assert sorted(steps) == sorted(set(OFFICIAL) - {"profile"})
-    walk = list(rows.walk_rows(tmp_path, "IEMOCAP", SMALL).values())
+    walk = list(rows.walk_rows(tmp_path, "IEMOCAP", "CemoBAM", SMALL).values())
     configs = [dataclasses.asdict(row.config) for row in walk]
     for before, after, names in zip(configs[:-1], configs[1:], rows.WALK.values(), strict=True):
         changed = {name for name in before if before[name] != after[name]} - {"profile"}
@@ -112,7 +112,20 @@ def test_the_walk_makes_each_difference_once(tmp_path):
     differences = {n for n in OFFICIAL if configs[0][n] != configs[-1][n]}
     assert differences == set(OFFICIAL)
     assert configs[-1] == {**profile_defaults("paper", "IEMOCAP"), **SMALL}
-    assert len({row.folder for row in walk}) == len(walk)
+
+
+def test_the_walk_of_ch_gat_alone_is_the_same_without_the_gate_of_xcbam(tmp_path):
+    whole, alone = (rows.walk_rows(tmp_path, "IEMOCAP", of, SMALL) for of in ("CemoBAM", "w/o xCBAM"))
+    assert list(alone) == [title for title in whole if title != "channel gate of Eq. (3)"]
+    for title, row in alone.items():
+        assert row.config == dataclasses.replace(whole[title].config, ablation="no_xcbam")
+    folders = [row.folder for row in (*whole.values(), *alone.values())]
+    assert len(set(folders)) == len(folders)
+
+
+def test_what_the_walks_share_with_the_tables_is_trained_once(study):
+    folders = [row.folder for row in (*study.table_rows("IEMOCAP"), *study.walk_rows("IEMOCAP"))]
+    assert len(set(folders)) == len(folders) == 2 * 8 + 10 + 9
 
 
 def test_rows_of_the_tables(tmp_path):
@@ -338,7 +351,7 @@ def test_a_row_without_its_summary_is_not_finished(finished, seeds):
 def test_what_is_not_finished_is_missing_and_never_filled_in(finished):
     cls = next(row for row in finished.table_rows("IEMOCAP") if row.config.fusion_type == "cls")
     (cls.folder / "seed2" / "metrics.json").unlink()
-    step = finished.walk_rows("IEMOCAP")[3]
+    step = finished.walks["IEMOCAP"]["CemoBAM"]["dropout and batch statistics at every step"]
     shutil.rmtree(step.folder)
     text = write_report(finished).read_text()
     assert table_line(text, "CLS")[1:] == ["missing (2 of 3 seeds)", "", "", "", "79.55 / 78.91 / 78.89"]
@@ -348,7 +361,7 @@ def test_what_is_not_finished_is_missing_and_never_filled_in(finished):
     assert not (finished.root / "figures" / "IEMOCAP-walk.png").exists()
     missing = text.split("## Missing")[1]
     assert "- IEMOCAP, paper, CLS: 2 of 3 seeds" in missing
-    assert "- IEMOCAP, walk, dropout and batch statistics at every step: 0 of 3 seeds" in missing
+    assert "- IEMOCAP, walk (CemoBAM), dropout and batch statistics at every step: 0 of 3 seeds" in missing
     assert "- IEMOCAP: no features" in missing
 
 
@@ -359,7 +372,9 @@ def test_the_walk_is_shown_step_by_step(finished):
     assert table_line(text, "no node in its own Top-K")[3].startswith("-10.00 [")
     assert table_line(text, "edges as in Eq. (2)")[3].startswith("+9.00 [")
     assert "From end to end WA changes by +0.00" in text
-    assert (finished.root / "figures" / "IEMOCAP-walk.png").read_bytes().startswith(b"\x89PNG")
+    assert text.index("**w/o xCBAM**") > text.index("**CemoBAM**")
+    for name in ("walk", "walk_no_xcbam"):
+        assert (finished.root / "figures" / f"IEMOCAP-{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def write_sweep(study: Study, w_f1) -> Study:

@@ -5,13 +5,23 @@ from utils.report import markdown_table
 from utils.reproduction.claims import MISSING, interval
 from utils.reproduction.figures import plot_homophily, plot_walk
 from utils.reproduction.results import Result
+from utils.reproduction.rows import WALKED
 from utils.reproduction.study import Study
 from utils.reproduction.tables import figures
 
 
-def walk(study: Study, dataset: str) -> str:
+def walks(study: Study, dataset: str) -> str:
     """From profile official to profile paper: what each difference changes."""
-    rows = study.results(study.walks[dataset])
+    head = (
+        f"### {dataset}: what the differences between code and paper are worth\n\n"
+        "Each row has one difference more than the row above it, down to profile `paper`. What a step changes depends "
+        "on those before it; of so many intervals one may miss zero by chance."
+    )
+    return "\n\n".join([head, *(_walk(study, dataset, of) for of in study.walks[dataset])])
+
+
+def _walk(study: Study, dataset: str, of: str) -> str:
+    rows = study.results(study.walks[dataset][of])
     lines, steps, before = [], {}, None
     for title, result in rows.items():
         lines.append([title, *figures(result)[:2], *_changes(result, before)])
@@ -32,15 +42,10 @@ def walk(study: Study, dataset: str) -> str:
         total = f"\n\nFrom end to end WA changes by {interval(ends[1].minus(ends[0]), sign=True)}."
     image = ""
     if len(steps) == len(rows) and len(study.seeds) > 1:
-        name = f"{dataset}-walk.png"
-        plot_walk(study.root / "figures" / name, steps, f"{dataset}: from profile official to profile paper")
+        name = f"{dataset}-{WALKED[of]}.png"
+        plot_walk(study.root / "figures" / name, steps, f"{dataset}, {of}: from profile official to profile paper")
         image = f"\n\n![The walk](figures/{name})"
-    return (
-        f"### {dataset}: what the differences between code and paper are worth\n\n"
-        "Each row has one difference more than the row above it, down to profile `paper`. What a step changes depends "
-        "on those before it; of so many intervals one may miss zero by chance.\n\n"
-        f"{markdown_table(header, lines)}{total}{image}"
-    )
+    return f"**{of}**\n\n{markdown_table(header, lines)}{total}{image}"
 
 
 def _changes(result: Result, before: Result | None) -> list[str]:

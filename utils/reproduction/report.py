@@ -7,7 +7,7 @@ from utils.config import display_name
 from utils.demo import SCENE_SIZE
 from utils.paper import PRINTED, SWAPPED
 from utils.report import demo_note, markdown_table
-from utils.reproduction.analysis import homophily, walk
+from utils.reproduction.analysis import homophily, walks
 from utils.reproduction.claims import MARGIN, claims
 from utils.reproduction.rows import Row
 from utils.reproduction.study import Study
@@ -94,7 +94,7 @@ def _dataset(study: Study, dataset: str) -> Iterator[str]:
     if dataset in PRINTED:
         yield other_methods(study, dataset)
     if dataset in study.walks:
-        yield walk(study, dataset)
+        yield walks(study, dataset)
     if dataset == "DEMO":
         yield homophily(study)
 

@@ -15,6 +15,8 @@ ABLATIONS = {
     "w/o CBAM (HemoGAT's head)": {"ablation": "no_cbam"},
     "w/o CH-GAT and CBAM (MemoCMT's head)": {"ablation": "no_chgat_no_cbam"},
 }
+# Rows of Table II between whose two profiles a walk leads, and what its folders and figure are called
+WALKED = {"CemoBAM": "walk", "w/o xCBAM": "walk_no_xcbam"}
 # One difference between the profiles a step, in this order; together they are all of OFFICIAL.
 WALK = {
     "no node in its own Top-K": ("topk_self",),
@@ -56,16 +58,22 @@ def table_rows(root: Path, dataset: str, profile: str, shared: dict) -> tuple[di
     return tables[0], tables[1]
 
 
-def walk_rows(root: Path, dataset: str, shared: dict) -> dict[str, Row]:
-    """From profile official to profile paper, a named difference at a time; the ends are the profiles' own rows."""
-    ends = {profile: table_rows(root, dataset, profile, shared)[0]["MIN"] for profile in PROFILES}
+def walk_rows(root: Path, dataset: str, of: str, shared: dict) -> dict[str, Row]:
+    """From profile official to profile paper, a named difference at a time; the ends are the profiles' own rows.
+
+    Args:
+        of: title of the row that is walked, one of ``WALKED``. Without xCBAM there is no step of its channel gate.
+    """
+    ends = {profile: table_rows(root, dataset, profile, shared)[1][of] for profile in PROFILES}
     rows = {"profile official": ends["official"]}
     paper = profile_defaults("paper", dataset)
-    options = {"dataset": dataset, "profile": "official", **shared}
+    options = {"dataset": dataset, "profile": "official", **shared, **ABLATIONS[of]}
     for i, (title, names) in enumerate(WALK.items(), 1):
         options |= {name: paper[name] for name in names}
-        folder = root / dataset / f"walk-{i:02d}-{names[0]}"
-        rows[title] = Row(dataset, f"walk, {title}", make_config(options), folder)
+        if names == ("channel_gate",) and of == "w/o xCBAM":
+            continue
+        folder = root / dataset / f"{WALKED[of]}-{i:02d}-{names[0]}"
+        rows[title] = Row(dataset, f"walk ({of}), {title}", make_config(options), folder)
     rows[title] = ends["paper"]  # every field is profile paper's by now
     return rows
 

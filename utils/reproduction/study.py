@@ -10,7 +10,7 @@ from utils.features import SPLITS
 from utils.paper import PRINTED
 from utils.reproduction.fig2 import Sweep
 from utils.reproduction.results import Result, Rows, read_result
-from utils.reproduction.rows import AGREEMENTS, Row, homophily_rows, table_rows, walk_rows
+from utils.reproduction.rows import AGREEMENTS, WALKED, Row, homophily_rows, table_rows, walk_rows
 from utils.sweep.grid import K_VALUES
 
 
@@ -43,10 +43,13 @@ class Study:
         }
 
     @cached_property
-    def walks(self) -> dict[str, dict[str, Row]]:
-        """By dataset; on synthetic features it would say nothing, and from one profile it leads nowhere."""
+    def walks(self) -> dict[str, dict[str, dict[str, Row]]]:
+        """By dataset and row of Table II.
+
+        On synthetic features they would say nothing, and from one profile they lead nowhere.
+        """
         real = [d for d in self.datasets if d != "DEMO"] if self.profiles == PROFILES else []
-        return {dataset: walk_rows(self.root, dataset, self.shared) for dataset in real}
+        return {dataset: {of: walk_rows(self.root, dataset, of, self.shared) for of in WALKED} for dataset in real}
 
     @cached_property
     def homophily(self) -> dict[tuple[str, float, bool], Row]:
@@ -98,5 +101,7 @@ class Study:
         return sorted(unique.values(), key=lambda row: not row.headline)
 
     def walk_rows(self, dataset: str) -> list[Row]:
-        """The rows of the walk between its ends, which are in the tables."""
-        return [row for row in self.walks.get(dataset, {}).values() if not row.headline]
+        """The rows of the walks between their ends, which are in the tables."""
+        ends = {row.folder for row in self.table_rows(dataset)}
+        rows = (row for walk in self.walks.get(dataset, {}).values() for row in walk.values())
+        return [row for row in rows if row.folder not in ends]
