@@ -92,7 +92,7 @@ def scores(predictions: np.ndarray, label: np.ndarray) -> np.ndarray:
 
 
 def smoothed(curve: np.ndarray) -> list[float]:
-    """The moving average that the engine chooses the epoch by."""
+    """The moving average of smoothed_val_wf1 after every epoch."""
     return list(accumulate(curve, smooth))
 
 

@@ -16,7 +16,7 @@ from utils.graph_data import GraphData
 from utils.interrupts import Interrupted, deferred_interrupt
 from utils.metrics import compute_metrics
 
-MOMENTUM = 0.9  # of the moving average that chooses the epoch: it looks back about ten epochs
+MOMENTUM = 0.9  # of the moving average of smoothed_val_wf1: it looks back about ten epochs
 
 
 def build_model(config: Config, text_dim: int, audio_dim: int, num_classes: int) -> CemoBAM:
@@ -86,7 +86,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     scheduler: object
     epoch: int = 0  # epochs done
-    smoothed: float | None = None  # moving average of the validation w-F1
+    smoothed: float | None = None  # moving average of the validation w-F1, where it chooses the epoch
     best_score: float = float("-inf")
     best_epoch: int = 0
     best_weights: dict | None = None
@@ -173,7 +173,7 @@ def train_epoch(state: TrainingState, train: GraphData, val: GraphData, config: 
 
 
 def _score(state: TrainingState, w_f1: float, selection: str) -> float:
-    """What chooses the epoch. A small validation split jumps from epoch to epoch, and its highest jump says little."""
+    """What the epoch with the largest value is chosen by."""
     if selection == "last":
         return state.epoch
     if selection == "best_val_wf1":
@@ -183,7 +183,7 @@ def _score(state: TrainingState, w_f1: float, selection: str) -> float:
 
 
 def smooth(average: float | None, score: float) -> float:
-    """The moving average that chooses the epoch, with one score more; None where there is none yet."""
+    """The moving average of smoothed_val_wf1 with one score more; None where there is none yet."""
     return score if average is None else MOMENTUM * average + (1 - MOMENTUM) * score
 
 

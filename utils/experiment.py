@@ -33,6 +33,7 @@ from utils.runs import (
     seed_folders,
     set_seed,
     write_json,
+    write_log,
 )
 
 SAVE_SECONDS = 60  # at most this much training is lost to a kill -9
@@ -175,7 +176,7 @@ def _train(
     """Run the epochs that are left; the log, ``last.pt`` and ``best.pt`` are on disk when this returns or raises."""
     log_path = folder / "log.jsonl"
     kept = read_log(log_path, state.epoch)  # lines after the last save are trained again
-    atomic_write(log_path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+    write_log(log_path, kept)
     saved_at = time.monotonic()
     bar = tqdm(total=config.epochs, initial=state.epoch, desc=title, unit="epoch", dynamic_ncols=True)
     with log_path.open("a") as log, bar:

@@ -86,6 +86,11 @@ def read_json(path: Path) -> dict:
     return data
 
 
+def write_log(path: Path, log: Sequence[dict]) -> None:
+    """A ``log.jsonl`` of these lines."""
+    atomic_write(path, "".join(json.dumps(line) + "\n" for line in log).encode())
+
+
 def read_log(path: Path, epochs: int | None = None) -> list[dict]:
     """The first ``epochs`` lines of a ``log.jsonl``; a kill may have cut the last one short.
 

@@ -1,7 +1,6 @@
 """A fine-tuning in its folder: going on after an interruption, and the best encoder as transformers loads it."""
 
 import dataclasses
-import json
 import shutil
 import sys
 import time
@@ -21,7 +20,6 @@ from utils.hub import WEIGHTS, save_pretrained
 from utils.interrupts import Interrupted
 from utils.plots import plot_finetuning
 from utils.runs import (
-    atomic_write,
     claim_folder,
     load_weights_file,
     provenance,
@@ -29,6 +27,7 @@ from utils.runs import (
     read_log,
     save_checkpoint,
     write_json,
+    write_log,
 )
 
 STATE = "last.pt"  # while it lasts
@@ -106,7 +105,7 @@ def run_finetuning(
         if improved:
             save_best(folder / ENCODER, trainer.encoder, source, trainer.config, before | source.recording_sha256)
         log.append(line)
-        _write_log(folder, log)
+        write_log(folder / LOG, log)
         save()
         print(
             f"epoch {line['epoch']}: training loss {line['train_loss']:.3f}, val WA {100 * line['val_wa']:.2f}, "
@@ -147,12 +146,8 @@ def _go_on(trainer: Trainer, folder: Path) -> list[dict]:
     log = read_log(folder / LOG, trainer.epoch)  # an epoch after the last save is trained again
     if len(log) < trainer.epoch:
         raise InputError(f"{folder / LOG}: {len(log)} epochs, {STATE} has {trainer.epoch}; --overwrite starts anew")
-    _write_log(folder, log)
+    write_log(folder / LOG, log)
     return log
-
-
-def _write_log(folder: Path, log: list[dict]) -> None:
-    atomic_write(folder / LOG, "".join(json.dumps(line) + "\n" for line in log).encode())
 
 
 def finished(folder: Path) -> dict | None:
