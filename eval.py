@@ -5,10 +5,11 @@ from pathlib import Path
 
 from models.xcbam import FUSIONS
 from utils.checkpoints import Trained, find_checkpoints, load_official, load_run, load_split
+from utils.cli import add_device_option
 from utils.config import PROFILES, default_feature_dir, default_save_path, display_name
 from utils.device import describe, pick_device, set_matmul_precision
 from utils.engine import embed, evaluate
-from utils.errors import InputError, run_main
+from utils.errors import InputError, reading, run_main
 from utils.feature_info import info_path, read_info
 from utils.features import SPLITS, Features
 from utils.graph_data import check_neighbors, prepare
@@ -35,7 +36,7 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
     parser.add_argument("--save_path", default=default_save_path(), help="where the runs of a dataset are looked for")
     parser.add_argument("--download", action="store_true", help="fetch what the authors publish: checkpoint, features")
     parser.add_argument("--out", help="folder of the results (default: eval beside the checkpoints)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add_device_option(parser)
     official = parser.add_argument_group("checkpoints of the published code")
     official.add_argument("--profile", choices=PROFILES, help="official: the target is a plain state dict")
     official.add_argument("--dataset", default=argparse.SUPPRESS, help="default: from the file's name")
@@ -85,7 +86,7 @@ def main() -> None:
     results = {each.name: evaluate(each.model.to(device), data) for each in trained}
     compare_with_training(trained, results, features, args.split)
     name = f"{display_name(first.config.dataset)} {args.split}, {run_label(folder, first)}"
-    print(results_table(first.config, results, f"\n{name}, {len(features)} utterances (percent)"))
+    print(results_table(first.config, args.split, results, f"\n{name}, {len(features)} utterances (percent)"))
     print("\n" + recall_table(first.class_names, results))
 
     out = Path(args.out) if args.out else folder / ("eval" if first.seed is not None else f"{first.path.stem}_eval")
@@ -117,10 +118,8 @@ def show_overlap(features: Features, split: str) -> None:
     info = read_info(features.path)
     if info is None or split != "test":
         return
-    try:
+    with reading(info_path(features.path), "its overlap report is damaged"):
         print(overlap_lines(info["overlap"]))
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise InputError(f"{info_path(features.path)}: its overlap report is damaged") from error
 
 
 def run_label(folder: Path, trained: Trained) -> str:

@@ -1,7 +1,6 @@
 """Turn a corpus, or a metadata CSV, into feature pickles: BERT for transcripts, Wav2Vec2 for recordings (II.A)."""
 
 import argparse
-import math
 import os
 import re
 import shlex
@@ -13,6 +12,7 @@ import pandas as pd
 
 from models.encoders import POOLINGS
 from utils.bad_recordings import BadRecordings
+from utils.cli import add_device_option, check_above_zero
 from utils.config import NAME, ROOT, default_feature_dir
 from utils.corpora import CORPORA
 from utils.device import describe, pick_device, set_matmul_precision
@@ -60,7 +60,7 @@ def parse_args() -> argparse.Namespace:
     encoders.add_argument("--text_model", default=TEXT_MODEL, help=f"folder, hub name or NAME@REVISION ({TEXT_MODEL})")
     encoders.add_argument("--text_pooling", choices=POOLINGS, default="pooler")
     encoders.add_argument("--audio_model", default=AUDIO_MODEL, help=f"likewise ({AUDIO_MODEL})")
-    encoders.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add_device_option(encoders)
     encoders.add_argument(
         "--batch_seconds", type=float, help=f"speech in a batch, padding included (default: {defaults})"
     )
@@ -80,9 +80,7 @@ def parse_args() -> argparse.Namespace:
         raise InputError(f"--dataset {args.dataset}: a name of letters, digits and . _ - + that is not DEMO")
     if len(args.metadata) not in (0, 1, len(SPLITS)):
         raise InputError(f"--metadata: one CSV, or {', '.join(SPLITS)}; {len(args.metadata)} were given")
-    for name in ("batch_seconds", "batch_tokens"):
-        if (value := getattr(args, name)) is not None and not 0 < value < math.inf:
-            raise InputError(f"--{name} {value}: must be above 0")
+    check_above_zero(args, "batch_seconds", "batch_tokens")
     if args.seed is not None and not 0 <= args.seed < 2**32:
         raise InputError(f"--seed {args.seed}: must be from 0 to 2^32 - 1")
     return args

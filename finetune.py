@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from models.encoders import POOLINGS, AudioEncoder, TextEncoder
+from utils.cli import add_device_option, check_above_zero
 from utils.config import NAME, default_feature_dir, default_save_path
 from utils.device import describe, pick_device, set_matmul_precision
 from utils.encoding import BATCH_SECONDS, BATCH_TOKENS
@@ -55,7 +56,7 @@ def parse_args() -> argparse.Namespace:
     training.add_argument("--head_lr", type=float, default=TuneConfig.head_lr, help="of the classifier trained along")
     training.add_argument("--weight_decay", type=float, default=TuneConfig.weight_decay)
     training.add_argument("--seed", type=int, default=TuneConfig.seed)
-    training.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add_device_option(training)
     training.add_argument("--precision", choices=PRECISIONS, help="default: bf16 (or fp16) on CUDA, fp32 on a CPU")
     memory = "memory: a step is cut into batches of so much, their gradients are added (as in extract_features.py)"
     training.add_argument("--batch_seconds", type=float, help=memory)
@@ -84,9 +85,7 @@ def check(args: argparse.Namespace) -> None:
             raise InputError(f"--{option} {getattr(args, option)}: must be at least 1")
     if args.objective == "ntxent" and args.batch_size < 2:
         raise InputError("--batch_size 1: with ntxent at least 2, to be told apart")
-    for option in ("lr", "head_lr", "batch_seconds", "batch_tokens"):
-        if (value := getattr(args, option)) is not None and not 0 < value < math.inf:
-            raise InputError(f"--{option} {value}: must be above 0")
+    check_above_zero(args, "lr", "head_lr", "batch_seconds", "batch_tokens")
     if not 0 <= args.weight_decay < math.inf:
         raise InputError(f"--weight_decay {args.weight_decay}: must not be negative")
     if not 0 <= args.seed < 2**63:

@@ -1,7 +1,6 @@
 """Recordings and their transcripts to emotions, by a trained run and the encoders that its features were made with."""
 
 import argparse
-import math
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from models.encoders import AudioEncoder
 from utils.audio import split_into_segments
 from utils.checkpoints import find_checkpoints, load_run
+from utils.cli import add_device_option, check_above_zero
 from utils.config import default_save_path
 from utils.device import describe, pick_device, set_matmul_precision
 from utils.embedding_cache import EmbeddingCache
@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
     run.add_argument("--audio_model", help="likewise")
     run.add_argument("--batch_seconds", type=float, help="memory: speech in a batch (as in extract_features.py)")
     run.add_argument("--batch_tokens", type=int, help="likewise, tokens")
-    run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add_device_option(run)
     run.add_argument("--save_path", default=default_save_path(), help="where the runs of a dataset are looked for")
     run.add_argument("--export", type=Path, metavar="FOLDER", help="write what another machine needs, and stop")
     args = parser.parse_args()
@@ -49,9 +49,7 @@ def parse_args() -> argparse.Namespace:
         raise InputError(f"--text: {len(args.text)} transcripts for {len(args.wav or ())} recordings of --wav")
     if args.corpus_dir is not None and args.csv is None:
         raise InputError("--corpus_dir: only with --csv")
-    for name in ("batch_seconds", "batch_tokens"):
-        if (value := getattr(args, name)) is not None and not 0 < value < math.inf:
-            raise InputError(f"--{name} {value}: must be above 0")
+    check_above_zero(args, "batch_seconds", "batch_tokens")
     return args
 
 

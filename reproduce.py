@@ -5,11 +5,11 @@ Finished runs are kept: the same command goes on where the last one ended, and t
 
 import argparse
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import torch
 
-import sweep
 from utils.cli import (
     PATH_OPTIONS,
     Setup,
@@ -28,16 +28,25 @@ from utils.config import (
     default_save_path,
 )
 from utils.demo import AGREEMENT
-from utils.device import describe, pick_device
+from utils.device import describe, pick_device, set_matmul_precision
 from utils.errors import InputError, run_main
-from utils.graph_data import check_splits
+from utils.graph_data import check_neighbors_of_splits
+from utils.reproduction.fig2 import Sweep
 from utils.reproduction.report import write_report
 from utils.reproduction.rows import AGREEMENTS
 from utils.reproduction.study import Study
 from utils.reproduction.training import demo_setup, draw_tsne, train_rows
-from utils.sweep.grid import K_VALUES
+from utils.sweep.grid import K_VALUES, grid
+from utils.sweep.local import run_local
+from utils.sweep.run import run_sweep
 
 PARTS = ("tables", "walk", "homophily", "grid")
+# What a part needs, where it is not in every study
+NEEDS = {
+    "walk": (lambda study: study.walks, "both profiles and a dataset that is not synthetic"),
+    "homophily": (lambda study: study.homophily, "DEMO"),
+    "grid": (lambda study: study.sweeps, "IEMOCAP or ESD"),
+}
 QUICK = {"seeds": SEEDS[:2], "epochs": 10, "k_values": (1, 8), "agreements": (0.0, 0.9)}
 # What tells the rows apart, so that it cannot be the same for all of them
 OF_ROWS = ("dataset", "profile", "k_text", "k_audio", "fusion_type", "ablation", *OFFICIAL)
@@ -53,7 +62,7 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
     )
     parser.add_argument("datasets", nargs="*", metavar="DATASET", help=f"default: {' '.join(DATASETS)}")
     parser.add_argument("--quick", action="store_true", help="2 seeds, 10 epochs, a 2 x 2 grid: does everything run?")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="train these alone (default: all)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="train these alone (default: all)")
     parser.add_argument("--report_only", action="store_true", help="train nothing, report what is finished")
     parser.add_argument("--profiles", nargs="+", choices=PROFILES, default=PROFILES)
     parser.add_argument("--seeds", type=int, nargs="+", help=f"default: {' '.join(map(str, SEEDS))}")
@@ -94,10 +103,14 @@ def main() -> int:
     if args.report_only:
         print(f"report: {write_report(study)}")
         return 0
+    set_matmul_precision(shared.get("matmul_precision", "fp32"), device)
     try:
         failed = train(study, args, device)
     except KeyboardInterrupt:
-        print(f"\nreport of what is finished: {write_report(study)}; the same command goes on")
+        try:
+            print(f"\nreport of what is finished: {write_report(study)}; the same command goes on")
+        except InputError as error:
+            print(f"\nno report: {error}")
         raise
     print(f"\nreport: {write_report(study)}")
     for each in failed:
@@ -112,23 +125,29 @@ def train(study: Study, args: argparse.Namespace, device: torch.device) -> list[
         What failed, with its error.
     """
     setups = {dataset: setup for dataset in study.datasets if (setup := read_features(study, args, dataset, device))}
-    if "grid" in args.parts:
+    parts = args.parts or PARTS
+    for dataset, setup in setups.items():
+        study.check_data(dataset, {split: features.sha256 for split, features in setup.splits.items()})
+    if "grid" in parts:
         check_grid(study, setups)
+    for part, (work, needs) in NEEDS.items():
+        if part in (args.parts or ()) and not work(study):
+            print(f"{part}: nothing to train, it needs {needs}")
     failed = []
     for part, rows_of in (("tables", study.table_rows), ("walk", study.walk_rows)):
-        if part in args.parts:
+        if part in parts:
             work = [(row, setup) for dataset, setup in setups.items() for row in rows_of(dataset)]
             failed += train_rows(work, study.seeds)
-    if "homophily" in args.parts and study.homophily:
+    if "homophily" in parts and study.homophily:
         demos = {agreement: demo_setup(study.root, agreement, device) for agreement in study.agreements}
         failed += train_rows([(row, demos[key[1]]) for key, row in study.homophily.items()], study.seeds)
     for dataset, setup in setups.items():
         for row in study.table_rows(dataset):
             if row.headline:
                 draw_tsne(row, setup, study.seeds)
-    if "grid" in args.parts:
-        for dataset, profile in study.sweeps:
-            if dataset in setups and sweep.main(sweep_options(study, args, dataset, profile)):
+    if "grid" in parts:
+        for (dataset, profile), each in study.sweeps.items():
+            if dataset in setups and train_grid(each, setups[dataset]):
                 failed.append(f"{dataset}, {profile}, Fig. 2: cells failed, named above")
     return failed
 
@@ -138,7 +157,18 @@ def check_grid(study: Study, setups: dict[str, Setup]) -> None:
     most = max(study.k_values)
     for (dataset, _), each in study.sweeps.items():
         if dataset in setups:
-            check_splits(setups[dataset].splits, dataclasses.replace(each.config, k_text=most, k_audio=most))
+            check_neighbors_of_splits(
+                setups[dataset].splits, dataclasses.replace(each.config, k_text=most, k_audio=most)
+            )
+
+
+def train_grid(each: Sweep, setup: Setup) -> bool:
+    """Fig. 2 of a dataset and profile. Returns whether a cell failed."""
+    cells = grid(each.k_values, each.k_values, each.seeds)
+    setup = dataclasses.replace(setup, config=each.config)
+    train = partial(run_local, device=setup.device)
+    results, _ = run_sweep(setup, each.folder, cells, train, describe(setup.device))
+    return any("error" in result for result in results)
 
 
 def read_features(study: Study, args: argparse.Namespace, dataset: str, device: torch.device) -> Setup | None:
@@ -155,16 +185,6 @@ def read_features(study: Study, args: argparse.Namespace, dataset: str, device: 
         print(f"{dataset}: left out, {missing[0]} is not there (--download fetches what the authors publish)")
         return None
     return read_setup(options, {"dataset": dataset, **study.shared})
-
-
-def sweep_options(study: Study, args: argparse.Namespace, dataset: str, profile: str) -> list[str]:
-    """The command line of the sweep that is Fig. 2."""
-    options = {"dataset": dataset, "profile": profile, "feature_dir": study.feature_dir, "save_path": study.root}
-    options |= {"device": args.device, "k_text": study.k_values, "k_audio": study.k_values, "seeds": study.seeds}
-    words = []
-    for name, value in (options | study.shared).items():
-        words += [f"--{name}", *map(str, value if isinstance(value, tuple) else [value])]
-    return words
 
 
 if __name__ == "__main__":

@@ -4,43 +4,21 @@ Finished cells are kept: the same command goes on where the last one ended, and 
 """
 
 import argparse
-import dataclasses
-import sys
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from utils.cli import PATH_OPTIONS, Setup, add_shared_options, parse, read_setup
-from utils.config import (
-    ROOT,
-    SEEDS,
-    add_config_options,
-    display_name,
-    profile_defaults,
-    run_name,
-)
+from utils.cli import PATH_OPTIONS, add_shared_options, parse_shared_options, read_setup
+from utils.config import ROOT, SEEDS, Config, add_config_options, profile_defaults
 from utils.device import describe
 from utils.errors import InputError, run_main
-from utils.graph_data import find_neighbors
-from utils.plots import plot_topk_grid
-from utils.report import config_lines
-from utils.runs import describe_run
-from utils.sweep.folder import SweepFolder
-from utils.sweep.grid import K_VALUES, Cell, SweepData, grid
+from utils.sweep.grid import K_VALUES, as_published, grid, sweep_name, without_k
 from utils.sweep.local import run_local
-from utils.sweep.progress import Progress
 from utils.sweep.ray_backend import check_address, run_on_ray
-from utils.sweep.results import (
-    best_cell,
-    cell_table,
-    papers_cell,
-    report,
-    summary_table,
-    training_command,
-    write_tables,
-)
+from utils.sweep.results import training_command
+from utils.sweep.run import run_sweep
 
 
-def parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict]:
+def parse_args() -> tuple[argparse.Namespace, dict]:
     parser = argparse.ArgumentParser(
         prog="selected_topK.sh",
         description=__doc__,
@@ -56,14 +34,14 @@ def parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict]:
     cluster.add_argument("--cpus_per_cell", type=int, help="default: 1")
     cluster.add_argument("--gpus_per_cell", type=float, help="a fraction shares a GPU (default: 1 if there are GPUs)")
     add_config_options(parser.add_argument_group("configuration"), leave_out=("k_text", "k_audio"))
-    args, options = parse(parser, argv)
+    args, options = parse_shared_options(parser)
     for name in ("k_text", "k_audio"):
         values = getattr(args, f"{name}s")
         if min(values) < 1 or len(set(values)) < len(values):
             raise InputError(f"--{name} {' '.join(map(str, values))}: must be distinct, from 1 on")
         options[name] = max(values)
     check_cluster_options(args)
-    return args, options
+    return args, as_published(options)
 
 
 def check_cluster_options(args: argparse.Namespace) -> None:
@@ -81,89 +59,29 @@ def check_cluster_options(args: argparse.Namespace) -> None:
         check_address(args.ray)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the sweep that ``argv`` asks for, by default the command line. Returns the exit code."""
-    args, options = parse_args(argv)
+def main() -> int:
+    args, options = parse_args()
     setup = read_setup(args, options, elsewhere=bool(args.ray))
-    config = setup.config
     cells = grid(args.k_texts, args.k_audios, args.seeds)
-    path = Path(args.save_path) / config.dataset / (args.model_name or sweep_name(setup))
-    folder = SweepFolder(path, describe_sweep(setup))
-    print(f"sweep folder {path}\ndevice {'Ray ' + args.ray if args.ray else describe(setup.device)}\nconfiguration")
-    print(config_lines(config, leave_out=("k_text", "k_audio")))
-    kept = {cell for cell in cells if folder.is_done(cell)}
-    size = f"{len(args.k_texts)} x {len(args.k_audios)} values of k, {len(args.seeds)} seeds: {len(cells)} cells"
-    print(size + (f", {len(kept)} of them finished before" if kept else ""))
-    try:
-        train_cells(args, setup, folder, cells, kept)
-    except KeyboardInterrupt:
-        finished = sum("error" not in result for result in folder.results(cells))
-        print(f"{finished} of {len(cells)} cells are done and kept; the same command goes on", file=sys.stderr)
-        raise
-    with folder.exclusive():
-        return conclude(args, setup, folder.results(cells), path)
-
-
-def train_cells(
-    args: argparse.Namespace, setup: Setup, folder: SweepFolder, cells: list[Cell], kept: set[Cell]
-) -> None:
-    """Train what is left, here or on the cluster, under a progress bar."""
-    config, splits = setup.config, setup.splits
-    left = [cell for cell in cells if cell not in kept]
-    if not left:
-        return
-    nodes = {s: find_neighbors(f, config, splits["train"] if s != "train" else None) for s, f in splits.items()}
-    data = SweepData(config, nodes, len(setup.class_names))
-    progress = Progress(config.epochs, len(cells), folder.results(kept))
-    try:
-        if args.ray:
-            run_on_ray(args.ray, data, folder, left, progress, args.cpus_per_cell or 1, args.gpus_per_cell)
-        else:
-            run_local(data, folder, left, progress, setup.device)
-    finally:
-        progress.close()
-
-
-def sweep_name(setup: Setup) -> str:
-    """``topk-`` and the name of a run, in which k has no part."""
-    own = profile_defaults(setup.config.profile, setup.config.dataset)
-    return "topk-" + run_name(dataclasses.replace(setup.config, k_text=own["k_text"], k_audio=own["k_audio"]))
-
-
-def describe_sweep(setup: Setup) -> dict:
-    """As of a run; the folder may take any k and seed."""
-    config = {k: v for k, v in dataclasses.asdict(setup.config).items() if k not in ("k_text", "k_audio")}
-    return describe_run(config, setup.splits, setup.splits["train"].dims, setup.class_names)
-
-
-def conclude(args: argparse.Namespace, setup: Setup, results: list[dict], path: Path) -> int:
-    """Write the tables and the figure, print the report. Returns the exit code, 1 where a cell failed."""
-    dataset, seeds = setup.config.dataset, len(args.seeds)
-    cells = cell_table(results)
-    summary = summary_table(cells)
-    write_tables(path, cells, summary)
-    best = best_cell(summary, seeds)
-    title = f"{display_name(dataset)}, {path.name}, {seeds} seed{'s' * (seeds > 1)}"
-    plot_topk_grid(path / "topk_grid.png", summary, best, papers_cell(summary, dataset), title)
-    print(f"\n{title} (percent)\n{report(summary, dataset, seeds)}")
-    print(f"saved in {path}: sweep.csv, sweep_summary.csv, topk_grid.png")
+    path = Path(args.save_path) / setup.config.dataset / (args.model_name or sweep_name(setup.config))
+    if args.ray:
+        train = partial(run_on_ray, args.ray, cpus=args.cpus_per_cell or 1, gpus=args.gpus_per_cell)
+        where = f"Ray {args.ray}"
+    else:
+        train, where = partial(run_local, device=setup.device), describe(setup.device)
+    results, best = run_sweep(setup, path, cells, train, where)
     if best is not None:
-        print(f"train the chosen cell with: {training_command(best, dataset, given_options(args, setup))}")
-    failed = [r for r in results if "error" in r]
-    for r in failed:
-        print(f"failed: {Cell(r['k_text'], r['k_audio'], r['seed'])}: {r['error']}")
-    if failed:
-        print(f"{len(failed)} of {len(results)} cells failed; the same command tries them again")
-    return 1 if failed else 0
+        command = training_command(best, setup.config.dataset, given_options(args, setup.config))
+        print(f"train the chosen cell with: {command}")
+    return 1 if any("error" in result for result in results) else 0
 
 
-def given_options(args: argparse.Namespace, setup: Setup) -> dict:
+def given_options(args: argparse.Namespace, config: Config) -> dict:
     """The options that a training needs besides k to be this sweep's."""
-    defaults = profile_defaults(setup.config.profile, setup.config.dataset)
-    config = dataclasses.asdict(setup.config)
-    options = {n: v for n, v in config.items() if n not in ("k_text", "k_audio", "dataset") and v != defaults[n]}
-    if setup.config.profile != "paper":
-        options = {"profile": setup.config.profile, **options}
+    defaults = profile_defaults(config.profile, config.dataset)
+    options = {n: v for n, v in without_k(config).items() if n != "dataset" and v != defaults[n]}
+    if config.profile != "paper":
+        options = {"profile": config.profile, **options}
     if args.seeds != list(SEEDS):
         options["seeds"] = args.seeds
     options |= {name: getattr(args, name) for name in (*PATH_OPTIONS.values(), "num_classes") if getattr(args, name)}

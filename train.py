@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from utils.cli import add_shared_options, parse, read_setup
+from utils.cli import add_shared_options, parse_shared_options, read_setup
 from utils.config import add_config_options, display_name, run_name
 from utils.device import describe
 from utils.engine import build_model
@@ -11,7 +11,7 @@ from utils.errors import run_main
 from utils.experiment import Experiment, open_run, train_run
 from utils.feature_info import read_info
 from utils.graph_data import find_neighbors, prepare
-from utils.joining import FILE, save_training_graph
+from utils.joining import GRAPH_FILE, save_training_graph
 from utils.report import config_lines, graph_line, results_table
 
 
@@ -23,7 +23,7 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
     existing.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     existing.add_argument("--overwrite", action="store_true", help="train again where the run folder exists")
     add_config_options(parser.add_argument_group("configuration"))
-    return parse(parser)
+    return parse_shared_options(parser)
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
     open_run(experiment, args.seeds, args.resume, args.overwrite)
     nodes = find_neighbors(splits["train"], config)
     info = read_info(splits["train"].path) or {}
-    save_training_graph(folder / FILE, nodes, info.get("encoders", {}), splits["train"].sha256)
+    save_training_graph(folder / GRAPH_FILE, nodes, info.get("encoders", {}), splits["train"].sha256)
     train = nodes.to(device).graph_data(config)
     val = prepare(splits["val"], config, device, splits["train"])
     print(graph_line("train", train.graph, train.label))
@@ -49,7 +49,7 @@ def main() -> None:
 
     per_seed = train_run(experiment, args.seeds, train, val)
     title = f"\n{display_name(config.dataset)} test, {len(splits['test'])} utterances, run {folder.name} (percent)"
-    print(results_table(config, {f"seed {seed}": metrics["test"] for seed, metrics in per_seed.items()}, title))
+    print(results_table(config, "test", {f"seed {seed}": metrics["test"] for seed, metrics in per_seed.items()}, title))
     print(f"\nsaved in {folder}: a folder a seed, summary.json, training_curves.png")
     print(f"evaluate with: bash run_eval.sh {folder}")
 

@@ -33,7 +33,7 @@ from benchmarks.steps import timed
 from models.encoders import ConvTransformerEncoder, TextEncoder
 from utils.device import describe, pick_device, set_matmul_precision
 from utils.embedding_cache import EmbeddingCache
-from utils.encoding import BATCH_SECONDS, BATCH_TOKENS
+from utils.encoding import BATCH_SECONDS, BATCH_TOKENS, stop_at_bad
 from utils.errors import InputError, run_main
 from utils.extraction import embed_recordings, embed_texts, probe_all
 from utils.report import align
@@ -104,7 +104,7 @@ def texts_one_by_one(encoder: TextEncoder, texts: list[str]) -> np.ndarray:
 def recordings_ours(encoder: ConvTransformerEncoder, paths: list[str], batch_seconds: float) -> np.ndarray:
     with TemporaryDirectory() as folder:
         cache = EmbeddingCache(Path(folder), encoder.dim)
-        embeddings = embed_recordings(encoder, probe_all(paths, _stop), cache, batch_seconds, _stop)
+        embeddings = embed_recordings(encoder, probe_all(paths, stop_at_bad), cache, batch_seconds, stop_at_bad)
     return np.stack([embeddings[path] for path in paths])
 
 
@@ -113,10 +113,6 @@ def texts_ours(encoder: TextEncoder, texts: list[str], batch_tokens: int) -> np.
         cache = EmbeddingCache(Path(folder), encoder.dim)
         embed_texts(encoder, texts, cache, batch_tokens)
     return np.stack([cache[text] for text in texts])
-
-
-def _stop(path: str, error: InputError) -> None:
-    raise error
 
 
 def audio_row(encoder: ConvTransformerEncoder, paths: list[str], batch_seconds: float, turns: int) -> tuple[str, ...]:

@@ -9,22 +9,15 @@ from pathlib import Path
 
 import torch
 
-from models.ch_gat import NeighborGraph
 from utils.checkpoints import find_checkpoints, load_run, load_split
 from utils.config import default_save_path
 from utils.errors import run_main
 from utils.features import SPLITS
+from utils.graph import homophily
 from utils.graph_data import prepare
 from utils.joining import Joining, Predictor, load_training_graph
 from utils.metrics import compute_metrics, mean_and_std
 from utils.report import align, graph_line
-
-
-def homophily_among(graph: NeighborGraph, count: int, of_known: torch.Tensor, of_new: torch.Tensor) -> float:
-    """Share of a joining graph's edges between different nodes that join equal labels."""
-    label = torch.cat([of_known, of_new])
-    between = graph.source < count
-    return (label[graph.source] == label[graph.target])[between].float().mean().item()
 
 
 @torch.inference_mode()
@@ -47,7 +40,7 @@ def main() -> None:
 
     print(graph_line(args.split, data.graph, data.label))
     nodes, joining = Joining(graph, config)(features.text, features.audio)
-    same = homophily_among(joining, len(nodes), train.label[nodes], features.label)
+    same = homophily(joining, torch.cat([train.label[nodes], features.label]))
     print(f"joined to train, one by one: homophily {same:.3f}")
     ways = {"whole split": whole, "joined": joined, "joined, no transcript": without}
     figures = {name: [figures_of(each, features.label, len(names)) for each in ways[name]] for name in ways}

@@ -1,7 +1,11 @@
+import inspect
+
 import pytest
 import torch
 
 from models.cemobam import CemoBAM
+from utils.config import make_config
+from utils.engine import build_model
 from utils.graph import build_graph, neighbor_lists
 
 
@@ -20,6 +24,17 @@ def test_node_features_are_text_then_audio(data):
     model(text, audio, graph)
     expected = torch.cat([model.text_projection(text), model.audio_projection(audio)], dim=1)
     assert torch.equal(seen[0], expected)
+
+
+def test_defaults_are_those_of_profile_paper():
+    """A model made by hand is the one that train.py makes."""
+    model = CemoBAM(12, 9, 4)
+    ours = build_model(make_config({}), 12, 9, 4)
+    assert str(model) == str(ours)
+    defaults = {
+        name: p.default for name, p in inspect.signature(CemoBAM).parameters.items() if p.default is not p.empty
+    }
+    assert defaults == {name: getattr(make_config({}), name) for name in defaults}
 
 
 def test_classifier_sees_graph_then_fused(data):

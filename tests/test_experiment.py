@@ -28,7 +28,8 @@ def experiment(tmp_path, toy_splits, small_config):
 
 def run(experiment: Experiment, seed: int = 3) -> dict:
     train, val = (prepare(experiment.splits[s], experiment.config, CPU) for s in ("train", "val"))
-    return run_seed(experiment, seed, train, val, "seed")
+    run_seed(experiment, seed, train, val, "seed")
+    return json.loads((experiment.seed_folder(seed) / "metrics.json").read_text())
 
 
 def summary_of(experiment: Experiment, per_seed: dict[int, dict]) -> dict:
@@ -60,6 +61,13 @@ def test_without_weights_the_figures_are_the_same(experiment):
     assert run(e) == run(light)
     assert {p.name for p in light.seed_folder(3).iterdir()} == KEPT
     assert run(light) == run(e)  # finished before
+    run(dataclasses.replace(e, keep_weights=False))
+    assert (e.seed_folder(3) / "best.pt").is_file()  # what another command kept is not taken away
+    (light.folder / "summary.json").write_text("{}")
+    with pytest.raises(InputError, match="its seeds keep no weights"):
+        find_checkpoints(str(light.folder), light.folder)
+    with pytest.raises(InputError, match="nor a dataset with a finished run"):
+        find_checkpoints("x", light.folder.parent.parent)
 
 
 def test_run_folder_holds_what_the_layout_promises(experiment):
@@ -136,6 +144,11 @@ def test_interrupted_and_resumed_is_uninterrupted(experiment, monkeypatch, optio
     with (folder / "log.jsonl").open("a") as log:
         log.write('{"epoch": 6, "val')  # a kill in the middle of a line, after the last save
 
+    whole_log = (folder / "log.jsonl").read_text()
+    (folder / "log.jsonl").write_text("".join(whole_log.splitlines(keepends=True)[:3]))
+    with pytest.raises(InputError, match=r"log\.jsonl: 3 epochs, last\.pt has 5; --overwrite starts anew"):
+        run(stopped)
+    (folder / "log.jsonl").write_text(whole_log)
     assert run(stopped) == expected
     assert log_of(stopped) == log_of(whole)
     for name in ("best.pt", "last.pt"):
@@ -222,8 +235,12 @@ def test_finished_seeds_are_those_of_every_command(experiment):
     e = experiment()
     expected = {seed: run(e, seed) for seed in (10, 3)}
     (e.folder / "seed3_copy").mkdir()
-    assert finished_seeds(e.folder) == expected
-    assert list(finished_seeds(e.folder)) == [3, 10]
+    assert finished_seeds(e.folder, 8) == expected
+    assert list(finished_seeds(e.folder, 8)) == [3, 10]
+    path = e.seed_folder(3) / "metrics.json"
+    path.write_text('{"seed": 3}')
+    with pytest.raises(InputError, match=r"seed3/metrics.json: not the figures of a run \(KeyError"):
+        finished_seeds(e.folder, 8)
 
 
 def test_last_checkpoint_of_another_configuration_is_refused(experiment):

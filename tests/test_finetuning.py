@@ -10,6 +10,7 @@ from transformers import BertConfig, BertModel, Wav2Vec2Config, Wav2Vec2FeatureE
 from models.encoders import ConvTransformerEncoder, TextEncoder
 from tests.tiny_models import TINY_AUDIO, TINY_TEXT, tiny_tokenizer
 from utils.audio import load_segment, probe
+from utils.errors import InputError
 from utils.finetuning.batches import (
     CROP_SECONDS,
     WORD_DROPOUT,
@@ -152,6 +153,9 @@ def test_what_nothing_could_tell_apart_is_not_told_apart():
     ((batch,),) = steps
     assert batch.items[:3] == batch.items[3:]
     assert sorted(batch.items[:3]) == ["a", "b", "c"]
+    same = Transcripts(encoder, pd.DataFrame({"raw_text": ["a", "a"], "label": [0, 1]}), 100)
+    with pytest.raises(InputError, match="--objective ntxent: all utterances of train are the same"):
+        plan_contrastive_epoch(same, 2, np.random.default_rng(0))
 
 
 def test_two_views_of_a_transcript_lack_some_of_its_words():

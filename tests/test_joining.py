@@ -13,7 +13,7 @@ from utils.errors import InputError
 from utils.features import load_features
 from utils.graph import NeighborLists, build_graph, neighbor_lists, top_k_neighbors
 from utils.graph_data import find_neighbors
-from utils.joining import FILE, Joining, Predictor, TrainingGraph, load_training_graph, save_training_graph
+from utils.joining import GRAPH_FILE, Joining, Predictor, TrainingGraph, load_training_graph, save_training_graph
 from utils.runs import save_checkpoint
 
 CPU = torch.device("cpu")
@@ -125,7 +125,7 @@ def test_the_training_graph_is_kept_whole(train, small_config, tmp_path):
     trained = trained_model(train, config, tmp_path)
     nodes = find_neighbors(train, config)
     encoders = {"text": {"name": "x", "revision": None, "pooling": "mean", "weights_sha256": "1"}}
-    save_training_graph(tmp_path / "run" / FILE, nodes, encoders, train.sha256)
+    save_training_graph(tmp_path / "run" / GRAPH_FILE, nodes, encoders, train.sha256)
     graph = load_training_graph(trained)
     assert torch.equal(graph.text, train.text)
     assert torch.equal(graph.audio, train.audio)
@@ -137,7 +137,7 @@ def test_the_training_graph_is_kept_whole(train, small_config, tmp_path):
 def test_a_training_graph_that_is_not_the_runs_is_refused(train, new, small_config, tmp_path):
     config = small_config()
     trained = trained_model(train, config, tmp_path)
-    path = tmp_path / "run" / FILE
+    path = tmp_path / "run" / GRAPH_FILE
     with pytest.raises(InputError, match=r"training_graph.pt: no such file; train.py writes it into a run folder"):
         load_training_graph(trained)
     nodes = find_neighbors(train, config)

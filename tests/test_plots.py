@@ -57,11 +57,18 @@ def test_training_curves_mark_the_chosen_epoch(tmp_path, figures):
     assert is_png(path)
 
 
+def test_topk_grid_shows_no_cell_that_lacks_a_seed(tmp_path, figures):
+    summary = pd.DataFrame({"k_text": [1, 1], "k_audio": [2, 8], "seeds": [3, 2]})
+    summary = summary.assign(val_w_f1_mean=[0.5, 0.9], test_w_f1_mean=[0.4, 0.9])
+    plots.plot_topk_grid(tmp_path / "g.png", summary, 3, None, None, "title")
+    assert [[t.get_text() for t in axes.texts] for axes in figures[0].axes[:2]] == [["50.0", "–"], ["40.0", "–"]]
+
+
 def test_topk_grid_shows_every_cell_and_marks_two(tmp_path, figures):
     cells = [(1, 2, 0.5, 0.1), (1, 8, 0.6, 0.2), (7, 2, 0.7, np.nan), (7, 8, 0.8, 0.4)]
-    summary = pd.DataFrame(cells, columns=["k_text", "k_audio", "val_w_f1_mean", "test_w_f1_mean"])
+    summary = pd.DataFrame(cells, columns=["k_text", "k_audio", "val_w_f1_mean", "test_w_f1_mean"]).assign(seeds=3)
     path = tmp_path / "g.png"
-    plots.plot_topk_grid(path, summary, summary.loc[1], summary.loc[3], "title")
+    plots.plot_topk_grid(path, summary, 3, summary.loc[1], summary.loc[3], "title")
     validation, test = figures[0].axes[:2]
     assert [(*t.get_position(), t.get_text()) for t in validation.texts] == [
         (0, 0, "50.0"),

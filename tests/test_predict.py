@@ -19,7 +19,7 @@ from utils.audio import load_segment, probe, split_into_segments
 from utils.checkpoints import find_checkpoints, load_run
 from utils.features import load_features
 from utils.hub import load_audio_encoder
-from utils.joining import FILE, Predictor, load_training_graph
+from utils.joining import GRAPH_FILE, Predictor, load_training_graph
 from utils.prediction import Answers
 
 CPU = torch.device("cpu")
@@ -286,7 +286,7 @@ def test_features_that_do_not_name_their_encoders_cannot_be_asked(tones, run, fe
     trained = tones / "runs" / "TOY" / "r"
     code, _, err = ask(run, trained, "--wav", tones / "corpus" / "s0" / "00.wav")
     assert code == 2
-    assert f"{trained / FILE}: the features of this run do not say which audio encoder they were made with" in err
+    assert f"{trained / GRAPH_FILE}: the features of this run do not say which audio encoder they were made with" in err
 
 
 @pytest.mark.parametrize(
@@ -318,15 +318,15 @@ def test_folders_that_cannot_be_asked(tones, run, trained):
 
 
 def test_resuming_a_finished_run_writes_its_training_graph_anew(tones, run, trained):
-    kept = (trained / FILE).read_bytes()
-    (trained / FILE).unlink()
+    kept = (trained / GRAPH_FILE).read_bytes()
+    (trained / GRAPH_FILE).unlink()
     code, _, err = ask(run, trained, "--wav", tones / "corpus" / "s0" / "00.wav")
     assert code == 2
     assert "train.py --resume writes it anew" in err
     options = ["--dataset", "TONES", "--save_path", tones / "runs", "--model_name", "r", *TRAINING]
     assert run(train.main, *options, "--resume")[0] == 0
     first, second = (
-        torch.load(trained / FILE, weights_only=True),
+        torch.load(trained / GRAPH_FILE, weights_only=True),
         torch.load(io.BytesIO(kept), weights_only=True),
     )
     assert torch.equal(first["text"], second["text"])

@@ -36,10 +36,12 @@ class Handler(BaseHTTPRequestHandler):
         begin = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
         self.shared.asked.append((self.path.lstrip("/"), begin))
         if content is None:
-            return self.send_error(404)
+            return self.send_error(404, self.shared.reason)
         if begin >= len(content):
             return self.send_error(416)
         self.send_response(206 if asked else 200)
+        if asked:
+            self.send_header("Content-Range", f"bytes {begin + self.shared.shift}-{len(content) - 1}/{len(content)}")
         self.send_header("Content-Length", str(len(content) - begin))
         self.end_headers()
         self.wfile.write(content[begin : begin + self.shared.limit])
@@ -52,6 +54,7 @@ class Handler(BaseHTTPRequestHandler):
 class Server:
     def __init__(self):
         self.files, self.asked, self.ranges, self.limit = {}, [], True, 1 << 40
+        self.shift, self.reason = 0, None
 
 
 @pytest.fixture
@@ -121,6 +124,29 @@ def test_a_part_that_was_whole_already_is_taken(server, publish, tmp_path):
     assert (tmp_path / "f.pkl").read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize("old", [b"of something else", CONTENT + b"and more"])
+def test_a_part_of_something_else_does_not_spoil_the_file(server, publish, tmp_path, old):
+    publish(NAME, CONTENT)
+    (tmp_path / "f.pkl.part").write_bytes(old)
+    published.fetch(NAME, tmp_path / "f.pkl")
+    assert (tmp_path / "f.pkl").read_bytes() == CONTENT
+    assert server.asked == [(NAME, len(old)), (NAME, 0)]
+
+
+def test_a_part_is_kept_where_the_answer_is_not_its_rest(server, publish, tmp_path):
+    publish(NAME, CONTENT)
+    part = tmp_path / "f.pkl.part"
+    part.write_bytes(CONTENT[:5000])
+    server.shift = 7
+    with pytest.raises(InputError, match="another part than that from byte 5000 on; what came is kept"):
+        published.fetch(NAME, tmp_path / "f.pkl")
+    server.shift, server.ranges = 0, False
+    server.files[NAME] = b"<html>log in to this network</html>"
+    with pytest.raises(InputError, match="HTTP 200 with 35 bytes, less than is here already; what came is kept"):
+        published.fetch(NAME, tmp_path / "f.pkl")
+    assert part.read_bytes() == CONTENT[:5000]
+
+
 @pytest.mark.parametrize("wrong", [CONTENT[:-1], CONTENT + b"x", b"<html>moved</html>", CONTENT[:-1] + b"x"])
 def test_a_wrong_file_is_refused_and_removed(server, publish, tmp_path, wrong):
     publish(NAME, CONTENT)
@@ -139,8 +165,20 @@ def test_a_file_of_the_users_own_is_left_there(server, publish, tmp_path):
     assert server.asked == []
 
 
+def test_a_link_to_what_is_not_there_is_left_there(server, publish, tmp_path):
+    publish(NAME, CONTENT)
+    (tmp_path / "f.pkl").symlink_to(tmp_path / "unmounted" / "f.pkl")
+    with pytest.raises(InputError, match=r"f\.pkl: no file, but a folder, or a link to what is not there"):
+        published.fetch(NAME, tmp_path / "f.pkl")
+    assert (tmp_path / "f.pkl").is_symlink()
+
+
 def test_errors_of_the_server_and_of_none_are_one_line(server, tmp_path, monkeypatch):
-    with pytest.raises(InputError, match=rf"{NAME}: Not Found") as caught:
+    server.reason = ""
+    with pytest.raises(InputError, match=rf"{NAME}: HTTP 404"):
+        published.fetch(NAME, tmp_path / "f.pkl")
+    server.reason = None
+    with pytest.raises(InputError, match=rf"{NAME}: HTTP 404 Not Found") as caught:
         published.fetch(NAME, tmp_path / "f.pkl")
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())

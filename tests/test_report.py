@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from models.ch_gat import NeighborGraph
@@ -13,7 +14,7 @@ FIGURES = {
 
 
 def test_table_has_every_seed_mean_and_the_paper_with_its_note():
-    text = results_table(make_config({"dataset": "IEMOCAP"}), FIGURES, "title")
+    text = results_table(make_config({"dataset": "IEMOCAP"}), "test", FIGURES, "title")
     lines = [line.split() for line in text.splitlines()]
     assert lines[0] == ["title"]
     assert lines[1] == ["WA", "UA", "w-F1", "macro-F1"]
@@ -46,8 +47,14 @@ def test_printed_numbers_of_iemocap_show_the_swap():
     assert not any(is_accuracy(wa) for wa, _, _ in rows)
 
 
+@pytest.mark.parametrize(("split", "there"), [("test", True), ("val", False), ("train", False)])
+def test_the_papers_row_is_of_test_alone(split, there):
+    text = results_table(make_config({"dataset": "ESD"}), split, FIGURES, "title")
+    assert ("paper, as printed" in text) == there
+
+
 def test_demo_is_called_synthetic_and_shows_its_bounds():
-    text = results_table(make_config({}), FIGURES, "title")
+    text = results_table(make_config({}), "test", FIGURES, "title")
     assert "DEMO is synthetic" in text
     bound = bayes_optimal_wa()
     assert f"Bayes-optimal WA: {100 * bound['scene']:.1f} with the utterance's whole scene" in text

@@ -126,6 +126,16 @@ def test_the_printed_line_trains_the_chosen_cell_to_the_same_figures(tmp_path, o
         assert all(cell[name] == trained[name] for name in ("selected_epoch", "val", "test"))
 
 
+def test_profile_official_decays_as_the_published_sweep(tmp_path, options, run_sweep):
+    """DESIGN.md section 4: a factor of 0.3 in its training, of 0.5 in its sweep."""
+    _, output = run_sweep([*options, "--profile", "official"])
+    (folder,) = (path for path in (tmp_path / "runs" / "TOY").iterdir() if path.name.startswith("topk-official"))
+    assert json.loads((folder / "config.json").read_text())["config"]["lr_decay"] == 0.5
+    assert "--lr_decay 0.5" in output
+    _, output = run_sweep([*options, "--profile", "official", "--lr_decay", "0.3"])
+    assert "--lr_decay" not in output.split("train the chosen cell with")[1]
+
+
 def test_validation_chooses_and_the_optimism_of_the_test_split_is_said():
     results = [result(1, 1, s, 0.7, 0.5) for s in (1, 2)] + [result(1, 2, s, 0.6, 0.9) for s in (1, 2)]
     summary = summary_table(cell_table(results))

@@ -25,7 +25,7 @@ from utils.errors import InputError
 from utils.feature_info import check_described
 from utils.features import Features, check_dims, check_labels, load_features
 from utils.paper import UTTERANCES
-from utils.published import missing_features
+from utils.published import features_missing_error
 from utils.runs import load_checkpoint, load_weights_file, seed_folders
 
 
@@ -64,9 +64,12 @@ def find_checkpoints(target: str, save_path: Path) -> tuple[Path, list[Path]]:
     if (path / "best.pt").is_file():
         return path, [path / "best.pt"]
     folders = seed_folders(path).values()
-    finished = [folder / "best.pt" for folder in folders if (folder / "metrics.json").is_file()]
-    if not finished:
+    done = [folder for folder in folders if (folder / "metrics.json").is_file()]
+    if not done:
         raise InputError(f"{path}: no finished seed in this folder")
+    finished = [folder / "best.pt" for folder in done if (folder / "best.pt").is_file()]
+    if not finished:
+        raise InputError(f"{path}: its seeds keep no weights (reproduce.sh keeps those of the two profiles alone)")
     left_out = [folder.name for folder in folders if folder / "best.pt" not in finished]
     if left_out:
         print(f"not finished, left out: {', '.join(left_out)}", file=sys.stderr)
@@ -74,7 +77,8 @@ def find_checkpoints(target: str, save_path: Path) -> tuple[Path, list[Path]]:
 
 
 def _latest_run(folder: Path, target: str) -> Path:
-    runs = sorted(folder.glob("*/summary.json"), key=lambda p: p.stat().st_mtime)
+    summaries = [p for p in folder.glob("*/summary.json") if any(p.parent.glob("*/best.pt"))]
+    runs = sorted(summaries, key=lambda p: p.stat().st_mtime)
     if not runs:
         raise InputError(f"{target}: neither a file or folder, nor a dataset with a finished run in {folder.parent}")
     if len(runs) > 1:
@@ -161,7 +165,7 @@ def load_split(trained: Trained, split: str, given: str | None = None) -> Featur
     paths = [Path(path) for path in candidates if path]
     path = paths[0] if given else next((path for path in paths if path.is_file()), paths[0])
     if not given and not path.is_file() and trained.config.dataset in UTTERANCES:
-        raise missing_features(trained.config.dataset, [path])
+        raise features_missing_error(trained.config.dataset, [path])
     features = load_features(path)
     check_dims(features, trained.dims, str(trained.path))
     check_labels(features, len(trained.class_names))

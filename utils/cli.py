@@ -1,6 +1,7 @@
-"""The options that train.py and the sweep share, and what they name: configuration, features, device."""
+"""The options that commands share, and what they name: configuration, features, device."""
 
 import argparse
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -24,9 +25,9 @@ from utils.device import pick_device, set_matmul_precision
 from utils.errors import InputError
 from utils.feature_info import check_described, read_info
 from utils.features import SPLITS, Features, load_splits
-from utils.graph_data import check_splits
+from utils.graph_data import check_neighbors_of_splits
 from utils.paper import UTTERANCES
-from utils.published import fetch_features, missing_features
+from utils.published import features_missing_error, fetch_features
 
 PATH_OPTIONS = {"train": "train_path", "val": "valid_path", "test": "test_path"}
 
@@ -50,7 +51,7 @@ def add_shared_options(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--save_path", default=default_save_path(), help="root of the run folders")
     files.add_argument("--model_name", help="default: the profile and every option that differs from it")
     run = parser.add_argument_group("run")
-    run.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    run.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help=f"default: {' '.join(map(str, SEEDS))}")
     run.add_argument("--num_classes", type=int, help="default: the dataset's, else the greatest train label + 1")
     add_device_option(run)
 
@@ -61,21 +62,26 @@ def add_feature_options(group) -> None:
 
 
 def add_device_option(group) -> None:
-    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: CUDA where there is")
 
 
-def parse_options(
-    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
-) -> tuple[argparse.Namespace, dict]:
-    """The options of the command (default: of the command line), and those of the configuration that were given."""
-    args = vars(parser.parse_args(argv))
+def check_above_zero(args: argparse.Namespace, *names: str) -> None:
+    """Raise an InputError for the first of these options that was given and is not a finite number above 0."""
+    for name in names:
+        if (value := getattr(args, name)) is not None and not 0 < value < math.inf:
+            raise InputError(f"--{name} {value}: must be above 0")
+
+
+def parse_options(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, dict]:
+    """The options of the command, and those of the configuration that were given."""
+    args = vars(parser.parse_args())
     options = {f.name: args.pop(f.name) for f in fields(Config) if f.name in args}
     return argparse.Namespace(**args), options
 
 
-def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict]:
+def parse_shared_options(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, dict]:
     """:func:`parse_options` of a parser with :func:`add_shared_options`, checked."""
-    args, options = parse_options(parser, argv)
+    args, options = parse_options(parser)
     if args.model_name is not None and not re.fullmatch(NAME, args.model_name):
         raise InputError(f"--model_name {args.model_name}: a folder name of letters, digits and . _ - + =")
     if args.num_classes is not None and args.num_classes < 2:
@@ -105,7 +111,7 @@ def read_setup(args: argparse.Namespace, options: dict, elsewhere: bool = False)
     splits, num_classes = load_splits(paths, args.num_classes or (len(names) if names else None))
     for split, features in splits.items():
         check_described(features, split, names)
-    check_splits(splits, config)
+    check_neighbors_of_splits(splits, config)
     return Setup(config, splits, class_names(config.dataset, num_classes, names), device)
 
 
@@ -129,7 +135,7 @@ def _feature_paths(args: argparse.Namespace, dataset: str) -> dict[str, Path]:
         fetch_features(Path(args.feature_dir), dataset)
     missing = [path for split, path in paths.items() if not path.is_file()]
     if missing and dataset in UTTERANCES and not any(given.values()):
-        raise missing_features(dataset, missing)
+        raise features_missing_error(dataset, missing)
     for split, path in paths.items():
         if path in missing:
             raise InputError(f"{path}: no such file; it should hold the {split} features of {dataset}")

@@ -53,8 +53,8 @@ class Config:
 
     dataset: str = _value("DEMO", "DEMO, IEMOCAP, ESD, or any name whose pickles lie in the feature folder")
     profile: str = _choice(PROFILES, "paper", "the paper's text, or what its published code does")
-    k_text: int = _value(7, "text neighbours of a node (default: the paper's best for the dataset)")
-    k_audio: int = _value(8, "audio neighbours of a node (default: the paper's best for the dataset)")
+    k_text: int = _value(7, "text neighbours of a node")
+    k_audio: int = _value(8, "audio neighbours of a node")
     # network
     hidden_dim: int = _value(512, "width of the projections and of both branches")
     heads: int = _value(4, "attention heads, in CH-GAT and in xCBAM")
@@ -74,7 +74,7 @@ class Config:
         GRAPH_SCOPES, "split", "val and test each have a graph of their own, or one with the training utterances in it"
     )
     # training
-    epochs: int = _value(100, "full-batch steps (DEMO: 40)")
+    epochs: int = _value(100, "full-batch steps")
     lr: float = _value(1e-4, "learning rate of Adam")
     weight_decay: float = _value(5e-4, "L2 penalty of Adam")
     label_smoothing: float = _value(0.1, "label smoothing of the cross entropy")
@@ -218,7 +218,12 @@ def add_config_options(parser: argparse.ArgumentParser, leave_out: Sequence[str]
             continue
         doc = f.metadata["doc"]
         if f.name in OFFICIAL and f.name != "profile":
-            doc += f" (paper: {f.default}, official: {OFFICIAL[f.name]})"
+            doc += f" (default: {f.default}; official: {OFFICIAL[f.name]})"
+        elif f.name in ("k_text", "k_audio", "epochs"):
+            of = (f"{name} {value}" for name, each in DATASETS.items() if (value := getattr(each, f.name)) is not None)
+            doc += f" (default: {', '.join(of)}, else {f.default})"
+        else:
+            doc += f" (default: {f.default})"
         parser.add_argument(
             f"--{f.name}",
             type=type(f.default),

@@ -1,9 +1,11 @@
-"""The one error that users are meant to see."""
+"""The one error that users are meant to see, and what becomes one."""
 
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class InputError(Exception):
@@ -24,6 +26,17 @@ def run_main(main: Callable[[], int | None]) -> None:
         sys.exit(_fail(f"error: {where}{error.strerror or error}", 2))
     except KeyboardInterrupt:
         sys.exit(_fail("interrupted", 130))
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Turn what a damaged file's contents raise into an InputError: the file, and ``what`` it is not."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:  # pandas' are ValueErrors
+        raise InputError(f"{path}: {what} ({type(error).__name__}: {one_line(error)})") from error
 
 
 def one_line(error: BaseException) -> str:

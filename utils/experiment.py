@@ -27,7 +27,6 @@ from utils.runs import (
     claim_folder,
     describe_run,
     load_checkpoint,
-    read_json,
     read_log,
     save_checkpoint,
     seed_folders,
@@ -102,30 +101,25 @@ def train_run(experiment: Experiment, seeds: Sequence[int], train: GraphData, va
     """
     for i, seed in enumerate(seeds, 1):
         run_seed(experiment, seed, train, val, title=f"seed {seed} ({i}/{len(seeds)})")
-    per_seed = finished_seeds(experiment.folder)
+    epochs = experiment.config.epochs
+    per_seed = finished_seeds(experiment.folder, epochs)
     graphs = {"train": train, "val": val, "test": experiment.test}
     summarise(experiment.folder, experiment.config, experiment.class_names, per_seed, graphs)
     plot_training_curves(
         experiment.folder / "training_curves.png",
-        read_curves(experiment.folder, list(per_seed)),
+        read_curves(experiment.folder, list(per_seed), epochs),
         {seed: metrics["selected_epoch"] for seed, metrics in per_seed.items()},
         title=f"{display_name(experiment.config.dataset)}, run {experiment.folder.name}",
     )
     return per_seed
 
 
-def run_seed(experiment: Experiment, seed: int, train: GraphData, val: GraphData, title: str) -> dict:
-    """Train one seed, or go on where it was interrupted, or return what it found before.
-
-    Returns:
-        What ``metrics.json`` holds: ``seed``, ``selected_epoch``, and the figures of ``val`` and ``test``.
-    """
+def run_seed(experiment: Experiment, seed: int, train: GraphData, val: GraphData, title: str) -> None:
+    """Train one seed, or go on where it was interrupted, unless it is finished: ``metrics.json`` is there."""
     folder = experiment.seed_folder(seed)
     if (folder / "metrics.json").exists():
         print(f"{title}: finished before, kept ({folder})")
-        if not experiment.keep_weights:
-            _drop_weights(folder)  # where a kill came just before
-        return read_json(folder / "metrics.json")
+        return
     description = experiment.describe(seed)
     claim_folder(folder, description)
     state = _fresh_or_saved_state(experiment, seed, folder)
@@ -133,22 +127,16 @@ def run_seed(experiment: Experiment, seed: int, train: GraphData, val: GraphData
 
     last_weights = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
     figures, predictions = evaluate_selected(state, val, experiment.test)
-    metrics = {"seed": seed, **figures}
     rows = zip(experiment.splits["test"].label.tolist(), predictions.tolist(), strict=True)
     lines = ["label,prediction", *(f"{label},{prediction}" for label, prediction in rows)]
     atomic_write(folder / "test_predictions.csv", ("\n".join(lines) + "\n").encode())
-    write_json(folder / "metrics.json", metrics)
+    if not experiment.keep_weights:
+        for name in ("best.pt", "last.pt"):  # before the seed counts as finished: what lies there then is to be kept
+            (folder / name).unlink(missing_ok=True)
+    write_json(folder / "metrics.json", {"seed": seed, **figures})
     if experiment.keep_weights:
         state.model.load_state_dict(last_weights)
         _save(state, folder, description, resumable=False)  # finished: what going on would need is only weight
-    else:
-        _drop_weights(folder)
-    return metrics
-
-
-def _drop_weights(folder: Path) -> None:
-    for name in ("best.pt", "last.pt"):
-        (folder / name).unlink(missing_ok=True)
 
 
 def _fresh_or_saved_state(experiment: Experiment, seed: int, folder: Path) -> TrainingState:

@@ -41,7 +41,7 @@ def check_neighbors(features: Features, config: Config, train: Features | None =
             )
 
 
-def check_splits(splits: dict[str, Features], config: Config) -> None:
+def check_neighbors_of_splits(splits: dict[str, Features], config: Config) -> None:
     """:func:`check_neighbors` of every split."""
     for split, features in splits.items():
         check_neighbors(features, config, None if split == "train" else splits["train"])

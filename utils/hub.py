@@ -78,7 +78,7 @@ def load_text_encoder(
     _try(name, option, lambda: encoder([encoder.tokenize("yes"), encoder.tokenize("no")]))
     trial = [encoder.tokenize(text) for text in _TOKENIZER_TRIAL]  # lower case, accents, punctuation: settings
     settings = {"vocabulary": tokenizer.get_vocab(), "trial": trial, "max_tokens": encoder.max_tokens}
-    description = _describe(name, revision, model) | {"pooling": pooling, "dim": encoder.dim}
+    description = _describe(name, revision, model, untrained) | {"pooling": pooling, "dim": encoder.dim}
     return encoder, description | {"tokenizer_sha256": _digest(settings)}
 
 
@@ -222,12 +222,15 @@ def _load_model(
     return model
 
 
-def _describe(name: str, revision: str | None, model: nn.Module) -> dict:
-    """Which model it is: two of the same ``weights_sha256`` give the same embeddings."""
+def _describe(name: str, revision: str | None, model: nn.Module, unused: tuple[str, ...] = ()) -> dict:
+    """Which model it is: two of the same ``weights_sha256`` give the same embeddings.
+
+    Weights whose names begin with ``unused`` have no part in these, and are random where the checkpoint lacks them.
+    """
     left_out = (*_NOT_OF_IT, *(_NO_DECODER if model.config.model_type == "whisper" else ()))
     digest = hashlib.sha256(_digest({k: v for k, v in model.config.to_dict().items() if k not in left_out}).encode())
     for key, tensor in sorted(model.state_dict().items()):
-        if key.startswith(_TRAINING_ONLY):  # random where the checkpoint lacks it, and never used
+        if key.startswith((*_TRAINING_ONLY, *unused)):
             continue
         digest.update(key.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

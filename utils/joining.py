@@ -20,7 +20,7 @@ from utils.graph import NeighborLists, build_graph, rank_keys, similarity_steps,
 from utils.graph_data import SplitNodes
 from utils.runs import load_weights_file, save_checkpoint
 
-FILE = "training_graph.pt"  # in a run folder
+GRAPH_FILE = "training_graph.pt"  # in a run folder
 _ENCODER_KEYS = {"name", "revision", "pooling", "weights_sha256"}
 _TENSORS = {
     "text": torch.float32,
@@ -71,7 +71,7 @@ def load_training_graph(trained: Trained) -> TrainingGraph:
     Raises:
         InputError: it is not there, damaged, or of another training.
     """
-    path = run_folder(trained) / FILE
+    path = run_folder(trained) / GRAPH_FILE
     if not path.is_file():
         raise InputError(
             f"{path}: no such file; train.py writes it into a run folder, "

@@ -32,7 +32,7 @@ def plot_training_curves(path: Path, curves: dict[int, list[dict]], selected: di
         score.plot(selected[seed], w_f1[selected[seed] - 1], "o", color=color, markeredgecolor="black")
     loss.plot([], [], color="grey", label="train")
     loss.plot([], [], color="grey", linestyle="--", label="val")
-    loss.set(xlabel="epoch", ylabel="cross entropy (nats)", title="Loss (training: as configured, with dropout)")
+    loss.set(xlabel="epoch", ylabel="cross entropy (nats)", title="Loss (train: as configured)")
     score.set(xlabel="epoch", ylabel="validation w-F1 (%)", title="Validation w-F1, evaluated epoch marked")
     for axes in (loss, score):
         axes.grid(alpha=0.3)
@@ -102,11 +102,14 @@ def plot_tsne(path: Path, embeddings: np.ndarray, labels: np.ndarray, class_name
 
 
 def plot_topk_grid(
-    path: Path, summary: pd.DataFrame, best: pd.Series | None, paper: pd.Series | None, title: str
+    path: Path, summary: pd.DataFrame, seeds: int, best: pd.Series | None, paper: pd.Series | None, title: str
 ) -> None:
     """Heat maps over k_text x k_audio (Fig. 2): validation w-F1, which chooses the cell, and test w-F1.
 
-    ``summary``: a row a cell, from :func:`utils.sweep.results.summary_table`; ``best`` and ``paper``: rows of it.
+    Args:
+        summary: a row a cell, from :func:`utils.sweep.results.summary_table`.
+        seeds: those with fewer are shown as not there.
+        best, paper: rows of ``summary``.
     """
     k_texts, k_audios = (sorted(summary[name].unique()) for name in ("k_text", "k_audio"))
     marks = [
@@ -120,8 +123,10 @@ def plot_topk_grid(
     size = 4.5 + 1.05 * max(len(k_audios), 3), 2.4 + 0.42 * max(len(k_texts), 3)
     figure, both = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
     for axes, (split, name) in zip(both, (("val", "validation"), ("test", "test")), strict=True):
-        values = 100 * summary.pivot(index="k_text", columns="k_audio", values=f"{split}_w_f1_mean").to_numpy(float)
-        axes.set_facecolor("lightgrey")  # where every seed failed
+        means = summary.pivot(index="k_text", columns="k_audio", values=f"{split}_w_f1_mean")
+        finished = summary.pivot(index="k_text", columns="k_audio", values="seeds") >= seeds
+        values = 100 * means.where(finished).to_numpy(float)
+        axes.set_facecolor("lightgrey")  # where a seed failed, or is missing
         image = axes.imshow(values, cmap="viridis", origin="lower", aspect="auto")
         for (i, j), value in np.ndenumerate(values):
             color = "white" if image.norm(value) < 0.6 else "black"

@@ -43,7 +43,7 @@ TIMEOUT = 30  # seconds without an answer
 _CHUNK = 1 << 20
 
 
-def missing_features(dataset: str, missing: list[Path]) -> InputError:
+def features_missing_error(dataset: str, missing: list[Path]) -> InputError:
     """Said where a published dataset's pickles are not there, in three lines: what is missing, and two ways to it."""
     size = sum(UTTERANCES[dataset].values()) * KILOBYTES / 1000
     others = f" (nor {', '.join(path.name for path in missing[1:])})" if missing[1:] else ""
@@ -68,7 +68,7 @@ def fetch_features(feature_dir: Path, dataset: str, splits: Sequence[str] = SPLI
         for split in splits
     }
     for name, path in files.items():
-        if path.is_file():  # before the first is fetched: a mixture of two extractions is worse than none
+        if os.path.lexists(path):  # before the first is fetched: a mixture of two extractions is worse than none
             _check_present(name, path)
     for name, path in files.items():
         fetch(name, path)
@@ -103,7 +103,7 @@ def fetch(name: str, path: Path) -> None:
         InputError: another file is at ``path`` (it is left there); the transfer fails; or what came is not the
             published file (it is removed).
     """
-    if path.is_file():
+    if os.path.lexists(path):
         _check_present(name, path)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,8 +116,12 @@ def fetch(name: str, path: Path) -> None:
             _check_present(name, path)
             return
         url = f"{os.environ.get('CEMOBAM_MIRROR') or _github()}/{name}"
+        begun = part.stat().st_size > 0
         try:
             _transfer(url, file, path.name)
+            if begun and blob_id(part) != BLOBS[name]:  # what lay there was the beginning of something else
+                file.truncate(0)
+                _transfer(url, file, path.name)
         except (OSError, http.client.HTTPException, ValueError) as error:
             if not part.stat().st_size:
                 part.unlink()
@@ -130,6 +134,8 @@ def fetch(name: str, path: Path) -> None:
 
 
 def _check_present(name: str, path: Path) -> None:
+    if not path.is_file():
+        raise InputError(f"{path}: no file, but a folder, or a link to what is not there; move it elsewhere")
     found = blob_id(path)
     if found != BLOBS[name]:
         raise InputError(f"{path}: not the published file (git blob {found}, not {BLOBS[name]}); move it elsewhere")
@@ -140,7 +146,8 @@ def _failure(url: str, part: Path, error: Exception) -> Exception:
     if getattr(error, "filename", None) == str(part):
         return error
     kept = "; what came is kept, the same command goes on" if part.exists() else ""
-    return InputError(f"{url}: {one_line(getattr(error, 'reason', error))}{kept}")
+    status = f"HTTP {error.code} " if isinstance(error, urllib.error.HTTPError) else ""
+    return InputError(f"{url}: {status}{one_line(getattr(error, 'reason', None) or error)}{kept}")
 
 
 def blob_id(path: Path) -> str:
@@ -150,6 +157,12 @@ def blob_id(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def is_published(path: Path) -> bool:
+    """Whether a feature pickle is the authors' of that name."""
+    wanted = BLOBS.get(f"feature/{path.name}")
+    return wanted is not None and path.is_file() and blob_id(path) == wanted
 
 
 def _github() -> str:
@@ -167,11 +180,19 @@ def _transfer(url: str, file: BinaryIO, title: str) -> None:
             return  # there is no more: what is there is whole, or the blob id will tell
         raise
     with response:
-        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+        length = response.headers.get("Content-Length")
+        length = int(length) if length and length.isdigit() else None
+        if response.status == http.HTTPStatus.PARTIAL_CONTENT:
+            if not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+                raise http.client.HTTPException(f"the server sent another part than that from byte {have} on")
+        elif have:
+            if response.status != http.HTTPStatus.OK or (length is not None and length < have):
+                raise http.client.HTTPException(
+                    f"HTTP {response.status} with {length} bytes, less than is here already"
+                )
             file.truncate(0)
             have = 0
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length and length.isdigit() else None
+        total = have + length if length is not None else None
         with tqdm(total=total, initial=have, desc=title, unit="B", unit_scale=True, dynamic_ncols=True) as bar:
             while chunk := response.read1(_CHUNK):
                 have += len(chunk)

@@ -29,14 +29,14 @@ def graph_line(name: str, graph: NeighborGraph, label: torch.Tensor) -> str:
     )
 
 
-def results_table(config: Config, per_seed: dict[str, dict], title: str) -> str:
-    """Figures in percent, a row a seed, then mean ± sample std and the paper's row, with the notes they need."""
+def results_table(config: Config, split: str, per_seed: dict[str, dict], title: str) -> str:
+    """Figures in percent, a row a seed, then mean ± sample std and, of test, the paper's; with the notes they need."""
     rows = [("", *METRICS.values())]
     rows += [(row, *(f"{100 * figures[name]:.2f}" for name in METRICS)) for row, figures in per_seed.items()]
     mean, std = mean_and_std(list(per_seed.values()))
     if std:
         rows.append(("mean ± std", *(f"{100 * mean[name]:.2f} ± {100 * std[name]:.2f}" for name in METRICS)))
-    paper = printed(config)
+    paper = printed(config) if split == "test" else None
     if paper:
         rows.append(("paper, as printed", *(f"{paper[name]:.2f}" if name in paper else "–" for name in METRICS)))
     notes = []

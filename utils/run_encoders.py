@@ -11,9 +11,9 @@ from utils.checkpoints import Trained
 from utils.encoding import SEGMENT_SECONDS
 from utils.errors import InputError
 from utils.feature_info import encoder_name
-from utils.finetuning.provenance import FILE as FINETUNING
+from utils.finetuning.provenance import PROVENANCE_FILE
 from utils.hub import load_audio_encoder, load_text_encoder, save_pretrained
-from utils.joining import FILE, TrainingGraph, run_folder
+from utils.joining import GRAPH_FILE, TrainingGraph, run_folder
 from utils.runs import SEED_FOLDER
 
 EXPORTED = {"text": "text_encoder", "audio": "audio_encoder"}  # folders beside the training graph
@@ -33,7 +33,7 @@ def load_run_encoder(
     known = graph.encoders.get(modality)
     if known is None:
         raise InputError(
-            f"{run / FILE}: the features of this run do not say which {modality} encoder they were made with, "
+            f"{run / GRAPH_FILE}: the features of this run do not say which {modality} encoder they were made with, "
             "so new recordings cannot be encoded alike; train on features of extract_features.py"
         )
     exported = run / EXPORTED[modality]
@@ -48,7 +48,7 @@ def load_run_encoder(
     else:
         encoder, found = load_audio_encoder(name, device, option)
         if known.get("segment_seconds") != SEGMENT_SECONDS:
-            raise InputError(f"{run / FILE}: its recordings were cut into segments of another length")
+            raise InputError(f"{run / GRAPH_FILE}: its recordings were cut into segments of another length")
     for key in _IDENTITY:
         if known.get(key) != found.get(key):
             what = key.removesuffix("_sha256").replace("_", " ")
@@ -81,11 +81,11 @@ def export_run(trained: list[Trained], graph: TrainingGraph, encoders: dict[str,
             seed.mkdir(parents=True)
             for name in ("best.pt", "metrics.json"):
                 shutil.copy(each.path.with_name(name), seed)
-        shutil.copy(run / FILE, part)
+        shutil.copy(run / GRAPH_FILE, part)
         for modality, given in encoders.items():
             encoder = load_run_encoder(modality, graph, run, given, torch.device("cpu"))
             save_pretrained(encoder, part / EXPORTED[modality])
-            tuned = Path(encoder.model.name_or_path) / FINETUNING
+            tuned = Path(encoder.model.name_or_path) / PROVENANCE_FILE
             if tuned.is_file():
                 shutil.copy(tuned, part / EXPORTED[modality])
             load_run_encoder(modality, graph, part, None, torch.device("cpu"))  # it is the same encoder

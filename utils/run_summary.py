@@ -1,15 +1,21 @@
 """What a run folder says of all its seeds together."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from utils.config import Config, display_name
 from utils.device import describe
+from utils.errors import reading
 from utils.graph import homophily
 from utils.graph_data import GraphData
-from utils.metrics import mean_and_std
-from utils.runs import read_json, read_log, seed_folders, write_json
+from utils.metrics import METRICS, mean_and_std
+from utils.runs import SEED_FOLDER, read_json, read_log, seed_folders, write_json
+
+DRAWN = ("train_loss", "val_loss", "val_w_f1", "seconds")  # what a line of a log must have
 
 
 def summarise(
@@ -42,13 +48,52 @@ def describe_graph(data: GraphData) -> dict:
     return {"nodes": graph.num_nodes, "edges": graph.num_edges, "homophily": homophily(graph, data.label)}
 
 
-def finished_seeds(folder: Path) -> dict[int, dict]:
-    """What ``metrics.json`` holds of each finished seed of a run folder, in order of the seeds."""
+def finished_seeds(folder: Path, epochs: int) -> dict[int, dict]:
+    """What each finished seed of a run folder found, in order of the seeds; arguments and errors as of
+    :func:`read_metrics`.
+    """
     finished = {seed: path / "metrics.json" for seed, path in seed_folders(folder).items()}
-    return {seed: read_json(path) for seed, path in finished.items() if path.is_file()}
+    return {seed: read_metrics(path, seed, epochs) for seed, path in finished.items() if path.is_file()}
 
 
-def read_curves(folder: Path, seeds: Sequence[int]) -> dict[int, list[dict]]:
-    """The logs of the seeds, for the training curves."""
-    folders = seed_folders(folder)
-    return {seed: read_log(folders[seed] / "log.jsonl") for seed in seeds}
+def read_metrics(path: Path, seed: int, epochs: int) -> dict:
+    """A ``metrics.json``: ``seed``, ``selected_epoch``, and the figures of ``val`` and ``test``.
+
+    Raises:
+        InputError: it is damaged, of another seed, or its epoch is beyond the run's ``epochs``.
+    """
+    metrics = read_json(path)
+    with reading(path, "not the figures of a run"):
+        epoch = metrics["selected_epoch"]
+        if metrics["seed"] != seed:
+            raise ValueError(f"of seed {metrics['seed']}")
+        if not (isinstance(epoch, int) and 1 <= epoch <= epochs):
+            raise ValueError(f"selected epoch {epoch} of {epochs}")
+        for split in ("val", "test"):
+            for name in METRICS:
+                if not 0 <= metrics[split][name] <= 1:  # also where it is no number at all
+                    raise ValueError(f"{split} {name} {metrics[split][name]}")
+            confusion = np.array(metrics[split]["confusion"])
+            if confusion.dtype.kind != "i" or confusion.shape != 2 * (len(metrics[split]["recall"]),):
+                raise ValueError(f"{split} confusion")
+    return metrics
+
+
+def read_curves(folder: Path, seeds: Sequence[int], epochs: int) -> dict[int, list[dict]]:
+    """The logs of finished seeds.
+
+    Raises:
+        InputError: a log is damaged, or not of so many epochs.
+    """
+    curves = {}
+    for seed in seeds:
+        path = folder / SEED_FOLDER.format(seed) / "log.jsonl"
+        curves[seed] = read_log(path)
+        with reading(path, "not the log of a run"):
+            if len(curves[seed]) != epochs:
+                raise ValueError(f"{len(curves[seed])} epochs of {epochs}")
+            for line in curves[seed]:
+                odd = [name for name in DRAWN if not math.isfinite(line[name])]
+                if odd:
+                    raise ValueError(f"{odd[0]} {line[odd[0]]}")
+    return curves

@@ -92,10 +92,10 @@ def write_log(path: Path, log: Sequence[dict]) -> None:
 
 
 def read_log(path: Path, epochs: int | None = None) -> list[dict]:
-    """The first ``epochs`` lines of a ``log.jsonl``; a kill may have cut the last one short.
+    """The lines of a ``log.jsonl``, or the first ``epochs``; a kill may have cut the last one short.
 
     Raises:
-        InputError: names a line that is no JSON object.
+        InputError: names a line that is no JSON object; or there are fewer than ``epochs``.
     """
     log = []
     for i, line in enumerate(path.read_bytes().splitlines()[:epochs] if path.exists() else (), 1):
@@ -105,6 +105,9 @@ def read_log(path: Path, epochs: int | None = None) -> list[dict]:
             raise InputError(f"{path}: line {i}: not JSON ({error})") from error
         if not isinstance(log[-1], dict) or "epoch" not in log[-1]:
             raise InputError(f"{path}: line {i}: not the line of an epoch")
+    if epochs is not None and len(log) < epochs:
+        way_out = "--overwrite starts anew (reproduce.sh: remove the folder)"
+        raise InputError(f"{path}: {len(log)} epochs, last.pt has {epochs}; {way_out}")
     return log
 
 
@@ -172,12 +175,19 @@ def provenance(*libraries: str) -> dict:
     }
 
 
-def first_difference(old: dict, new: dict) -> str | None:
-    """The first thing in which two run descriptions would give other numbers, said in words; None where none."""
-    for name in {**old["config"], **new["config"]}:
-        before, now = (run["config"].get(name, "(not there)") for run in (old, new))
+def config_difference(old: dict, new: dict) -> str | None:
+    """The first field in which two configurations differ, said in words; None where none."""
+    for name in {**old, **new}:
+        before, now = (config.get(name, "(not there)") for config in (old, new))
         if before != now:
             return f"{name} was {before}, now {now}"
+    return None
+
+
+def first_difference(old: dict, new: dict) -> str | None:
+    """The first thing in which two run descriptions would give other numbers, said in words; None where none."""
+    if difference := config_difference(old["config"], new["config"]):
+        return difference
     for split in new["data"]:
         if old["data"].get(split, {}).get("sha256") != new["data"][split]["sha256"]:
             return f"the {split} data is another ({new['data'][split]['path']})"
@@ -203,5 +213,5 @@ def claim_folder(folder: Path, description: dict) -> None:
     if difference:
         raise InputError(
             f"{folder}: holds a run of another configuration ({difference}); choose another folder "
-            "(--model_name, --save_path), or --overwrite where the command has it"
+            "(--save_path; --model_name, or --overwrite, where the command has it)"
         )

@@ -13,6 +13,7 @@ from models.encoders import AudioEncoder, AudioInput, TextEncoder
 from utils.audio import Recording, Segment, random_crop, split_into_segments
 from utils.embedding_cache import EmbeddingCache
 from utils.encoding import batches_by_length, decode_ahead, longest_segment, stop_at_bad
+from utils.errors import InputError
 from utils.extraction import embed_recordings, embed_texts
 
 CROP_SECONDS = 1.0  # of the published code, for NT-Xent
@@ -128,8 +129,13 @@ def plan_contrastive_epoch(
 
     Args:
         batch_size: utterances a step.
+
+    Raises:
+        InputError: there is nothing to tell an utterance from.
     """
     distinct = data.distinct()
+    if len(distinct) < 2:
+        raise InputError("--objective ntxent: all utterances of train are the same, and cannot be told apart")
     order = rng.permutation(len(distinct)).tolist()
     groups = [[distinct[i] for i in order[start : start + batch_size]] for start in range(0, len(order), batch_size)]
     views = [[data.view(item, rng) for _ in range(2) for item in group] for group in groups if len(group) > 1]

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from models.encoders import AudioEncoder, TextEncoder
 from utils.errors import InputError, one_line
 from utils.finetuning.batches import Recordings, Transcripts
-from utils.finetuning.provenance import FILE
+from utils.finetuning.provenance import PROVENANCE_FILE
 from utils.finetuning.source import Source
 from utils.finetuning.trainer import Trainer, TuneConfig
 from utils.hub import WEIGHTS, save_pretrained
@@ -144,8 +144,6 @@ def _go_on(trainer: Trainer, folder: Path) -> list[dict]:
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise InputError(f"{path}: damaged ({one_line(error)}); --overwrite starts anew") from error
     log = read_log(folder / LOG, trainer.epoch)  # an epoch after the last save is trained again
-    if len(log) < trainer.epoch:
-        raise InputError(f"{folder / LOG}: {len(log)} epochs, {STATE} has {trainer.epoch}; --overwrite starts anew")
     write_log(folder / LOG, log)
     return log
 
@@ -164,7 +162,7 @@ def finished(folder: Path) -> dict | None:
     figures = [val.get(name) for name in ("wa", "ua")] if isinstance(val, dict) else [None]
     if "selected_epoch" not in metrics or not all(isinstance(each, float) for each in figures):
         raise InputError(f"{path}: not what finetune.py wrote; --overwrite starts anew")
-    for name in ("config.json", FILE, WEIGHTS):
+    for name in ("config.json", PROVENANCE_FILE, WEIGHTS):
         if not (folder / ENCODER / name).is_file():
             raise InputError(f"{folder / ENCODER}: has no {name} any more; --overwrite starts anew")
     return metrics
@@ -184,7 +182,7 @@ def save_best(
     try:
         save_pretrained(encoder, temporary)
         write_json(
-            temporary / FILE,
+            temporary / PROVENANCE_FILE,
             {"config": dataclasses.asdict(config), "data": source.data, "recording_sha256": sorted(recordings)},
         )
         if all((folder / path.name).is_file() for path in temporary.iterdir()):

@@ -6,7 +6,7 @@ from pathlib import Path
 from utils.errors import InputError
 from utils.runs import file_sha256, read_json
 
-FILE = "finetuning.json"
+PROVENANCE_FILE = "finetuning.json"
 
 
 def tuned_on(encoder: str) -> set[str]:
@@ -18,7 +18,7 @@ def tuned_on(encoder: str) -> set[str]:
     Raises:
         InputError: its file is damaged.
     """
-    path = Path(encoder) / FILE
+    path = Path(encoder) / PROVENANCE_FILE
     if not path.exists():
         return set()
     known = read_json(path).get("recording_sha256")

@@ -2,10 +2,10 @@
 
 from utils.demo import bayes_optimal_wa
 from utils.report import markdown_table
-from utils.reproduction.claims import MISSING, interval
 from utils.reproduction.figures import plot_homophily, plot_walk
-from utils.reproduction.results import Result
+from utils.reproduction.results import MISSING, Result
 from utils.reproduction.rows import WALKED
+from utils.reproduction.statistics import bounds, interval, points
 from utils.reproduction.study import Study
 from utils.reproduction.tables import figures
 
@@ -52,10 +52,7 @@ def _changes(result: Result, before: Result | None) -> list[str]:
     if before is None or not (result.complete and before.complete):
         return ["", ""]
     ua = result.minus(before, "ua")
-    of_ua = f"{ua.mean:+.2f}"
-    if ua.over_seeds is not None:
-        of_ua += f" [{ua.mean - ua.over_seeds:.2f}, {ua.mean + ua.over_seeds:.2f}]"
-    return [interval(result.minus(before), sign=True), of_ua]
+    return [interval(result.minus(before), sign=True), points(ua.mean, sign=True) + bounds(ua, ua.over_seeds)]
 
 
 def homophily(study: Study) -> str:
@@ -84,11 +81,13 @@ def homophily(study: Study) -> str:
     gains = {profile: points for profile, points in gains.items() if points}
     if gains:
         name = "homophily.png"
-        title = "DEMO (synthetic): what CH-GAT adds\n95 % intervals over seeds and test utterances"
+        title = "DEMO (synthetic): what CH-GAT adds"
+        if len(study.seeds) > 1:
+            title += "\n95 % intervals over seeds and test utterances"
         plot_homophily(study.root / "figures" / name, gains, possible, _real_homophily(study), title)
         image = f"\n\n![Gain over homophily](figures/{name})"
     return (
-        "### CH-GAT's gain depends on homophily\n\n"
+        "### CH-GAT's gain over homophily\n\n"
         "DEMO's neighbours are the utterances of a scene, and how many of them share an emotion can be set. The "
         "Bayes-optimal gain is what a scene tells beyond the utterance alone.\n\n"
         f"{markdown_table(header, lines)}{image}"

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from utils.paper import BEST_OTHER, PRINTED, UTTERANCES, accuracy
 from utils.reproduction.fig2 import Sweep
-from utils.reproduction.results import Result, Rows
-from utils.reproduction.statistics import Estimate
+from utils.reproduction.results import MISSING, Result, Rows
+from utils.reproduction.statistics import Estimate, bounds, interval, points
 
 REPRODUCED, SMALLER, NOT_REPRODUCED = "reproduced", "reproduced, but smaller", "not reproduced"
-UNDECIDED, NOT_TESTED, MISSING = "undecided", "not tested", "missing"
+UNDECIDED, NOT_TESTED = "undecided", "not tested"
 MARGIN = 1.0  # points: a level within it is the paper's
 WHOLE = 0.9  # of the paper's utterances: with fewer, its level is another question
 
@@ -38,7 +38,7 @@ def level(ours: Estimate, least: float, same_utterances: bool) -> str:
     """Of a claim "it reaches at least ``least`` percent".
 
     Args:
-        same_utterances: our test split has as many as the paper's, so that only the seeds are left to chance.
+        same_utterances: our test split is the paper's, so that only the seeds are left to chance.
     """
     half = ours.over_seeds if same_utterances else ours.over_both
     if half is None:
@@ -53,54 +53,46 @@ def all_of(verdicts: list[str]) -> str:
     return next(worst for worst in (NOT_REPRODUCED, MISSING, UNDECIDED, SMALLER, REPRODUCED) if worst in verdicts)
 
 
-def interval(estimate: Estimate, sign: bool = False) -> str:
-    """``+1.26 [-2.81, 5.33]``, with the interval over seeds and utterances."""
-    mean = round(estimate.mean, 2) + 0.0  # no "-0.00"
-    number = f"{mean:+.2f}" if sign else f"{mean:.2f}"
-    if estimate.over_both is None:
-        return number
-    return f"{number} [{estimate.low:.2f}, {estimate.high:.2f}]"
-
-
-def claims(dataset: str, fusions: Rows, ablations: Rows, sweep: Sweep) -> Iterator[Verdict]:
-    """Every claim of the paper about a dataset of its own, for one profile."""
+def claims(dataset: str, fusions: Rows, ablations: Rows, sweep: Sweep, same_utterances: bool) -> Iterator[Verdict]:
+    """Every claim of the paper about a dataset of its own, for one profile; arguments as of :func:`level`."""
     main = fusions["MIN"]
     paper, best_other = accuracy(main.row.config), BEST_OTHER[dataset]
     as_printed = f"{PRINTED[dataset]['min'][0]:.2f} > {best_other:.2f}"
     found = [
-        _level("CemoBAM reaches this accuracy (Tables I-IV)", main, f"{paper:.2f}", paper - MARGIN),
-        _level("it surpasses the best other method's WA (Tables III, IV)", main, as_printed, best_other),
+        _level("CemoBAM reaches this accuracy (Tables I-IV)", main, f"{paper:.2f}", paper - MARGIN, same_utterances),
+        _level(
+            "it surpasses the best other method's WA (Tables III, IV)", main, as_printed, best_other, same_utterances
+        ),
         _best("MIN is the best fusion by so much (Table I)", fusions),
         _better("xCBAM adds so much to CH-GAT alone (Table II)", ablations, "w/o xCBAM"),
         _better("CH-GAT adds so much to xCBAM alone (Table II)", ablations, "w/o CH-GAT"),
         _topk(sweep),
     ]
-    part = _part(main, dataset)
-    for each in found:
+    for each, of in zip(found, 5 * [main.sizes] + [sweep.sizes], strict=True):
+        part = _part(of, dataset)
         decided = part and each.verdict in (REPRODUCED, SMALLER, NOT_REPRODUCED)
         yield Verdict(each.claim, each.paper, each.ours, f"{each.verdict}, on {part}") if decided else each
 
 
-def _part(main: Result, dataset: str) -> str | None:
-    """``331 of 4407 training utterances`` where the features are but a part of the paper's."""
-    if not main.seeds:
-        return None
+def _part(sizes: dict[str, int], dataset: str) -> str | None:
+    """``331 of 4407 training utterances`` where the features are but a part of the paper's.
+
+    ``sizes``: utterances by split; empty where nothing is trained.
+    """
     wanted = UTTERANCES[dataset]
-    found = {split: main.description["data"][split]["utterances"] for split in wanted}
-    if all(found[split] >= WHOLE * wanted[split] for split in ("train", "test")):
+    if not sizes or all(sizes[split] >= WHOLE * wanted[split] for split in ("train", "test")):
         return None
-    return f"{found['train']} of {wanted['train']} training utterances"
+    return f"{sizes['train']} of {wanted['train']} training utterances"
 
 
-def _level(claim: str, result: Result, paper: str, least: float) -> Verdict:
+def _level(claim: str, result: Result, paper: str, least: float, same_utterances: bool) -> Verdict:
     if not result.complete:
         return Verdict(claim, paper, "–", MISSING)
-    ours, dataset = result.estimate("wa"), result.row.dataset
-    part = _part(result, dataset)
+    ours = result.estimate("wa")
+    part = _part(result.sizes, result.row.dataset)
     if part:
         return Verdict(claim, paper, interval(ours), f"{NOT_TESTED}: {part}")
-    same = result.description["data"]["test"]["utterances"] == UTTERANCES[dataset]["test"]
-    return Verdict(claim, paper, interval(ours), level(ours, least, same))
+    return Verdict(claim, paper, interval(ours), level(ours, least, same_utterances))
 
 
 def _better(claim: str, rows: Rows, without: str) -> Verdict:
@@ -125,12 +117,11 @@ def _topk(sweep: Sweep) -> Verdict:
     claim = f"k_text {sweep.papers[0]}, k_audio {sweep.papers[1]} is the best of the 100 (Fig. 2)"
     if not sweep.complete:
         return Verdict(claim, "–", "–", f"{MISSING}: {sweep.progress}")
+    if len(sweep.seeds) < 2:
+        return Verdict(claim, "–", f"k_text {sweep.best[0]}, k_audio {sweep.best[1]} on validation", UNDECIDED)
     if sweep.best == sweep.papers:
         return Verdict(claim, "–", "the same cell is best on validation", REPRODUCED)
     ours = sweep.best_minus_papers
-    text = f"k_text {sweep.best[0]}, k_audio {sweep.best[1]} on validation, test w-F1 {ours.mean:+.2f}"
-    if ours.over_seeds is None:
-        return Verdict(claim, "–", text, UNDECIDED)
-    low = ours.mean - ours.over_seeds
-    text += f" [{low:.2f}, {ours.mean + ours.over_seeds:.2f}] (seeds alone)"
-    return Verdict(claim, "–", text, NOT_REPRODUCED if low > 0 else UNDECIDED)
+    text = f"k_text {sweep.best[0]}, k_audio {sweep.best[1]} on validation, test w-F1 {points(ours.mean, sign=True)}"
+    text += f"{bounds(ours, ours.over_seeds)} (seeds alone)"
+    return Verdict(claim, "–", text, NOT_REPRODUCED if ours.mean > ours.over_seeds else UNDECIDED)

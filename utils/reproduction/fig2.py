@@ -1,6 +1,5 @@
 """Fig. 2 from a folder of the sweep."""
 
-import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,16 +8,17 @@ import pandas as pd
 
 from utils.config import DATASETS, Config
 from utils.errors import InputError
+from utils.reproduction.results import read_description, sizes_of
 from utils.reproduction.statistics import Estimate, estimate
-from utils.runs import read_json
+from utils.runs import config_difference
 from utils.sweep.folder import read_cell
-from utils.sweep.grid import K_VALUES, grid
+from utils.sweep.grid import K_VALUES, grid, without_k
 from utils.sweep.results import best_cell, cell_table, papers_cell, report, summary_table
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The cells of a grid that are finished, of those that were asked for."""
+    """The cells that are finished, of the paper's grid and of ``k_values``."""
 
     folder: Path
     config: Config
@@ -39,16 +39,21 @@ class Sweep:
         path = self.folder / "config.json"
         if not path.is_file():
             return []
-        config = {k: v for k, v in dataclasses.asdict(self.config).items() if k not in ("k_text", "k_audio")}
-        if self.description.get("config") != config:
-            raise InputError(f"{path}: not the configuration of this reproduction; give another --save_path")
-        found = (read_cell(self.folder, cell) for cell in grid(self.k_values, self.k_values, self.seeds))
+        if difference := config_difference(self.description["config"], without_k(self.config)):
+            raise InputError(f"{path}: not the configuration of Fig. 2 ({difference}); give another --save_path")
+        k_values = sorted({*self.k_values, *K_VALUES})
+        found = (read_cell(self.folder, cell) for cell in grid(k_values, k_values, self.seeds))
         return [result for result in found if result is not None]
 
     @cached_property
     def description(self) -> dict:
         """Its ``config.json``."""
-        return read_json(self.folder / "config.json")
+        return read_description(self.folder / "config.json")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Utterances of each split; empty where nothing is trained."""
+        return sizes_of(self.description) if self.results else {}
 
     @property
     def complete(self) -> bool:
@@ -74,7 +79,9 @@ class Sweep:
 
     @property
     def best(self) -> tuple[int, int]:
-        cell = best_cell(self.summary, len(self.seeds))
+        """Of the paper's own grid."""
+        own = self.summary[self.summary["k_text"].isin(K_VALUES) & self.summary["k_audio"].isin(K_VALUES)]
+        cell = best_cell(own, len(self.seeds))
         return int(cell["k_text"]), int(cell["k_audio"])
 
     @property

@@ -1,22 +1,26 @@
 """What a row's run folder holds, read back: every number of the report comes through here."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from utils.demo import SCENE_SIZE
-from utils.errors import InputError, one_line
+from utils.errors import InputError, reading
 from utils.features import SPLITS
-from utils.metrics import REPORTED
+from utils.metrics import METRICS, compute_metrics
 from utils.reproduction.rows import Row
 from utils.reproduction.statistics import Estimate, estimate
-from utils.runs import SEED_FOLDER, read_json, read_log
+from utils.run_summary import read_curves, read_metrics
+from utils.runs import SEED_FOLDER, config_difference, read_json
+
+PREDICTIONS = "test_predictions.csv"
+MISSING = "missing"  # in place of every number that is not there
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,10 @@ class Result:
         if not path.is_file():
             return None
         summary = read_json(path)
-        with _named(path, "not the summary of a run"):
+        with reading(path, "not the summary of a run"):
             covered = set(summary["test"]["seeds"])
-            graphs = {split: float(summary["graphs"][split]["homophily"]) for split in SPLITS}
-            known = all(0 <= share <= 1 for share in graphs.values()) and isinstance(summary["device"], str)
-            if not known:
+            shares = [summary["graphs"][split]["homophily"] for split in SPLITS]
+            if not (all(0 <= share <= 1 for share in shares) and isinstance(summary["device"], str)):
                 raise ValueError("homophily or device")
         return summary if covered >= set(map(str, self.seeds)) else None
 
@@ -53,35 +56,49 @@ class Result:
     @cached_property
     def data(self) -> dict[str, str]:
         """SHA-256 of each split's features."""
-        return {split: each["sha256"] for split, each in self.description["data"].items()}
+        return sha256_of(self.description)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Utterances of each split; empty where no seed is finished."""
+        return sizes_of(self.description) if self.seeds else {}
 
     @cached_property
     def metrics(self) -> list[dict]:
         """``metrics.json`` of each finished seed."""
-        return [_read_metrics(self._seed_folder(seed) / "metrics.json", seed) for seed in self.seeds]
+        folders = {seed: self._seed_folder(seed) for seed in self.seeds}
+        epochs = self.row.config.epochs
+        return [read_metrics(folder / "metrics.json", seed, epochs) for seed, folder in folders.items()]
 
     @cached_property
     def description(self) -> dict:
         """``config.json`` of the first finished seed."""
-        return _read_description(self._seed_folder(self.seeds[0]) / "config.json")
+        return read_description(self._seed_folder(self.seeds[0]) / "config.json")
 
     @cached_property
+    def predictions(self) -> tuple[np.ndarray, np.ndarray]:
+        """Labels of the test split, [N], and what each seed took them for, [seeds, N]."""
+        tables = [self._read_predictions(*each) for each in zip(self.seeds, self.metrics, strict=True)]
+        for seed, (labels, _) in zip(self.seeds, tables, strict=True):
+            if not np.array_equal(labels, tables[0][0]):
+                raise InputError(f"{self._seed_folder(seed) / PREDICTIONS}: other labels than the seed before it")
+        return tables[0][0], np.stack([prediction for _, prediction in tables])
+
+    @property
     def correct(self) -> np.ndarray:
         """100 where a test utterance was recognised, else 0, [seeds, N]."""
-        return np.stack([self._read_correct(seed) for seed in self.seeds])
+        labels, predictions = self.predictions
+        return 100.0 * (predictions == labels)
+
+    @cached_property
+    def curves(self) -> dict[int, list[dict]]:
+        """The log of each finished seed."""
+        return read_curves(self.folder, self.seeds, self.row.config.epochs)
 
     @property
     def training_seconds(self) -> float:
         """What all epochs of the finished seeds took."""
-        total = 0.0
-        for seed in self.seeds:
-            path = self._seed_folder(seed) / "log.jsonl"
-            log = read_log(path)
-            with _named(path, "not the log of a run"):
-                if len(log) != self.row.config.epochs:
-                    raise ValueError(f"{len(log)} epochs of {self.row.config.epochs}")
-                total += sum(float(line["seconds"]) for line in log)
-        return total
+        return sum(line["seconds"] for log in self.curves.values() for line in log)
 
     def values(self, metric: str) -> np.ndarray:
         """A figure of the test split in percent, one a seed."""
@@ -98,6 +115,8 @@ class Result:
         """
         if self.data != other.data:
             raise InputError(f"{self.folder}: of other features than {other.folder}; give each its own --save_path")
+        if not np.array_equal(self.predictions[0], other.predictions[0]):
+            raise InputError(f"{self.folder}: other labels in {PREDICTIONS} than in {other.folder}")
         scores = self.correct - other.correct if metric == "wa" else None
         return estimate(self.values(metric) - other.values(metric), scores, self._group)
 
@@ -109,53 +128,49 @@ class Result:
     def _seed_folder(self, seed: int) -> Path:
         return self.folder / SEED_FOLDER.format(seed)
 
-    def _read_correct(self, seed: int) -> np.ndarray:
-        path = self._seed_folder(seed) / "test_predictions.csv"
-        wanted = self.description["data"]["test"]["utterances"]
-        with _named(path, "not the predictions of a run"):
-            rows = pd.read_csv(path)
-            correct = 100.0 * (rows["label"] == rows["prediction"]).to_numpy()
-            if len(correct) != wanted:
-                raise ValueError(f"{len(correct)} of {wanted} utterances")
-        wa = 100 * _read_metrics(path.with_name("metrics.json"), seed)["test"]["wa"]
-        if abs(correct.mean() - wa) > 1e-6:
-            raise InputError(f"{path}: not the predictions that metrics.json beside it counts (WA {wa:.2f})")
-        return correct
+    def _read_predictions(self, seed: int, metrics: dict) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and predictions of a seed, held against all figures that its ``metrics.json`` has of them."""
+        path = self._seed_folder(seed) / PREDICTIONS
+        wanted, classes = self.description["data"]["test"]["utterances"], len(self.description["class_names"])
+        with reading(path, "not the predictions of a run"):
+            table = pd.read_csv(path)[["label", "prediction"]].to_numpy()
+            if len(table) != wanted:
+                raise ValueError(f"{len(table)} of {wanted} utterances")
+            if table.dtype.kind != "i" or not (table.min() >= 0 and table.max() < classes):
+                raise ValueError("not a number of a class")
+            figures = compute_metrics(*torch.from_numpy(table.T.copy()), classes)
+            for name in (*METRICS, "confusion"):
+                if not np.allclose(metrics["test"][name], figures[name], rtol=0, atol=1e-9):
+                    raise ValueError(f"metrics.json beside it counts others: {name}")
+        return table[:, 0], table[:, 1]
 
 
-@contextmanager
-def _named(path: Path, what: str) -> Iterator[None]:
-    """Turn what reading a damaged file raises into an InputError that names it."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (LookupError, TypeError, ValueError, AttributeError) as error:  # pandas' errors are ValueErrors
-        raise InputError(f"{path}: {what} ({type(error).__name__}: {one_line(error)})") from error
+def sizes_of(description: dict) -> dict[str, int]:
+    """Utterances of each split."""
+    return {split: description["data"][split]["utterances"] for split in SPLITS}
 
 
-def _read_metrics(path: Path, seed: int) -> dict:
-    metrics = read_json(path)
-    with _named(path, "not the figures of a run"):
-        if metrics["seed"] != seed:
-            raise ValueError(f"of seed {metrics['seed']}")
-        for name in REPORTED:
-            if not 0 <= metrics["test"][name] <= 1:  # also where it is no number at all
-                raise ValueError(f"test {name} {metrics['test'][name]}")
-        np.array(metrics["test"]["confusion"], dtype=int).reshape(len(metrics["test"]["recall"]), -1)
-    return metrics
+def sha256_of(description: dict) -> dict[str, str]:
+    """Of each split's features."""
+    return {split: description["data"][split]["sha256"] for split in SPLITS}
 
 
-def _read_description(path: Path) -> dict:
+def read_description(path: Path) -> dict:
+    """A ``config.json`` of a run or a sweep.
+
+    Raises:
+        InputError: it is damaged.
+    """
     description = read_json(path)
-    with _named(path, "not the description of a run"):
+    with reading(path, "not the description of a run"):
         for split in SPLITS:
             each = description["data"][split]
             if not (isinstance(each["sha256"], str) and isinstance(each["utterances"], int)):
                 raise ValueError(f"data of {split}")
         if not (isinstance(description["config"], dict) and isinstance(description["versions"], dict)):
             raise ValueError("configuration or versions")
-        if not all(isinstance(name, str) for name in description["class_names"]):
+        names = description["class_names"]
+        if not (isinstance(names, list) and len(names) > 1 and all(isinstance(name, str) for name in names)):
             raise ValueError("class names")
     return description
 
@@ -168,16 +183,18 @@ def read_result(row: Row, seeds: Sequence[int]) -> Result:
     """
     folders = {seed: row.folder / SEED_FOLDER.format(seed) for seed in seeds}
     finished = [seed for seed, folder in folders.items() if (folder / "metrics.json").is_file()]
-    data = None
+    first = None
     for seed in finished:
         path = folders[seed] / "config.json"
-        description = _read_description(path)
-        if description["config"] != dataclasses.asdict(row.config):
-            raise InputError(f"{path}: not the configuration of {row.title}; give another --save_path, or remove it")
-        of_seed = {split: each["sha256"] for split, each in description["data"].items()}
-        data = data or of_seed
-        if of_seed != data:
+        description = read_description(path)
+        if difference := config_difference(description["config"], dataclasses.asdict(row.config)):
+            way_out = "give another --save_path, or remove it"
+            raise InputError(f"{path}: not the configuration of {row.title} ({difference}); {way_out}")
+        first = first or description
+        if sha256_of(description) != sha256_of(first):
             raise InputError(f"{path}: of other features than the seed before it; remove {row.folder}")
+        if description["class_names"] != first["class_names"]:
+            raise InputError(f"{path}: of other classes than the seed before it; remove {row.folder}")
     return Result(row, tuple(finished), len(seeds))
 
 

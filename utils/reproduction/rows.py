@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.config import PROFILES, Config, make_config, profile_defaults, run_name
+from utils.config import PROFILES, Config, make_config, profile_defaults
 from utils.demo import AGREEMENT
 
 FUSIONS = {"MIN": {}, "CLS": {"fusion_type": "cls"}, "MAX": {"fusion_type": "max"}, "MEAN": {"fusion_type": "mean"}}
@@ -52,10 +52,15 @@ def table_rows(root: Path, dataset: str, profile: str, shared: dict) -> tuple[di
         rows = {}
         for title, options in table.items():
             config = make_config({"dataset": dataset, "profile": profile, **shared, **options})
-            name = "-".join([profile, *(f"{key}={value}" for key, value in options.items())])
-            rows[title] = Row(dataset, f"{profile}, {title}", config, root / dataset / name, headline=not options)
+            folder = root / dataset / _folder(profile, options)
+            rows[title] = Row(dataset, f"{profile}, {title}", config, folder, headline=not options)
         tables.append(rows)
     return tables[0], tables[1]
+
+
+def _folder(profile: str, options: dict) -> str:
+    """A row's folder; the options that all rows share have no part in its name."""
+    return "-".join([profile, *(f"{name}={value}" for name, value in options.items())])
 
 
 def walk_rows(root: Path, dataset: str, of: str, shared: dict) -> dict[str, Row]:
@@ -93,7 +98,7 @@ def homophily_rows(
             for with_chgat in (True, False):
                 options = {} if with_chgat else {"ablation": "no_chgat"}
                 config = make_config({"dataset": "DEMO", "profile": profile, **shared, **options})
-                folder = demo_folder(root, agreement) / run_name(config)
+                folder = demo_folder(root, agreement) / _folder(profile, options)
                 title = f"agreement {agreement:g}, {profile}, {'with' if with_chgat else 'without'} CH-GAT"
                 rows[profile, agreement, with_chgat] = Row("DEMO", title, config, folder)
     return rows

@@ -3,31 +3,29 @@
 from pathlib import Path
 
 from utils.config import display_name
+from utils.features import SPLITS
 from utils.metrics import REPORTED
 from utils.paper import OTHER_METHODS, PRINTED, UTTERANCES, printed
 from utils.plots import plot_confusion, plot_topk_grid, plot_training_curves
 from utils.report import markdown_table
-from utils.reproduction.claims import MISSING, interval
-from utils.reproduction.results import Result, Rows
-from utils.reproduction.statistics import Estimate
+from utils.reproduction.results import MISSING, Result, Rows
+from utils.reproduction.statistics import Estimate, bounds, interval, points
 from utils.reproduction.study import Study
-from utils.run_summary import read_curves
-from utils.runs import atomic_write
+from utils.runs import SEED_FOLDER, atomic_write
 
 
 def facts(result: Result, dataset: str) -> str:
     """Sizes, graph, machine and time of the profile's own run."""
     if not result.seeds:
         return f"{MISSING}: no seed is finished"
-    description = result.description
-    sizes = {split: data["utterances"] for split, data in description["data"].items()}
+    description, sizes = result.description, result.sizes
     text = f"{' / '.join(map(str, sizes.values()))} utterances (train / val / test)"
     wanted = UTTERANCES.get(dataset)
     if wanted and sizes != wanted:
         text += f", where the paper has {' / '.join(map(str, wanted.values()))}"
     device = ""
     if result.summary:
-        graphs = (f"{split} {100 * graph['homophily']:.1f}" for split, graph in result.summary["graphs"].items())
+        graphs = (f"{split} {100 * result.summary['graphs'][split]['homophily']:.1f}" for split in SPLITS)
         text += f". Homophily of the Top-K graphs (percent of the edges that join one class): {', '.join(graphs)}"
         device = f" on {result.summary['device']}"
     versions = ", ".join(f"{name} {version}" for name, version in description["versions"].items())
@@ -56,10 +54,8 @@ def figures(result: Result) -> list[str]:
 
 
 def _with_std(figure: Estimate) -> str:
-    if figure.std is None:
-        return f"{figure.mean:.2f}"
-    low, high = figure.mean - figure.over_seeds, figure.mean + figure.over_seeds
-    return f"{figure.mean:.2f} ± {figure.std:.2f} [{low:.2f}, {high:.2f}]"
+    std = "" if figure.std is None else f" ± {figure.std:.2f}"
+    return points(figure.mean) + std + bounds(figure, figure.over_seeds)
 
 
 def _change(result: Result, reference: Result) -> str:
@@ -73,10 +69,14 @@ def fig2(study: Study, dataset: str, profile: str) -> str:
     title = "**Fig. 2, k_text x k_audio**"
     if not sweep.results:
         return f"{title}\n\n{MISSING}: {sweep.progress}"
-    note = "" if sweep.complete else f"\n\n{sweep.progress} of the paper's grid are there."
+    note = f"{' / '.join(map(str, sweep.sizes.values()))} utterances (train / val / test)"
+    if not sweep.complete:
+        note += f"; {sweep.progress} of the paper's grid are there"
     name = f"{dataset}-{profile}-topk_grid.png"
-    plot_topk_grid(study.root / "figures" / name, sweep.summary, *sweep.marked, f"{dataset}, profile {profile}")
-    return f"{title}{note}\n\n```\n{sweep.report}\n```\n\n![Top-K grid](figures/{name})"
+    plot_topk_grid(
+        study.root / "figures" / name, sweep.summary, len(study.seeds), *sweep.marked, f"{dataset}, profile {profile}"
+    )
+    return f"{title}, {note}\n\n```\n{sweep.report}\n```\n\n![Top-K grid](figures/{name})"
 
 
 def headline(study: Study, result: Result) -> str:
@@ -89,7 +89,7 @@ def headline(study: Study, result: Result) -> str:
     folder, seeds = study.root / "figures", result.seeds
     name = f"{display_name(row.dataset)}, profile {row.config.profile}"
     selected = {seed: metrics["selected_epoch"] for seed, metrics in zip(seeds, result.metrics, strict=True)}
-    plot_training_curves(folder / curves, read_curves(row.folder, seeds), selected, name)
+    plot_training_curves(folder / curves, result.curves, selected, name)
     confusions = [metrics["test"]["confusion"] for metrics in result.metrics]
     over = f"mean of {len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
     plot_confusion(folder / confusion, confusions, description["class_names"], f"{name}, test\n{over}")
@@ -104,8 +104,8 @@ def headline(study: Study, result: Result) -> str:
 
 
 def tsne_path(folder: Path, seed: int) -> Path:
-    """Where the t-SNE of a seed is kept in its run folder."""
-    return folder / f"test_tsne_seed{seed}.png"
+    """Where the t-SNE of a seed is kept in its run folder: with what it shows, so that it goes when that goes."""
+    return folder / SEED_FOLDER.format(seed) / "test_tsne.png"
 
 
 def other_methods(study: Study, dataset: str) -> str:

@@ -14,7 +14,7 @@ from utils.engine import embed
 from utils.errors import InputError, one_line
 from utils.experiment import Experiment, open_run, train_run
 from utils.features import SPLITS, load_splits
-from utils.graph_data import check_splits, prepare
+from utils.graph_data import check_neighbors_of_splits, prepare
 from utils.locks import try_lock
 from utils.plots import plot_tsne
 from utils.reproduction.results import read_result
@@ -63,7 +63,7 @@ def train_rows(work: Sequence[tuple[Row, Setup]], seeds: Sequence[int]) -> list[
 
 
 def _experiment(row: Row, setup: Setup) -> Experiment:
-    check_splits(setup.splits, row.config)
+    check_neighbors_of_splits(setup.splits, row.config)
     return Experiment(row.config, row.folder, setup.splits, setup.class_names, setup.device, keep_weights=row.headline)
 
 
@@ -78,7 +78,11 @@ def draw_tsne(row: Row, setup: Setup, seeds: Sequence[int]) -> None:
     path = tsne_path(row.folder, seeds[0])
     if path.is_file() or not read_result(row, seeds).complete:
         return
-    trained = load_trained(row.folder / SEED_FOLDER.format(seeds[0]) / "best.pt")
+    weights = row.folder / SEED_FOLDER.format(seeds[0]) / "best.pt"
+    if not weights.is_file():
+        print(f"no t-SNE of {row.dataset}, {row.config.profile}: {weights} is gone")
+        return
+    trained = load_trained(weights)
     test = prepare(setup.splits["test"], row.config, setup.device, setup.splits["train"])
     embeddings = embed(trained.model.to(setup.device), test).cpu().numpy()
     title = f"{display_name(row.dataset)} test, profile {row.config.profile}, seed {seeds[0]}"

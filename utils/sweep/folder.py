@@ -96,6 +96,7 @@ def read_cell(folder: Path, cell: Cell) -> dict | None:
         figures = result.get(split)
         numbers = [figures.get(name) for name in REPORTED] if isinstance(figures, dict) else [None]
         whole = whole and all(isinstance(number, int | float) and 0 <= number <= 1 for number in numbers)
+        whole = whole and isinstance(result["selected_epoch"], int) and isinstance(result["seconds"], int | float)
     if not whole:
         raise InputError(f"{path}: not a result of this cell; remove the file, and the cell is trained again")
     return result

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 import torch
 
-from utils.config import Config
+from utils.config import Config, profile_defaults, run_name
 from utils.engine import build_model, evaluate_selected, fit, start_training
 from utils.errors import InputError
 from utils.features import SPLITS
@@ -34,6 +34,25 @@ class Cell:
 def grid(k_texts: Sequence[int], k_audios: Sequence[int], seeds: Sequence[int]) -> list[Cell]:
     """Every cell, seed by seed, so that the first seed's pass already shows the whole picture."""
     return [Cell(k_text, k_audio, seed) for seed in seeds for k_text in k_texts for k_audio in k_audios]
+
+
+def as_published(options: dict) -> dict:
+    """The options of a grid's configuration: of profile official with the learning rate's decay of the published sweep.
+
+    The published training decays by 0.3.
+    """
+    return {"lr_decay": 0.5, **options} if options.get("profile") == "official" else options
+
+
+def without_k(config: Config) -> dict:
+    """What a sweep's ``config.json`` holds: its folder may take any k and seed."""
+    return {name: value for name, value in asdict(config).items() if name not in ("k_text", "k_audio")}
+
+
+def sweep_name(config: Config) -> str:
+    """``topk-`` and the name of a run, in which k has no part."""
+    own = profile_defaults(config.profile, config.dataset)
+    return "topk-" + run_name(replace(config, k_text=own["k_text"], k_audio=own["k_audio"]))
 
 
 @dataclass(frozen=True)
