@@ -12,13 +12,14 @@ from utils.engine import embed, evaluate
 from utils.errors import InputError, reading, run_main
 from utils.feature_info import info_path, read_info
 from utils.features import SPLITS, Features
+from utils.files import read_json, write_json
 from utils.graph_data import check_neighbors, prepare
 from utils.metrics import METRICS
 from utils.overlap import overlap_lines
 from utils.plots import plot_confusion, plot_tsne
 from utils.published import fetch_features, published_checkpoint
 from utils.report import graph_line, recall_table, results_table
-from utils.runs import SEED_FOLDER, read_json, write_json
+from utils.runs import SEED_FOLDER
 
 OFFICIAL_OPTIONS = ("dataset", "fusion_type", "k_text", "k_audio")
 

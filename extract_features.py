@@ -11,22 +11,22 @@ from pathlib import Path
 import pandas as pd
 
 from models.encoders import POOLINGS
-from utils.bad_recordings import BadRecordings
 from utils.cli import add_device_option, check_above_zero
 from utils.config import NAME, ROOT, default_feature_dir
 from utils.corpora import CORPORA
 from utils.device import describe, pick_device, set_matmul_precision
-from utils.embedding_cache import open_cache
-from utils.encoding import BATCH_SECONDS, BATCH_TOKENS, SEGMENT_SECONDS
 from utils.errors import InputError, run_main
-from utils.extraction import embed_recordings, embed_texts, probe_all
-from utils.feature_writer import check_sources, check_target, write_features
+from utils.extraction.bad_recordings import BadRecordings
+from utils.extraction.embedding import embed_recordings, embed_texts, probe_all
+from utils.extraction.embedding_cache import open_cache
+from utils.extraction.encoding import BATCH_SECONDS, BATCH_TOKENS, SEGMENT_SECONDS
+from utils.extraction.feature_writer import check_sources, check_target, write_features
+from utils.extraction.hub import AUDIO_MODEL, TEXT_MODEL, load_audio_encoder, load_text_encoder
 from utils.features import SPLITS
+from utils.files import check_writable
 from utils.finetuning.provenance import check_untested
-from utils.hub import AUDIO_MODEL, TEXT_MODEL, load_audio_encoder, load_text_encoder
 from utils.overlap import overlap_lines, overlap_report
 from utils.preparation import Request, prepare_utterances
-from utils.runs import check_writable
 from utils.splits import KINDS, SEED
 
 

@@ -13,17 +13,18 @@ from models.encoders import POOLINGS, AudioEncoder, TextEncoder
 from utils.cli import add_device_option, check_above_zero
 from utils.config import NAME, default_feature_dir, default_save_path
 from utils.device import describe, pick_device, set_matmul_precision
-from utils.encoding import BATCH_SECONDS, BATCH_TOKENS
 from utils.errors import InputError, run_main
+from utils.extraction.encoding import BATCH_SECONDS, BATCH_TOKENS
+from utils.extraction.hub import AUDIO_MODEL, TEXT_MODEL, load_audio_encoder, load_text_encoder
 from utils.feature_info import encoder_name
+from utils.files import check_writable
 from utils.finetuning.batches import Recordings, Transcripts
 from utils.finetuning.folder import ENCODER, finished, open_folder, run_finetuning
 from utils.finetuning.objectives import OBJECTIVES
 from utils.finetuning.provenance import tuned_on
 from utils.finetuning.source import Source, read_extracted, read_metadata_files
 from utils.finetuning.trainer import PRECISIONS, Trainer, TuneConfig
-from utils.hub import AUDIO_MODEL, TEXT_MODEL, load_audio_encoder, load_text_encoder
-from utils.runs import check_writable, set_seed
+from utils.runs import set_seed
 
 DEFAULTS = {"audio": AUDIO_MODEL, "text": TEXT_MODEL}
 

@@ -14,13 +14,13 @@ from utils.checkpoints import find_checkpoints, load_run
 from utils.cli import add_device_option, check_above_zero
 from utils.config import default_save_path
 from utils.device import describe, pick_device, set_matmul_precision
-from utils.embedding_cache import EmbeddingCache
-from utils.encoding import BATCH_SECONDS, BATCH_TOKENS, batches_in_order, longest_segment, stream_embeddings
 from utils.errors import InputError, run_main
-from utils.extraction import embed_texts, probe_all
-from utils.joining import Predictor, TrainingGraph, load_training_graph, run_folder
-from utils.prediction import Answers, Row, rows_of_csv, rows_of_paths
-from utils.run_encoders import export_run, load_run_encoder
+from utils.extraction.embedding import embed_texts, probe_all
+from utils.extraction.embedding_cache import EmbeddingCache
+from utils.extraction.encoding import BATCH_SECONDS, BATCH_TOKENS, batches_in_order, longest_segment, stream_embeddings
+from utils.prediction.answers import Answers, Row, rows_of_csv, rows_of_paths
+from utils.prediction.joining import Predictor, TrainingGraph, load_training_graph, run_folder
+from utils.prediction.run_encoders import export_run, load_run_encoder
 
 
 def parse_args() -> argparse.Namespace:

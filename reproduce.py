@@ -13,6 +13,7 @@ import torch
 from utils.cli import (
     PATH_OPTIONS,
     Setup,
+    add_config_options,
     add_device_option,
     add_feature_options,
     check_seeds,
@@ -24,7 +25,6 @@ from utils.config import (
     OFFICIAL,
     PROFILES,
     SEEDS,
-    add_config_options,
     default_save_path,
 )
 from utils.demo import AGREEMENT

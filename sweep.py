@@ -7,8 +7,8 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from utils.cli import PATH_OPTIONS, add_shared_options, parse_shared_options, read_setup
-from utils.config import ROOT, SEEDS, Config, add_config_options, profile_defaults
+from utils.cli import PATH_OPTIONS, add_config_options, add_shared_options, parse_shared_options, read_setup
+from utils.config import ROOT, SEEDS, Config, profile_defaults
 from utils.device import describe
 from utils.errors import InputError, run_main
 from utils.sweep.grid import K_VALUES, as_published, grid, sweep_name, without_k

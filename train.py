@@ -3,15 +3,15 @@
 import argparse
 from pathlib import Path
 
-from utils.cli import add_shared_options, parse_shared_options, read_setup
-from utils.config import add_config_options, display_name, run_name
+from utils.cli import add_config_options, add_shared_options, parse_shared_options, read_setup
+from utils.config import display_name, run_name
 from utils.device import describe
 from utils.engine import build_model
 from utils.errors import run_main
 from utils.experiment import Experiment, open_run, train_run
 from utils.feature_info import read_info
 from utils.graph_data import find_neighbors, prepare
-from utils.joining import GRAPH_FILE, save_training_graph
+from utils.prediction.joining import GRAPH_FILE, save_training_graph
 from utils.report import config_lines, graph_line, results_table
 
 

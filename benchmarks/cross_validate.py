@@ -24,10 +24,11 @@ from utils.config import Config, default_feature_dir, feature_path, make_config
 from utils.engine import build_model, fit, predict, smooth, start_training
 from utils.errors import run_main
 from utils.features import Features, load_splits
+from utils.files import atomic_write
 from utils.graph_data import prepare
 from utils.metrics import REPORTED, compute_metrics
 from utils.report import align
-from utils.runs import atomic_write, set_seed
+from utils.runs import set_seed
 
 FOLDS = 5
 EPOCHS = 100

@@ -16,9 +16,9 @@ import numpy as np
 
 from utils.config import ROOT, default_feature_dir, default_save_path, make_config, run_name
 from utils.errors import InputError, run_main
+from utils.files import read_json
 from utils.finetuning.folder import ENCODER
 from utils.metrics import mean_and_std
-from utils.runs import read_json
 
 CLASSES = ("angry", "happy", "neutral=neutral+calm", "sad")
 SEEDS = (42, 123, 456)

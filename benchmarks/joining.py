@@ -15,8 +15,8 @@ from utils.errors import run_main
 from utils.features import SPLITS
 from utils.graph import homophily
 from utils.graph_data import prepare
-from utils.joining import Joining, Predictor, load_training_graph
 from utils.metrics import compute_metrics, mean_and_std
+from utils.prediction.joining import Joining, Predictor, load_training_graph
 from utils.report import align, graph_line
 
 

@@ -16,7 +16,7 @@ from utils.engine import build_model, evaluate_selected, fit, start_training
 from utils.finetuning.batches import Batch, Transcripts
 from utils.finetuning.trainer import Trainer, TuneConfig
 from utils.graph_data import GraphData, find_neighbors, prepare
-from utils.joining import Predictor, TrainingGraph
+from utils.prediction.joining import Predictor, TrainingGraph
 from utils.runs import set_seed
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")

@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils import embedding_cache
-from utils.embedding_cache import EmbeddingCache
 from utils.errors import InputError
+from utils.extraction import embedding_cache
+from utils.extraction.embedding_cache import EmbeddingCache
 
 
 def vector(value):

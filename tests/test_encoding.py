@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from utils.audio import Recording, Segment
-from utils.encoding import SegmentMean, batches_by_length, batches_in_order
+from utils.extraction.encoding import SegmentMean, batches_by_length, batches_in_order
 
 
 def test_batches_keep_to_the_budget_and_take_at_least_one():

@@ -18,9 +18,9 @@ import eval as evaluation
 import extract_features
 import train
 from tests.conftest import ROOT, SHARED, environment, make_rows, write_pickle
-from utils import feature_writer
+from utils.extraction import feature_writer
+from utils.extraction.hub import load_audio_encoder, load_text_encoder
 from utils.features import SPLITS, load_features
-from utils.hub import load_audio_encoder, load_text_encoder
 
 RATE = 16_000
 EMOTIONS = ("glad", "gloomy", "mad")
@@ -147,8 +147,8 @@ def test_a_mixture_of_two_extractions_is_not_trained_on(corpus, encoders, run):
 def test_the_same_command_again_computes_nothing_and_writes_the_same(corpus, encoders, run, monkeypatch):
     run(extract_features.main, *arguments(corpus, encoders))
     before = pickles(corpus / "feature")
-    for module in ("encoding", "extraction"):
-        monkeypatch.setattr(f"utils.{module}.encode", lambda *_: pytest.fail("computed again"))
+    for module in ("encoding", "embedding"):
+        monkeypatch.setattr(f"utils.extraction.{module}.encode", lambda *_: pytest.fail("computed again"))
     assert run(extract_features.main, *arguments(corpus, encoders))[0] == 0
     assert pickles(corpus / "feature") == before
     other = arguments(corpus, encoders, "--seed", 7, "--dataset", "OTHER")  # another split of what is in the cache
@@ -324,7 +324,8 @@ def test_a_corpus_without_a_reader_wants_metadata(run):
 def test_an_interrupted_extraction_goes_on_and_ends_the_same(corpus, encoders, run, sent):
     """Interrupted when the first embeddings are on disk; the pickles are those of a run that nothing disturbed."""
     run(extract_features.main, *arguments(corpus, encoders, "--dataset", "WHOLE", "--cache_dir", corpus / "other"))
-    slow = "import time, utils.encoding as e, utils.embedding_cache as c, extract_features, utils.errors\n"
+    slow = "import time, extract_features, utils.errors\n"
+    slow += "import utils.extraction.encoding as e, utils.extraction.embedding_cache as c\n"
     slow += "c.SAVE_SECONDS = 0; encode = e.encode\n"
     slow += "e.encode = lambda *a: (time.sleep(0.3), encode(*a))[1]\n"
     slow += "utils.errors.run_main(extract_features.main)"

@@ -9,10 +9,10 @@ from transformers import BertConfig, BertModel, Wav2Vec2Config, Wav2Vec2FeatureE
 
 from models.encoders import ConvTransformerEncoder, TextEncoder
 from tests.tiny_models import TINY_AUDIO, TINY_TEXT, tiny_tokenizer
-from utils import encoding
-from utils.embedding_cache import EmbeddingCache
 from utils.errors import InputError
-from utils.extraction import embed_recordings, embed_texts, probe_all
+from utils.extraction import encoding
+from utils.extraction.embedding import embed_recordings, embed_texts, probe_all
+from utils.extraction.embedding_cache import EmbeddingCache
 
 RATE = 16_000
 

@@ -19,7 +19,7 @@ from transformers import (
 
 from tests.tiny_models import TINY_AUDIO, TINY_TEXT, save_tiny_audio_model, save_tiny_text_model, tiny_tokenizer
 from utils.errors import InputError
-from utils.hub import load_audio_encoder, load_text_encoder, save_pretrained
+from utils.extraction.hub import load_audio_encoder, load_text_encoder, save_pretrained
 
 CPU = torch.device("cpu")
 

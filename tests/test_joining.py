@@ -13,7 +13,14 @@ from utils.errors import InputError
 from utils.features import load_features
 from utils.graph import NeighborLists, build_graph, neighbor_lists, top_k_neighbors
 from utils.graph_data import find_neighbors
-from utils.joining import GRAPH_FILE, Joining, Predictor, TrainingGraph, load_training_graph, save_training_graph
+from utils.prediction.joining import (
+    GRAPH_FILE,
+    Joining,
+    Predictor,
+    TrainingGraph,
+    load_training_graph,
+    save_training_graph,
+)
 from utils.runs import save_checkpoint
 
 CPU = torch.device("cpu")

@@ -14,13 +14,13 @@ import torch
 import predict
 import train
 from tests.tiny_models import save_tiny_audio_model
-from utils import encoding
 from utils.audio import load_segment, probe, split_into_segments
 from utils.checkpoints import find_checkpoints, load_run
+from utils.extraction import encoding
+from utils.extraction.hub import load_audio_encoder
 from utils.features import load_features
-from utils.hub import load_audio_encoder
-from utils.joining import GRAPH_FILE, Predictor, load_training_graph
-from utils.prediction import Answers
+from utils.prediction.answers import Answers
+from utils.prediction.joining import GRAPH_FILE, Predictor, load_training_graph
 
 CPU = torch.device("cpu")
 TRAINING = ["--hidden_dim", 16, "--epochs", 3, "--lr", 1e-2, "--k_text", 3, "--k_audio", 3, "--seeds", 1, 2]

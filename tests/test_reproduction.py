@@ -14,6 +14,7 @@ from tests.conftest import make_rows
 from utils.config import OFFICIAL, PROFILES, feature_path, profile_defaults
 from utils.errors import InputError
 from utils.features import SPLITS
+from utils.files import file_sha256, write_json
 from utils.metrics import compute_metrics
 from utils.published import BLOBS, blob_id
 from utils.reproduction import claims, rows, statistics, training
@@ -22,7 +23,6 @@ from utils.reproduction.report import write_report
 from utils.reproduction.results import MISSING, read_result
 from utils.reproduction.statistics import Estimate, estimate
 from utils.reproduction.study import Study
-from utils.runs import file_sha256, write_json
 from utils.sweep.grid import grid, without_k
 
 SEEDS = (1, 2, 3)

@@ -1,14 +1,13 @@
-import json
 import os
 import pickle
-import stat
 
 import numpy as np
 import pytest
 import torch
 
 from utils.errors import InputError
-from utils.runs import atomic_write, claim_folder, load_checkpoint, load_weights_file, read_json, set_seed
+from utils.files import read_json
+from utils.runs import claim_folder, load_checkpoint, load_weights_file, set_seed
 
 
 class Trap:
@@ -26,32 +25,6 @@ def describe(**changes) -> dict:
         "data": {"train": {"path": "t.pkl", "sha256": "0"}},
     }
     return run | changes
-
-
-def test_atomic_write_replaces_whole(tmp_path):
-    path = tmp_path / "new" / "x.bin"
-    atomic_write(path, b"one")
-    atomic_write(path, b"two")
-    assert path.read_bytes() == b"two"
-    assert [p.name for p in path.parent.iterdir()] == ["x.bin"]
-    assert stat.S_IMODE(path.stat().st_mode) & 0o400
-
-
-def test_atomic_write_that_fails_leaves_the_old_file_and_no_scrap(tmp_path, monkeypatch):
-    path = tmp_path / "x.bin"
-    atomic_write(path, b"old")
-
-    def full(self, data):
-        with self.open("wb") as file:
-            file.write(data[:2])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("pathlib.Path.write_bytes", full)
-    with pytest.raises(OSError, match=r"No space left on device: .*x\.bin"):
-        atomic_write(path, b"newer")
-    monkeypatch.undo()
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["x.bin"]
 
 
 def test_seed_covers_every_generator():
@@ -136,9 +109,3 @@ def test_what_is_not_our_checkpoint_is_said(tmp_path):
     torch.save([1], path)
     with pytest.raises(InputError, match=r"x\.pt: expected a dict, found a list"):
         load_checkpoint(path)
-
-
-def test_json_without_an_object(tmp_path):
-    (tmp_path / "x.json").write_text(json.dumps([1]))
-    with pytest.raises(InputError, match="expected a JSON object, found a list"):
-        read_json(tmp_path / "x.json")

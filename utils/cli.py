@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 
 from utils.config import (
+    DATASETS,
     NAME,
+    OFFICIAL,
     SEEDS,
     Config,
     class_names,
@@ -63,6 +65,28 @@ def add_feature_options(group) -> None:
 
 def add_device_option(group) -> None:
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: CUDA where there is")
+
+
+def add_config_options(parser: argparse.ArgumentParser, leave_out: Sequence[str] = ()) -> None:
+    """One option for each field; what is not given is left out of the namespace, for the profile to decide."""
+    for f in fields(Config):
+        if f.name in leave_out:
+            continue
+        doc = f.metadata["doc"]
+        if f.name in OFFICIAL and f.name != "profile":
+            doc += f" (default: {f.default}; official: {OFFICIAL[f.name]})"
+        elif f.name in ("k_text", "k_audio", "epochs"):
+            of = (f"{name} {value}" for name, each in DATASETS.items() if (value := getattr(each, f.name)) is not None)
+            doc += f" (default: {', '.join(of)}, else {f.default})"
+        else:
+            doc += f" (default: {f.default})"
+        parser.add_argument(
+            f"--{f.name}",
+            type=type(f.default),
+            choices=f.metadata.get("choices"),
+            default=argparse.SUPPRESS,
+            help=doc,
+        )
 
 
 def check_above_zero(args: argparse.Namespace, *names: str) -> None:

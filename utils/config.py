@@ -1,11 +1,9 @@
 """The one configuration, the two profiles, the dataset table."""
 
-import argparse
 import dataclasses
 import math
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -209,28 +207,6 @@ def class_names(dataset: str, num_classes: int, known: tuple[str, ...] | None) -
     if len(known) != num_classes:
         raise InputError(f"--num_classes {num_classes}: {dataset} has {len(known)} classes ({', '.join(known)})")
     return known
-
-
-def add_config_options(parser: argparse.ArgumentParser, leave_out: Sequence[str] = ()) -> None:
-    """One option for each field; what is not given is left out of the namespace, for the profile to decide."""
-    for f in fields(Config):
-        if f.name in leave_out:
-            continue
-        doc = f.metadata["doc"]
-        if f.name in OFFICIAL and f.name != "profile":
-            doc += f" (default: {f.default}; official: {OFFICIAL[f.name]})"
-        elif f.name in ("k_text", "k_audio", "epochs"):
-            of = (f"{name} {value}" for name, each in DATASETS.items() if (value := getattr(each, f.name)) is not None)
-            doc += f" (default: {', '.join(of)}, else {f.default})"
-        else:
-            doc += f" (default: {f.default})"
-        parser.add_argument(
-            f"--{f.name}",
-            type=type(f.default),
-            choices=f.metadata.get("choices"),
-            default=argparse.SUPPRESS,
-            help=doc,
-        )
 
 
 def feature_path(feature_dir: str | Path, dataset: str, split: str) -> Path:

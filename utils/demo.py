@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.features import SPLITS
-from utils.runs import atomic_write
+from utils.files import atomic_write
 
 DIM = 768
 SCENE_SIZE = 9

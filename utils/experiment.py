@@ -17,13 +17,13 @@ from utils.config import Config, display_name
 from utils.engine import TrainingState, build_model, evaluate_selected, fit, start_training
 from utils.errors import InputError
 from utils.features import Features
+from utils.files import atomic_write, write_json
 from utils.graph_data import GraphData, prepare
 from utils.interrupts import Interrupted
 from utils.plots import plot_training_curves
 from utils.run_summary import finished_seeds, read_curves, summarise
 from utils.runs import (
     SEED_FOLDER,
-    atomic_write,
     claim_folder,
     describe_run,
     load_checkpoint,
@@ -31,7 +31,6 @@ from utils.runs import (
     save_checkpoint,
     seed_folders,
     set_seed,
-    write_json,
     write_log,
 )
 

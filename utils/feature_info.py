@@ -6,7 +6,7 @@ from pathlib import Path
 
 from utils.errors import InputError
 from utils.features import SPLITS, Features
-from utils.runs import read_json
+from utils.files import read_json
 
 _PICKLE = re.compile(rf"(.*_BERT_WAV2VEC)_(?:{'|'.join(SPLITS)})\.pkl")
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import InputError
-from utils.runs import file_sha256
+from utils.files import file_sha256
 from utils.safe_pickle import load_pickle
 
 SPLITS = ("train", "val", "test")

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.patheffects import withStroke
 from sklearn.manifold import TSNE
 
-from utils.runs import atomic_write
+from utils.files import atomic_write
 
 COLORS = plt.get_cmap("tab10").colors
 MARKERS = "osD^vP*Xph"

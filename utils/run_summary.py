@@ -10,10 +10,11 @@ import numpy as np
 from utils.config import Config, display_name
 from utils.device import describe
 from utils.errors import reading
+from utils.files import read_json, write_json
 from utils.graph import homophily
 from utils.graph_data import GraphData
 from utils.metrics import METRICS, mean_and_std
-from utils.runs import SEED_FOLDER, read_json, read_log, seed_folders, write_json
+from utils.runs import SEED_FOLDER, read_log, seed_folders
 
 DRAWN = ("train_loss", "val_loss", "val_w_f1", "seconds")  # what a line of a log must have
 

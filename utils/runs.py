@@ -1,6 +1,5 @@
-"""Run folders: seeds, atomic files, checkpoints (layout in ``checkpoints/README.md``)."""
+"""Run folders: seeds, logs, checkpoints, what a run is of (layout in ``checkpoints/README.md``)."""
 
-import hashlib
 import io
 import json
 import pickle
@@ -9,10 +8,7 @@ import random
 import re
 import shlex
 import sys
-import tempfile
-import uuid
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,6 +16,7 @@ import numpy as np
 import torch
 
 from utils.errors import InputError
+from utils.files import atomic_write, read_json, write_json
 
 SEED_FOLDER = "seed{}"
 CHECKPOINT_KEYS = ("weights", "config", "class_names", "text_dim", "audio_dim")
@@ -36,54 +33,6 @@ def set_seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-def atomic_write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: a temporary file in the same folder takes its place.
-
-    Raises:
-        OSError: names ``path`` also where the system names no file, as it does when the disk is full.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        with suppress(OSError):  # where it cannot be removed, it could not be written: that error is the one to see
-            temporary.unlink(missing_ok=True)
-
-
-def file_sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def check_writable(folder: Path) -> None:
-    """Make a folder, and raise an OSError that names it where nothing can be written to it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(folder)) from error
-
-
-def write_json(path: Path, data: dict) -> None:
-    atomic_write(path, (json.dumps(data, indent=2, allow_nan=False) + "\n").encode())
-
-
-def read_json(path: Path) -> dict:
-    """Raises InputError where the file is missing or is no JSON object."""
-    try:
-        data = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: expected a JSON object, found a {type(data).__name__}")
-    return data
 
 
 def write_log(path: Path, log: Sequence[dict]) -> None:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from models.encoders import AudioEncoder, AudioInput, TextEncoder
 from utils.audio import Recording, Segment, random_crop, split_into_segments
-from utils.embedding_cache import EmbeddingCache
-from utils.encoding import batches_by_length, decode_ahead, longest_segment, stop_at_bad
 from utils.errors import InputError
-from utils.extraction import embed_recordings, embed_texts
+from utils.extraction.embedding import embed_recordings, embed_texts
+from utils.extraction.embedding_cache import EmbeddingCache
+from utils.extraction.encoding import batches_by_length, decode_ahead, longest_segment, stop_at_bad
 
 CROP_SECONDS = 1.0  # of the published code, for NT-Xent
 WORD_DROPOUT = 0.15  # likewise

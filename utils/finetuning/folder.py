@@ -12,23 +12,15 @@ from tqdm import tqdm
 
 from models.encoders import AudioEncoder, TextEncoder
 from utils.errors import InputError, one_line
+from utils.extraction.hub import WEIGHTS, save_pretrained
+from utils.files import read_json, write_json
 from utils.finetuning.batches import Recordings, Transcripts
 from utils.finetuning.provenance import PROVENANCE_FILE
 from utils.finetuning.source import Source
 from utils.finetuning.trainer import Trainer, TuneConfig
-from utils.hub import WEIGHTS, save_pretrained
 from utils.interrupts import Interrupted
 from utils.plots import plot_finetuning
-from utils.runs import (
-    claim_folder,
-    load_weights_file,
-    provenance,
-    read_json,
-    read_log,
-    save_checkpoint,
-    write_json,
-    write_log,
-)
+from utils.runs import claim_folder, load_weights_file, provenance, read_log, save_checkpoint, write_log
 
 STATE = "last.pt"  # while it lasts
 LOG = "log.jsonl"

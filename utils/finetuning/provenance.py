@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.errors import InputError
-from utils.runs import file_sha256, read_json
+from utils.files import file_sha256, read_json
 
 PROVENANCE_FILE = "finetuning.json"
 

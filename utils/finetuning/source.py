@@ -10,13 +10,13 @@ from utils.audio import Recording
 from utils.classes import Classes, give_labels, parse_classes
 from utils.config import feature_path
 from utils.corpora import known_classes
-from utils.encoding import stop_at_bad
 from utils.errors import InputError
-from utils.extraction import probe_all
+from utils.extraction.embedding import probe_all
+from utils.extraction.encoding import stop_at_bad
+from utils.extraction.feature_writer import metadata_path
 from utils.feature_info import info_path, read_info
-from utils.feature_writer import metadata_path
+from utils.files import file_sha256
 from utils.preparation import labelled_metadata
-from utils.runs import file_sha256
 
 TUNED_ON = ("train", "val")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from utils.config import display_name
 from utils.demo import SCENE_SIZE
+from utils.files import atomic_write
 from utils.paper import PRINTED, SWAPPED
 from utils.report import demo_note, markdown_table
 from utils.reproduction.analysis import homophily, walks
@@ -13,7 +14,6 @@ from utils.reproduction.claims import MARGIN, claims
 from utils.reproduction.rows import Row
 from utils.reproduction.study import Study
 from utils.reproduction.tables import facts, fig2, headline, other_methods, table
-from utils.runs import atomic_write
 
 READING = f"""\
 Profile `official` does what the authors' published code does, profile `paper` what the paper says. WA is the accuracy

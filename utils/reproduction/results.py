@@ -13,11 +13,12 @@ import torch
 from utils.demo import SCENE_SIZE
 from utils.errors import InputError, reading
 from utils.features import SPLITS
+from utils.files import read_json
 from utils.metrics import METRICS, compute_metrics
 from utils.reproduction.rows import Row
 from utils.reproduction.statistics import Estimate, estimate
 from utils.run_summary import read_curves, read_metrics
-from utils.runs import SEED_FOLDER, config_difference, read_json
+from utils.runs import SEED_FOLDER, config_difference
 
 PREDICTIONS = "test_predictions.csv"
 MISSING = "missing"  # in place of every number that is not there

@@ -8,12 +8,12 @@ from pathlib import Path
 from utils.config import PROFILES, feature_path, make_config, run_name
 from utils.errors import InputError
 from utils.features import SPLITS
+from utils.files import file_sha256
 from utils.paper import PRINTED
 from utils.published import is_published
 from utils.reproduction.fig2 import Sweep
 from utils.reproduction.results import Result, Rows, read_result, sha256_of
 from utils.reproduction.rows import AGREEMENTS, WALKED, Row, homophily_rows, table_rows, walk_rows
-from utils.runs import file_sha256
 from utils.sweep.grid import K_VALUES, as_published, sweep_name
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from utils.config import display_name
 from utils.features import SPLITS
+from utils.files import atomic_write
 from utils.metrics import REPORTED
 from utils.paper import OTHER_METHODS, PRINTED, UTTERANCES, printed
 from utils.plots import plot_confusion, plot_topk_grid, plot_training_curves
@@ -11,7 +12,7 @@ from utils.report import markdown_table
 from utils.reproduction.results import MISSING, Result, Rows
 from utils.reproduction.statistics import Estimate, bounds, interval, points
 from utils.reproduction.study import Study
-from utils.runs import SEED_FOLDER, atomic_write
+from utils.runs import SEED_FOLDER
 
 
 def facts(result: Result, dataset: str) -> str:

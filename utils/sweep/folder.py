@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from utils.errors import InputError
+from utils.files import read_json, write_json
 from utils.locks import lock
 from utils.metrics import REPORTED
-from utils.runs import claim_folder, read_json, write_json
+from utils.runs import claim_folder
 from utils.sweep.grid import Cell
 
 _FINISHED = {"k_text", "k_audio", "seed", "selected_epoch", "val", "test", "seconds"}

@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from utils.config import DATASETS
+from utils.files import atomic_write
 from utils.metrics import REPORTED
 from utils.paper import PRINTED
 from utils.report import align
-from utils.runs import atomic_write
 
 SCORED = ("val", "test")
 CHOICE = "w_f1"  # of the validation split, which also chooses the epoch in profile paper

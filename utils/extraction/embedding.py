@@ -9,9 +9,9 @@ from tqdm import tqdm
 
 from models.encoders import AudioEncoder, TextEncoder
 from utils.audio import Recording, Segment, probe, split_into_segments
-from utils.embedding_cache import EmbeddingCache
-from utils.encoding import OnBad, batches_by_length, check_finite, encode, longest_segment, stream_embeddings
 from utils.errors import InputError
+from utils.extraction.embedding_cache import EmbeddingCache
+from utils.extraction.encoding import OnBad, batches_by_length, check_finite, encode, longest_segment, stream_embeddings
 
 
 def embed_texts(

@@ -8,12 +8,12 @@ import torch
 
 from models.encoders import AudioEncoder, TextEncoder
 from utils.checkpoints import Trained
-from utils.encoding import SEGMENT_SECONDS
 from utils.errors import InputError
+from utils.extraction.encoding import SEGMENT_SECONDS
+from utils.extraction.hub import load_audio_encoder, load_text_encoder, save_pretrained
 from utils.feature_info import encoder_name
 from utils.finetuning.provenance import PROVENANCE_FILE
-from utils.hub import load_audio_encoder, load_text_encoder, save_pretrained
-from utils.joining import GRAPH_FILE, TrainingGraph, run_folder
+from utils.prediction.joining import GRAPH_FILE, TrainingGraph, run_folder
 from utils.runs import SEED_FOLDER
 
 EXPORTED = {"text": "text_encoder", "audio": "audio_encoder"}  # folders beside the training graph

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import InputError, one_line
-from utils.runs import atomic_write, check_writable
+from utils.files import atomic_write, check_writable
 
 SAVE_SECONDS = 30  # at most this much work is lost to a kill -9
 

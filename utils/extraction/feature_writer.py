@@ -11,11 +11,12 @@ import pandas as pd
 
 from utils.config import feature_path
 from utils.corpora import GROUPS
-from utils.embedding_cache import EmbeddingCache
 from utils.errors import InputError
+from utils.extraction.embedding_cache import EmbeddingCache
 from utils.feature_info import info_path, read_info
 from utils.features import SPLITS
-from utils.runs import atomic_write, provenance, write_json
+from utils.files import atomic_write, write_json
+from utils.runs import provenance
 
 _LIBRARIES = ("torch", "torchaudio", "transformers", "soundfile", "numpy", "scikit-learn")
 # what makes features other features

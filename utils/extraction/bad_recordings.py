@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from utils.errors import InputError
-from utils.feature_writer import write_csv
+from utils.extraction.feature_writer import write_csv
 from utils.splits import check_splits
 
 SHOWN = 20  # named on the screen; the report names all

@@ -1,0 +1,1 @@
+"""From recordings and transcripts to embeddings, and from these to feature pickles."""
