@@ -111,27 +111,25 @@ def _label(path: Path, row: int, value: object) -> int:
     return value
 
 
-def load_splits(paths: dict[str, str], num_classes: int | None) -> tuple[dict[str, Features], int]:
-    """Read the given splits, ``train`` first, and hold them against each other.
+def load_splits(paths: dict[str, Path], num_classes: int | None) -> tuple[dict[str, Features], int]:
+    """Read the given splits and hold them against each other.
 
     Args:
-        paths: file of each split; the first is what the others must agree with.
-        num_classes: classes there must be; None for the greatest label of the first split + 1.
+        paths: file of each split; train, with which the others must agree, among them.
+        num_classes: classes there must be; None for the greatest label of train + 1.
 
     Raises:
-        InputError: other dimensions than the first split's, a label >= num_classes, a class missing from train.
+        InputError: other dimensions than train's, a label >= num_classes, a class missing from train.
     """
     splits = {split: load_features(path) for split, path in paths.items()}
-    first = next(iter(splits.values()))
-    num_classes = num_classes or int(first.label.max()) + 1
+    train = splits["train"]
+    num_classes = num_classes or int(train.label.max()) + 1
     for features in splits.values():
-        check_dims(features, first.dims, str(first.path))
+        check_dims(features, train.dims, str(train.path))
         check_labels(features, num_classes)
-    if "train" in splits:
-        present = torch.bincount(first.label, minlength=num_classes)
-        missing = (present == 0).nonzero()
-        if len(missing):
-            raise InputError(f"{first.path}: class {int(missing[0])} of {num_classes} has no utterance in train")
+    missing = (torch.bincount(train.label, minlength=num_classes) == 0).nonzero()
+    if len(missing):
+        raise InputError(f"{train.path}: class {int(missing[0])} of {num_classes} has no utterance in train")
     return splits, num_classes
 
 

@@ -1,4 +1,4 @@
-"""Figures, as PNGs: training curves, confusion matrix, t-SNE."""
+"""Figures, as PNGs: training curves, fine-tuning curves, confusion matrix, t-SNE, the Top-K grid."""
 
 import io
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ def plot_training_curves(path: Path, curves: dict[int, list[dict]], selected: di
         loss.plot(epoch, [line["val_loss"] for line in log], color=color, linestyle="--")
         score.plot(epoch, w_f1, color=color, label=f"seed {seed}")
         score.plot(selected[seed], w_f1[selected[seed] - 1], "o", color=color, markeredgecolor="black")
-    loss.plot([], [], color="grey", label="train")
-    loss.plot([], [], color="grey", linestyle="--", label="val")
-    loss.set(xlabel="epoch", ylabel="cross entropy (nats)", title="Loss (train: as configured)")
+    loss.plot([], [], color="grey", label="train (dropout and label smoothing as configured)")
+    loss.plot([], [], color="grey", linestyle="--", label="val (plain)")
+    loss.set(xlabel="epoch", ylabel="cross entropy (nats)", title="Loss")
     score.set(xlabel="epoch", ylabel="validation w-F1 (%)", title="Validation w-F1, evaluated epoch marked")
     for axes in (loss, score):
         axes.grid(alpha=0.3)

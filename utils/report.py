@@ -1,4 +1,4 @@
-"""What train.py and eval.py print: the configuration, the graphs, the table of results."""
+"""What commands print and reports hold: the configuration, the graphs, tables in text and in Markdown."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -19,6 +19,8 @@ K_VALUES = tuple(range(1, 11))  # of k_text and of k_audio, in the paper
 
 @dataclass(frozen=True, order=True)
 class Cell:
+    """One training of the grid. What tables and Fig. 2 call a cell is the mean over its seeds."""
+
     k_text: int
     k_audio: int
     seed: int
