@@ -62,9 +62,14 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
     )
     parser.add_argument("datasets", nargs="*", metavar="DATASET", help=f"default: {' '.join(DATASETS)}")
     parser.add_argument("--quick", action="store_true", help="2 seeds, 10 epochs, a 2 x 2 grid: does everything run?")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, help="train these alone (default: all)")
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        choices=PARTS,
+        help="train these alone: Tables I to IV, the walks, DEMO over homophily, Fig. 2 (default: all)",
+    )
     parser.add_argument("--report_only", action="store_true", help="train nothing, report what is finished")
-    parser.add_argument("--profiles", nargs="+", choices=PROFILES, default=PROFILES)
+    parser.add_argument("--profiles", nargs="+", choices=PROFILES, default=PROFILES, help="default: both")
     parser.add_argument("--seeds", type=int, nargs="+", help=f"default: {' '.join(map(str, SEEDS))}")
     parser.add_argument("--k_values", type=int, nargs="+", metavar="K", help="grid of Fig. 2 (default: 1 to 10)")
     parser.add_argument("--save_path", type=Path, help="runs and report (default: checkpoints/reproduction)")
@@ -98,12 +103,12 @@ def main() -> int:
         k_values=args.k_values,
         agreements=args.agreements,
     )
-    device = pick_device(args.device)
-    print(f"reproduction in {study.root}\ndevice {describe(device)}")
     if args.report_only:
         print(f"report: {write_report(study)}")
         return 0
+    device = pick_device(args.device)
     set_matmul_precision(shared.get("matmul_precision", "fp32"), device)
+    print(f"reproduction in {study.root}\ndevice {describe(device)}")
     try:
         failed = train(study, args, device)
     except KeyboardInterrupt:

@@ -27,7 +27,15 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
     )
     values = parser.add_argument_group("grid (with --seeds)")
     for name in ("k_text", "k_audio"):
-        values.add_argument(f"--{name}", dest=f"{name}s", type=int, nargs="+", default=list(K_VALUES), metavar="K")
+        values.add_argument(
+            f"--{name}",
+            dest=f"{name}s",
+            type=int,
+            nargs="+",
+            default=list(K_VALUES),
+            metavar="K",
+            help="default: 1 to 10",
+        )
     add_shared_options(parser)
     cluster = parser.add_argument_group("Ray cluster")
     cluster.add_argument("--ray", metavar="ADDRESS", help="train on the cluster with this head (host:port, or auto)")

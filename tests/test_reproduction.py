@@ -354,6 +354,7 @@ def test_a_level_on_the_published_test_split_is_left_to_the_seeds(plain, monkeyp
     assert verdicts(plain)[:2] == [UNDECIDED, UNDECIDED]  # as many utterances as the paper's, of another split
     monkeypatch.setitem(BLOBS, f"feature/{path.name}", blob_id(path))
     assert verdicts(plain)[:2] == [REPRODUCED, UNDECIDED]
+    assert "**reproduced**<br>81.85 [80.95, 82.75]" in (plain.root / "report.md").read_text()
     for row in plain.table_rows("IEMOCAP"):
         write_run(row, hits(0.818, n=551), sizes=(4407, 551))  # tested on something else than what lies there
     assert verdicts(plain)[:2] == [UNDECIDED, UNDECIDED]
@@ -469,6 +470,14 @@ def test_a_part_of_fig_2(finished):
         InputError, match=r"topk-paper.*config.json: not the configuration of Fig. 2 \(lr was 0.1, now 0.0001\)"
     ):
         write_report(dataclasses.replace(study))
+
+
+def test_fig_2_alone_says_what_it_is_of_and_one_seed_decides_nothing(study):
+    plain = dataclasses.replace(study, shared={}, k_values=tuple(range(1, 11)))
+    grid_alone = write_sweep(plain, lambda cell: 0.9 if (cell.k_text, cell.k_audio) == (7, 8) else 0.4)
+    assert verdicts(grid_alone)[5] == f"{REPRODUCED}, on 331 of 4407 training utterances"
+    assert verdicts(dataclasses.replace(grid_alone, seeds=SEEDS[:1]))[5] == UNDECIDED
+    assert "331 / 109 / 200 utterances" in (study.root / "report.md").read_text()
 
 
 def test_what_lies_beyond_the_papers_grid_does_not_decide_fig_2(plain):

@@ -89,10 +89,9 @@ def _level(claim: str, result: Result, paper: str, least: float, same_utterances
     if not result.complete:
         return Verdict(claim, paper, "–", MISSING)
     ours = result.estimate("wa")
+    text = points(ours.mean) + bounds(ours, ours.over_seeds if same_utterances else ours.over_both)
     part = _part(result.sizes, result.row.dataset)
-    if part:
-        return Verdict(claim, paper, interval(ours), f"{NOT_TESTED}: {part}")
-    return Verdict(claim, paper, interval(ours), level(ours, least, same_utterances))
+    return Verdict(claim, paper, text, f"{NOT_TESTED}: {part}" if part else level(ours, least, same_utterances))
 
 
 def _better(claim: str, rows: Rows, without: str) -> Verdict:
