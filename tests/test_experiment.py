@@ -67,7 +67,7 @@ def test_without_weights_the_figures_are_the_same(experiment):
     with pytest.raises(InputError, match="its seeds keep no weights"):
         find_checkpoints(str(light.folder), light.folder)
     with pytest.raises(InputError, match="nor a dataset with a finished run"):
-        find_checkpoints("x", light.folder.parent.parent)
+        find_checkpoints(light.folder.parent.name, light.folder.parent.parent)  # so that it is no latest run either
 
 
 def test_run_folder_holds_what_the_layout_promises(experiment):
