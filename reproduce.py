@@ -172,8 +172,8 @@ def train_grid(each: Sweep, setup: Setup) -> bool:
     cells = grid(each.k_values, each.k_values, each.seeds)
     setup = dataclasses.replace(setup, config=each.config)
     train = partial(run_local, device=setup.device)
-    results, _ = run_sweep(setup, each.folder, cells, train, describe(setup.device))
-    return any("error" in result for result in results)
+    failed, _ = run_sweep(setup, each.folder, cells, train, describe(setup.device))
+    return failed > 0
 
 
 def read_features(study: Study, args: argparse.Namespace, dataset: str, device: torch.device) -> Setup | None:

@@ -77,11 +77,11 @@ def main() -> int:
         where = f"Ray {args.ray}"
     else:
         train, where = partial(run_local, device=setup.device), describe(setup.device)
-    results, best = run_sweep(setup, path, cells, train, where)
+    failed, best = run_sweep(setup, path, cells, train, where)
     if best is not None:
         command = training_command(best, setup.config.dataset, given_options(args, setup.config))
         print(f"train the chosen cell with: {command}")
-    return 1 if any("error" in result for result in results) else 0
+    return 1 if failed else 0
 
 
 def given_options(args: argparse.Namespace, config: Config) -> dict:

@@ -119,14 +119,15 @@ def fetch(name: str, path: Path) -> None:
         begun = part.stat().st_size > 0
         try:
             _transfer(url, file, path.name)
-            if begun and blob_id(part) != BLOBS[name]:  # what lay there was the beginning of something else
+            found = blob_id(part)
+            if begun and found != BLOBS[name]:  # what lay there was the beginning of something else
                 file.truncate(0)
                 _transfer(url, file, path.name)
+                found = blob_id(part)
         except (OSError, http.client.HTTPException, ValueError) as error:
             if not part.stat().st_size:
                 part.unlink()
             raise _failure(url, part, error) from error
-        found = blob_id(part)
         if found != BLOBS[name]:
             part.unlink()
             raise InputError(f"{url}: not the published file (git blob {found}, not {BLOBS[name]}); removed")

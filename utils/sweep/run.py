@@ -23,7 +23,7 @@ Train = Callable[[SweepData, SweepFolder, list[Cell], Progress], None]  # here, 
 
 def run_sweep(
     setup: Setup, path: Path, cells: Sequence[Cell], train: Train, where: str
-) -> tuple[list[dict], pd.Series | None]:
+) -> tuple[int, pd.Series | None]:
     """Train what is left of the cells, write the tables and the figure, print the report.
 
     Args:
@@ -31,7 +31,7 @@ def run_sweep(
         where: it is trained, in words.
 
     Returns:
-        What each cell found, a failed one its ``error``; and the cell that validation chooses, if any has all seeds.
+        How many cells failed, and the cell that validation chooses, if any has all seeds.
     """
     k_texts, k_audios, seeds = ({getattr(cell, name) for cell in cells} for name in ("k_text", "k_audio", "seed"))
     config = dataclasses.replace(setup.config, k_text=max(k_texts), k_audio=max(k_audios))
@@ -56,7 +56,7 @@ def run_sweep(
         print(f"failed: {Cell(each['k_text'], each['k_audio'], each['seed'])}: {each['error']}")
     if failed:
         print(f"{len(failed)} of {len(results)} cells failed; the same command tries them again")
-    return results, best
+    return len(failed), best
 
 
 def _train_cells(setup: Setup, folder: SweepFolder, cells: Sequence[Cell], kept: set[Cell], train: Train) -> None:
