@@ -1,57 +1,82 @@
-"""Train one configuration over several seeds and print mean ± std beside the paper's numbers."""
+"""Train one configuration over several seeds and print mean ± std beside the paper's results."""
 
 import argparse
 from pathlib import Path
 
-from utils.cli import add_config_options, add_shared_options, parse_shared_options, read_setup
+from models.cemobam import CemoBAM
+from utils.cli import (
+    add_config_options,
+    add_shared_options,
+    config_lines,
+    load_training,
+    open_device,
+    parse_shared_options,
+)
 from utils.config import display_name, run_name
+from utils.data.features import read_info
 from utils.device import describe
-from utils.engine import build_model
 from utils.errors import run_main
-from utils.experiment import Experiment, open_run, train_run
-from utils.feature_info import read_info
-from utils.graph_data import find_neighbors, prepare
-from utils.prediction.joining import GRAPH_FILE, save_training_graph
-from utils.report import config_lines, graph_line, results_table
+from utils.training.folder import read_curves, save_training_graph
+from utils.training.metrics import results_table
+from utils.training.run import Progress, Run, Trial, claim, open_runs, summarise, train_run
 
 
 def parse_args() -> tuple[argparse.Namespace, dict]:
-    """The options of the run, and those of the configuration that were given."""
+    """The options of the command, and the given ones of the configuration."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     add_shared_options(parser)
     existing = parser.add_mutually_exclusive_group()
-    existing.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    existing.add_argument("--resume", action="store_true", help="resume an interrupted run")
     existing.add_argument("--overwrite", action="store_true", help="train again where the run folder exists")
     add_config_options(parser.add_argument_group("configuration"))
     return parse_shared_options(parser)
 
 
-def main() -> None:
+def main() -> int:
     args, options = parse_args()
-    setup = read_setup(args, options)
-    config, splits, names, device = setup.config, setup.splits, setup.class_names, setup.device
-    folder = Path(args.save_path) / config.dataset / (args.model_name or run_name(config))
-    experiment = Experiment(config, folder, splits, names, device)
+    config, data = load_training(args, options)
+    device = open_device(args.device, config)
+    trial = Trial(config, Path(args.save_path) / config.dataset / (args.model_name or run_name(config)))
+    runs = [Run(trial, seed, data) for seed in args.seeds]
 
-    print(f"run folder {folder}\ndevice {describe(device)}\nconfiguration")
-    print(config_lines(config))
-    parameters = sum(p.numel() for p in build_model(config, *experiment.dims, len(names)).parameters())
-    print(f"classes {', '.join(names)}\nembeddings text {experiment.dims[0]}, audio {experiment.dims[1]}")
+    print(f"run folder {trial.folder}\ndevice {describe(device)}\nconfiguration\n{config_lines(config)}")
+    parameters = sum(p.numel() for p in CemoBAM(config.model, *data.dims, len(data.class_names)).parameters())
+    print(f"classes {', '.join(data.class_names)}\nembeddings text {data.dims[0]}, audio {data.dims[1]}")
     print(f"parameters {parameters:,}")
-    open_run(experiment, args.seeds, args.resume, args.overwrite)
-    nodes = find_neighbors(splits["train"], config)
-    info = read_info(splits["train"].path) or {}
-    save_training_graph(folder / GRAPH_FILE, nodes, info.get("encoders", {}), splits["train"].sha256)
-    train = nodes.to(device).graph_data(config)
-    val = prepare(splits["val"], config, device, splits["train"])
-    print(graph_line("train", train.graph, train.label))
-    print(graph_line("val", val.graph, val.label))
+    open_runs(runs, args.resume, args.overwrite)
+    for split in ("train", "val"):
+        print(data.graph(split, config, device).line(split))
+    train = data.splits["train"]
+    encoders = (read_info(train.path) or {}).get("encoders", {})
+    k = config.k_text, config.k_audio
+    save_training_graph(trial.folder, train, data.lists("train", config), k, encoders)
 
-    per_seed = train_run(experiment, args.seeds, train, val)
-    title = f"\n{display_name(config.dataset)} test, {len(splits['test'])} utterances, run {folder.name} (percent)"
-    print(results_table(config, "test", {f"seed {seed}": metrics["test"] for seed, metrics in per_seed.items()}, title))
-    print(f"\nsaved in {folder}: a folder a seed, summary.json, training_curves.png")
-    print(f"evaluate with: bash run_eval.sh {folder}")
+    with Progress(runs) as progress:
+        for run in claim(runs, progress):
+            train_run(run, device, progress)
+    return report(trial, runs)
+
+
+def report(trial: Trial, runs: list[Run]) -> int:
+    """Print the results of all finished seeds and draw their curves. Returns the exit code."""
+    from utils.plots import plot_training_curves  # matplotlib takes a second to import, which only this needs
+
+    config, data = trial.config, runs[0].data
+    per_seed = summarise(trial, data.class_names)
+    if per_seed:
+        title = f"\n{display_name(config.dataset)} test, {len(data.splits['test'])} utterances, run {trial.folder.name}"
+        results = {f"seed {seed}": metrics["test"] for seed, metrics in per_seed.items()}
+        print(results_table(config, "test", results, f"{title} (percent)"))
+        curves = {f"seed {seed}": read_curves(Run(trial, seed).folder, config.epochs) for seed in per_seed}
+        selected = {f"seed {seed}": metrics["selected_epoch"] for seed, metrics in per_seed.items()}
+        title = f"{display_name(config.dataset)}, run {trial.folder.name}"
+        plot_training_curves(trial.folder / "training_curves.png", curves, selected, title)
+        print(f"\nsaved in {trial.folder}: one folder per seed, summary.json, training_curves.png")
+        print(f"evaluate with: bash run_eval.sh {trial.folder}")
+    failed = [run for run in runs if not run.finished]
+    for run in failed:
+        print(f"failed: {run}: {run.error()}")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Cross-validate the choices that the paper leaves open, on train + val alone; the test file is not opened.
+"""Cross-validate the choices of profile refined on train + val; the test file is not opened.
 
     python -m benchmarks.cross_validate --feature_dir ../shared/data/iemocap_small --dataset IEMOCAP
 
-Each variant is trained on 4 of 5 stratified folds and scored on the fifth at every epoch. The first table gives the
-mean over folds: an epoch is read at the same place in every fold, never picked fold by fold. The second asks which rule
-should choose the epoch: it chooses on one half of the fifth fold and is scored on the other. The learning rate of
-profile official decays when the loss of the fifth fold stalls, which favours it, if anything.
-Finished folds are kept in --out, so that an interrupted command goes on.
+Each variant is trained on 4 of 5 stratified folds and scored on the fifth after every epoch. The first table gives the
+mean over folds at fixed epochs, never selected per fold. The second compares rules that select the epoch: each selects
+on one half of the fifth fold and is scored on the other half. The learning rate of profile official decays when the
+loss of the fifth fold stalls, which favours it, if anything. Finished folds are kept in --out; the same command
+resumes.
 """
 
 import argparse
@@ -18,33 +18,35 @@ from pathlib import Path
 import numpy as np
 import torch
 from sklearn.model_selection import StratifiedKFold
+from torch_geometric import seed_everything
 from tqdm import tqdm
 
+from models.cemobam import CemoBAM
 from utils.config import Config, default_feature_dir, feature_path, make_config
-from utils.engine import build_model, fit, predict, smooth, start_training
+from utils.data.features import Features, load_splits
 from utils.errors import run_main
-from utils.features import Features, load_splits
-from utils.files import atomic_write
-from utils.graph_data import prepare
-from utils.metrics import REPORTED, compute_metrics
-from utils.report import align
-from utils.runs import set_seed
+from utils.io import align, atomic_write
+from utils.training.graph import prepare
+from utils.training.loop import fit, predict, start_training
+from utils.training.metrics import REPORTED, compute_metrics
 
 FOLDS = 5
 EPOCHS = 100
 HALVINGS = 5
+MOMENTUM = 0.9
 VARIANTS = {
-    "profile paper": {},
+    "profile refined": {},
     "lr_decay 0.9": {"lr_decay": 0.9},
     "label_smoothing 0": {"label_smoothing": 0.0},
     "dropout 0.5": {"dropout": 0.5},
     "dropout 0.1": {"dropout": 0.1},
     "gat_norm batch": {"gat_norm": "batch"},
-    "gat_layer_scale 0 (no gate)": {"gat_layer_scale": 0.0},
+    "gat_layer_scale 0 (no LayerScale)": {"gat_layer_scale": 0.0},
     "gat_layer_scale 0.03": {"gat_layer_scale": 0.03},
-    "gat_residual middle, no gate": {"gat_residual": "middle", "gat_layer_scale": 0.0},
+    "gat_residual middle, no LayerScale": {"gat_residual": "middle", "gat_layer_scale": 0.0},
     "no_chgat": {"ablation": "no_chgat"},
     "no_xcbam": {"ablation": "no_xcbam"},
+    "profile paper": {"profile": "paper"},
     "profile official": {"profile": "official"},
 }
 
@@ -71,15 +73,15 @@ def fold_rows(features: Features, fold: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def run_fold(config: Config, features: Features, fold: int) -> list[list[int]]:
-    """What the model predicts for the held-out fold after every epoch, [epochs, N]."""
+    """Predicted classes of the held-out fold after every epoch, [epochs, N]."""
     parts = (rows_of(features, rows) for rows in fold_rows(features, fold))
     train, held_out = (prepare(part, config, torch.device("cpu")) for part in parts)
-    set_seed(fold)
-    state = start_training(build_model(config, *features.dims, int(features.label.max()) + 1), config)
+    seed_everything(fold)
+    state = start_training(CemoBAM(config.model, *features.dims, int(features.label.max()) + 1), config)
     predictions = []
 
     def remember(line: dict) -> None:
-        predictions.append(predict(state.model, held_out).tolist())
+        predictions.append(predict(state.model, held_out).argmax(1).tolist())
 
     fit(state, train, held_out, config, remember)
     return predictions
@@ -89,24 +91,24 @@ def scores(predictions: np.ndarray, label: np.ndarray) -> np.ndarray:
     """WA, UA and w-F1 of every epoch in percent, [epochs, 3]."""
     classes = int(max(label.max(), predictions.max())) + 1
     label = torch.from_numpy(label)
-    figures = [compute_metrics(label, torch.from_numpy(of_epoch), classes) for of_epoch in predictions]
-    return 100 * np.array([[each[name] for name in REPORTED] for each in figures])
+    metrics = [compute_metrics(label, torch.from_numpy(of_epoch), classes) for of_epoch in predictions]
+    return 100 * np.array([[each[name] for name in REPORTED] for each in metrics])
 
 
 def smoothed(curve: np.ndarray) -> list[float]:
-    """The moving average of smoothed_val_wf1 after every epoch."""
-    return list(accumulate(curve, smooth))
+    """Moving average over about ten epochs."""
+    return list(accumulate(curve, lambda average, score: MOMENTUM * average + (1 - MOMENTUM) * score))
 
 
 RULES = {
     "best_val_wf1": lambda curve: int(curve.argmax()),
-    "smoothed_val_wf1": lambda curve: int(np.argmax(smoothed(curve))),
+    "moving average": lambda curve: int(np.argmax(smoothed(curve))),
     "last": lambda curve: len(curve) - 1,
 }
 
 
 def scores_of_rules(predictions: np.ndarray, label: np.ndarray) -> list[float]:
-    """WA of the epoch that each rule chooses on half of the utterances, on the other half; mean over random halves."""
+    """WA of the epoch that each rule selects on one half of the utterances, on the other; mean over random halves."""
     rng, found = np.random.default_rng(0), []
     for _ in range(HALVINGS):
         halves = np.array_split(rng.permutation(len(label)), 2)
@@ -118,7 +120,7 @@ def scores_of_rules(predictions: np.ndarray, label: np.ndarray) -> list[float]:
 
 
 def read_done(path: Path) -> dict[tuple, list]:
-    """Predictions of finished folds; a line that a kill cut short is taken away, and its fold trained again."""
+    """Predictions of finished folds; a line that a kill truncated is removed, and its fold trained again."""
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = (
         [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")] if path.exists() else []
@@ -136,12 +138,12 @@ def main() -> None:
     args = parser.parse_args()
     features = pooled(args.dataset, args.feature_dir)
 
-    variants = dict.fromkeys(["profile paper", *args.variants])  # the first is what the others are compared with
+    variants = dict.fromkeys(["profile refined", *args.variants])  # the first is the reference of the others
     data = f"{args.dataset} {features.sha256}"
     done = read_done(args.out)
     folds = {name: [] for name in variants}  # by variant: predictions and labels of each fold
     for name, fold in tqdm([(name, fold) for name in variants for fold in range(FOLDS)], unit="fold"):
-        config = make_config({"dataset": args.dataset, "epochs": EPOCHS, **VARIANTS[name]})
+        config = make_config({"dataset": args.dataset, "profile": "refined", "epochs": EPOCHS, **VARIANTS[name]})
         key = (data, repr(config), fold)
         if key not in done:
             done[key] = run_fold(config, features, fold)
@@ -152,16 +154,16 @@ def main() -> None:
 
     print(f"{args.dataset}: {len(features)} utterances of train + val, {FOLDS} folds (percent)")
     print("\n".join(align(variant_rows(folds))))
-    print("\nWA of the epoch that a rule chooses on half of a fold, on the other half")
+    print("\nWA of the epoch that a rule selects on one half of a fold, on the other half")
     print("\n".join(align(rule_rows(folds))))
 
 
 def variant_rows(folds: dict[str, list]) -> list[tuple[str, ...]]:
-    rows = [("variant", "WA at 30", "60", "100", "UA at 100", "w-F1 at 100", "± s.e.", "WA - paper's at 100")]
+    rows = [("variant", "WA at 30", "60", "100", "UA at 100", "w-F1 at 100", "± s.e.", "WA - refined at 100")]
     curves = {name: np.array([scores(*fold) for fold in of_variant]) for name, of_variant in folds.items()}
     for name, curve in curves.items():  # [folds, epochs, 3]
         at_end = curve[:, EPOCHS - 1]
-        difference = at_end[:, 0] - curves["profile paper"][:, EPOCHS - 1, 0]
+        difference = at_end[:, 0] - curves["profile refined"][:, EPOCHS - 1, 0]
         error = [x.std(ddof=1) / len(x) ** 0.5 for x in (at_end[:, 0], difference)]
         was = (f"{curve[:, epoch - 1, 0].mean():.1f}" for epoch in (30, 60, EPOCHS))
         others = (f"{at_end[:, i].mean():.1f}" for i in (1, 2))
@@ -170,7 +172,7 @@ def variant_rows(folds: dict[str, list]) -> list[tuple[str, ...]]:
 
 
 def rule_rows(folds: dict[str, list]) -> list[tuple[str, ...]]:
-    rows = [("variant", *RULES, "smoothed - best")]
+    rows = [("variant", *RULES, "moving average - best")]
     for name, of_variant in folds.items():
         of_rules = np.array([scores_of_rules(*fold) for fold in of_variant])  # [folds, rules]
         gain = of_rules[:, 1] - of_rules[:, 0]

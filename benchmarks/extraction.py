@@ -1,11 +1,11 @@
-"""What batches by length and decoding beside the encoder are worth, measured in one run (5 minutes on 2 cores).
+"""Speed of batches of similar length and of decoding in worker processes (5 minutes on 2 cores).
 
     python -m benchmarks.extraction
 
 Recordings of noise with IEMOCAP's distribution of lengths, half of them to be resampled, and made-up transcripts go
-through a Wav2Vec2 base and a BERT base of random weights, whose speed is that of trained ones. The other side takes one
-after the other: decode, resample, the checkpoint's feature extractor, the model's own ``forward``, mean over time.
-Whisper is not timed: its input is 30 s whatever the recording, so that there is no length to batch by.
+through a Wav2Vec2 base and a BERT base of random weights, as fast as trained ones. The reference takes one recording
+after the other: decode, resample, the checkpoint's feature extractor, the model's ``forward``, mean over time. Whisper
+is not timed: its input window is always 30 s, so batches by length make no difference.
 """
 
 import argparse
@@ -36,12 +36,12 @@ from utils.errors import InputError, run_main
 from utils.extraction.embedding import embed_recordings, embed_texts, probe_all
 from utils.extraction.embedding_cache import EmbeddingCache
 from utils.extraction.encoding import BATCH_SECONDS, BATCH_TOKENS, stop_at_bad
-from utils.report import align
+from utils.io import align
 
 MEDIAN_SECONDS, SPREAD, LONGEST = 3.7, 0.63, 34.1  # IEMOCAP's 5531 utterances: log-normal, their mean is 4.5 s
 RATES = (16_000, 44_100)
 WORDS = 400
-TOLERANCE = 1e-5  # relative, between the two sides' embeddings
+TOLERANCE = 1e-5  # relative difference of the embeddings
 
 
 def write_recordings(folder: Path, count: int) -> list[str]:
@@ -56,7 +56,7 @@ def write_recordings(folder: Path, count: int) -> list[str]:
 
 
 def make_texts(count: int) -> list[str]:
-    """Distinct transcripts of 1 to 60 words, the mean as in IEMOCAP 12."""
+    """Distinct transcripts of 1 to 60 words, with a mean of 12 words as in IEMOCAP."""
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.geometric(1 / 12, count), 1, 60)
     return [
@@ -134,7 +134,7 @@ def text_row(encoder: TextEncoder, texts: list[str], batch_tokens: int, turns: i
 
 
 def compare(title: str, one_by_one, ours, turns: int) -> tuple[str, ...]:
-    """A row: both sides in turns, whose embeddings must agree."""
+    """A row of the table: both sides in turns. Their embeddings must agree."""
     first, second = [], []
     for _ in tqdm(range(turns), desc=title, unit="turn"):
         results = []

@@ -1,12 +1,12 @@
-"""What the fast paths are worth, each row a ratio measured in one run on this machine (16 minutes on 2 cores).
+"""Speed and memory as ratios, each measured within one run on this machine (16 minutes on 2 cores).
 
     python -m benchmarks.speed
 
-Training step and peak memory: profile paper on random features, against the same network from stock parts
-(``benchmarks/stock.py``: plain ``GATConv``, two-channel ``Conv1d``, full attention, plain Adam, the allocator's
-defaults) and against the floor, its dense matrix products alone. The two take turns in processes of their own; a ratio
-is the median over the turns. Graphs: all 100 of the grid, against a loop over the nodes for each cell. Sweep: what two
-cells of DEMO take beyond their training steps and validations.
+Training step and peak memory: profile refined on random features, against the PyG reference
+(``benchmarks/pyg_reference.py``: ``GATConv``, two-channel ``Conv1d``, full attention, plain Adam, the allocator's
+defaults) and against the GEMM lower bound, the dense matrix products alone. The two take turns in processes of their
+own; a ratio is the median over the turns. Metrics: one epoch by scikit-learn and by ours. Graphs: all 100 of the grid,
+against a loop over the nodes for each of them. Sweep: two runs on DEMO beside their training steps and validations.
 """
 
 import argparse
@@ -20,23 +20,26 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score, recall_score
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.steps import DIM, profile_step, timed
-from models.ch_gat import NeighborGraph
+from benchmarks.steps import CLASSES, DIM, profile_step, timed
+from models.ops import NeighborGraph
 from utils.config import ROOT
 from utils.device import ALLOCATOR_SETTINGS, describe, pick_device
 from utils.errors import InputError, run_main
-from utils.graph import build_graph, neighbor_lists
-from utils.report import align
+from utils.io import align
+from utils.training.graph import build_graph, neighbor_lists
+from utils.training.metrics import compute_metrics
 
 SIZES = {4407: 3, 13996: 1}  # utterances in the train split of IEMOCAP and ESD, and timed steps of a turn
 
 
 def take_turn(variant: str, nodes: int, steps: int, device: str) -> dict:
-    """``benchmarks.steps`` in a process of its own: ours with the shell scripts' settings, stock without."""
+    """``benchmarks.steps`` in a process of its own: ours with the shell scripts' settings, the reference without."""
     arguments = ["-m", "benchmarks.steps", variant, str(nodes), str(steps), device]
     environment = {name: value for name, value in os.environ.items() if name not in ALLOCATOR_SETTINGS}
     if variant == "ours":
@@ -48,7 +51,7 @@ def take_turn(variant: str, nodes: int, steps: int, device: str) -> dict:
 
 
 def script_settings() -> dict[str, str]:
-    """What ``utils/environment.sh`` exports."""
+    """The variables that ``utils/environment.sh`` exports."""
     lines = [
         line for line in (ROOT / "utils" / "environment.sh").read_text().splitlines() if line.startswith("export ")
     ]
@@ -59,18 +62,18 @@ def script_settings() -> dict[str, str]:
 
 
 def step_rows(nodes: int, steps: int, turns: int, device: str) -> list[tuple[str, ...]]:
-    """The table's rows of one size, and the rate of matrix products beside them."""
-    results = {"stock": [], "ours": []}
+    """The rows of one size, and the rate of matrix products."""
+    results = {"pyg": [], "ours": []}
     for _ in tqdm(range(turns), desc=f"steps at {nodes} on {device}", unit="turn"):
         for variant, of_variant in results.items():
             of_variant.append(take_turn(variant, nodes, steps, device))
-    stock, ours = ({name: [turn[name] for turn in of] for name in of[0]} for of in results.values())
+    pyg, ours = ({name: [turn[name] for turn in of] for name in of[0]} for of in results.values())
     where = f"{nodes} utterances, {device}"
     return [
-        row(f"training step, {where}: stock / ours", stock["seconds"], ours["seconds"], "s"),
-        row(f"training step, {where}: ours / floor", ours["seconds"], ours["floor"], "s"),
-        row(f"peak memory, {where}: stock / ours", stock["peak"], ours["peak"], "MiB"),
-        (f"  matrix products there: {median(ours['gflops']):.0f} GFLOP/s", "", "", ""),
+        row(f"training step, {where}: PyG reference / ours", pyg["seconds"], ours["seconds"], "s"),
+        row(f"training step, {where}: ours / GEMM lower bound", ours["seconds"], ours["gemm"], "s"),
+        row(f"peak memory, {where}: PyG reference / ours", pyg["peak"], ours["peak"], "MiB"),
+        (f"  matrix products: {median(ours['gflops']):.0f} GFLOP/s", "", "", ""),
     ]
 
 
@@ -81,7 +84,7 @@ def row(title: str, first: list[float], second: list[float], unit: str) -> tuple
 
 
 def graph_by_loop(text: Tensor, audio: Tensor, k_text: int, k_audio: int) -> set[tuple[int, int]]:
-    """Eq. (2) as one writes it first: all similarities, then node after node sorts its row."""
+    """Eq. (2) written directly: all similarities, then one sort per node."""
     edges = set()
     for embeddings, k in ((text, k_text), (audio, k_audio)):
         units = embeddings / embeddings.norm(dim=1, keepdim=True)
@@ -94,7 +97,7 @@ def graph_by_loop(text: Tensor, audio: Tensor, k_text: int, k_audio: int) -> set
 
 
 def graph_rows(turns: int, nodes: int = 4407) -> list[tuple[str, ...]]:
-    """All graphs of the grid at once, against 100 times the loop, of which one cell is run."""
+    """All graphs of the grid, against 100 times the loop, which is run once."""
     torch.manual_seed(0)
     text, audio = torch.randn(nodes, DIM), torch.randn(nodes, DIM)
     loops, grids, slices = [], [], []
@@ -113,19 +116,40 @@ def graph_rows(turns: int, nodes: int = 4407) -> list[tuple[str, ...]]:
         grids.append(timed(whole_grid))
         graph = graphs[7, 8]
         if set(zip(graph.target.tolist(), graph.source.tolist(), strict=True)) != expected[0]:
-            raise InputError("the graph of k_text 7, k_audio 8 is not the loop's")
+            raise InputError("the graph of k_text 7, k_audio 8 differs from the loop's")
     return [
-        row(f"all 100 graphs, {nodes} utterances: loop for each cell / ours", loops, grids, "s"),
-        (f"  from one cell to the next: {1000 * median(slices):.1f} ms", "", "", ""),
+        row(f"all 100 graphs, {nodes} utterances: loop / ours", loops, grids, "s"),
+        (f"  one graph from the lists: {1000 * median(slices):.1f} ms", "", "", ""),
     ]
 
 
+def metric_rows(turns: int, utterances: int = 551) -> list[tuple[str, ...]]:
+    """The metrics of one epoch."""
+    rng = np.random.default_rng(0)
+    label, prediction = rng.integers(0, CLASSES, (2, utterances))
+    tensors = torch.from_numpy(label), torch.from_numpy(prediction)
+
+    def by_sklearn() -> None:
+        accuracy_score(label, prediction)
+        recall_score(label, prediction, average=None)
+        balanced_accuracy_score(label, prediction)
+        for average in ("weighted", "macro"):
+            f1_score(label, prediction, average=average)
+        confusion_matrix(label, prediction)
+
+    sklearn, ours = [], []
+    for _ in range(turns):
+        sklearn.append(timed(lambda: [by_sklearn() for _ in range(100)]))
+        ours.append(timed(lambda: [compute_metrics(*tensors, CLASSES) for _ in range(100)]))
+    return [row(f"metrics of {utterances} utterances, 100 times: scikit-learn / ours", sklearn, ours, "s")]
+
+
 def sweep_rows(turns: int) -> list[tuple[str, ...]]:
-    """A sweep of two cells of DEMO: the whole process, and the training steps and validations in it."""
-    training, cells, once = [], [], []
+    """A sweep of two trials on DEMO: the whole process, its runs, and their training steps and validations."""
+    training, runs, once = [], [], []
     for _ in range(turns):
         with TemporaryDirectory() as folder:
-            grid = ["--k_text", "7", "--k_audio", "6", "8", "--seeds", "42"]
+            grid = ["--k_text", "7", "--k_audio", "6", "8", "--seeds", "42", "--profile", "refined"]
             command = [sys.executable, "-m", "benchmarks.speed", "--sweep", *grid, "--save_path", folder]
             command += ["--feature_dir", folder]
             environment = {**os.environ, **script_settings()}
@@ -134,21 +158,21 @@ def sweep_rows(turns: int) -> list[tuple[str, ...]]:
             whole = time.perf_counter() - begin
             inside = json.loads((Path(folder) / "seconds.json").read_text())
         training.append(inside["training"])
-        cells.append(inside["cells"])
-        once.append(whole - inside["cells"])
+        runs.append(inside["runs"])
+        once.append(whole - inside["runs"])
     return [
-        row("sweep of DEMO, 2 cells: cells / training in them", cells, training, "s"),
-        (f"  once a sweep: {median(once):.1f} s of start, neighbour lists, tables and figure", "", "", ""),
+        row("sweep of DEMO, 2 runs: runs / training in them", runs, training, "s"),
+        (f"  once per sweep: {median(once):.1f} s of start, neighbour lists, tables and figure", "", "", ""),
     ]
 
 
 def run_timed_sweep(arguments: list[str]) -> None:
-    """``sweep.py`` with a clock around each epoch and each cell; the sums go to ``seconds.json`` in its save path."""
+    """``sweep.py`` with a clock around each run and around the epochs in it; writes ``seconds.json``."""
     import sweep
-    from utils import engine
-    from utils.sweep import local
+    from utils.sweep import run as sweep_run
+    from utils.training import run as training_run
 
-    seconds = {"training": 0.0, "cells": 0.0}
+    seconds = {"training": 0.0, "runs": 0.0}
 
     def clocked(name: str, work: Callable) -> Callable:
         def run(*args):
@@ -159,8 +183,8 @@ def run_timed_sweep(arguments: list[str]) -> None:
 
         return run
 
-    engine.train_epoch = clocked("training", engine.train_epoch)
-    local.train_and_keep = clocked("cells", local.train_and_keep)
+    training_run.fit = clocked("training", training_run.fit)
+    sweep_run.train_run = clocked("runs", sweep_run.train_run)
     sys.argv = ["sweep.py", *arguments]
     sweep.main()
     folder = Path(arguments[arguments.index("--save_path") + 1])
@@ -172,17 +196,17 @@ def main() -> None:
         return run_timed_sweep(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--profile", action="store_true", help="instead: what a step spends its time on")
+    parser.add_argument("--profile", action="store_true", help="print the share of each operation in a step instead")
     args = parser.parse_args()
     if args.profile:
-        for variant in ("stock", "ours"):
-            print(f"{variant}, share of the time in each operation\n{profile_step(variant)}\n")
+        for variant in ("pyg", "ours"):
+            print(f"{variant}, share of each operation\n{profile_step(variant)}\n")
         return None
     rows = [("", "first", "second", "ratio")]
     for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
         for nodes, steps in SIZES.items():
             rows += step_rows(nodes, steps, args.turns, device)
-    rows += graph_rows(args.turns) + sweep_rows(args.turns)
+    rows += metric_rows(args.turns) + graph_rows(args.turns) + sweep_rows(args.turns)
     print(f"{describe(pick_device('auto'))}, torch {torch.__version__}, medians of {args.turns} turns")
     print("\n".join(align(rows)))
     return None

@@ -1,6 +1,6 @@
 """Time training steps of one variant in this process: the worker of ``benchmarks.speed``.
 
-python -m benchmarks.steps ours 4407 3 cpu      # variant (ours, stock), utterances, steps, device
+python -m benchmarks.steps ours 4407 3 cpu      # variant (ours, pyg), utterances, steps, device
 """
 
 import json
@@ -13,12 +13,12 @@ from statistics import median
 import torch
 from torch import nn
 
-from benchmarks.stock import with_stock_parts
+from benchmarks.pyg_reference import with_reference_parts
+from models.cemobam import CemoBAM
 from utils.config import Config, make_config
 from utils.device import set_matmul_precision
-from utils.engine import TrainingState, build_model, start_training, train_step
-from utils.graph import NeighborLists, build_graph
-from utils.graph_data import GraphData
+from utils.training.graph import GraphData, NeighborLists, build_graph
+from utils.training.loop import TrainingState, start_training, train_step
 
 DIM, CLASSES = 768, 4
 
@@ -43,17 +43,17 @@ def random_data(nodes: int, device: torch.device) -> GraphData:
 
 def prepare_training(variant: str, device: torch.device) -> tuple[TrainingState, Config]:
     torch.manual_seed(0)
-    config = make_config({"dataset": "IEMOCAP"})
+    config = make_config({"dataset": "IEMOCAP", "profile": "refined"})
     set_matmul_precision(config.matmul_precision, device)
-    model = build_model(config, DIM, DIM, CLASSES)
-    state = start_training((with_stock_parts(model) if variant == "stock" else model).to(device), config)
-    if variant == "stock":
+    model = CemoBAM(config.model, DIM, DIM, CLASSES)
+    state = start_training((with_reference_parts(model) if variant == "pyg" else model).to(device), config)
+    if variant == "pyg":
         state.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     return state, config
 
 
 def measure_steps(variant: str, nodes: int, steps: int, device: torch.device) -> dict:
-    """Seconds of each step after the first, which warms up, and the process's peak memory; for ours the floor too."""
+    """Median seconds of a step after a warm-up step, and the peak memory; for ours also the GEMM lower bound."""
     state, config = prepare_training(variant, device)
     data = random_data(nodes, device)
     seconds = [timed(lambda: train_step(state, data, config), device) for _ in range(steps + 1)][1:]
@@ -64,12 +64,12 @@ def measure_steps(variant: str, nodes: int, steps: int, device: torch.device) ->
     if variant == "ours":
         shapes = product_shapes(state.model, nodes)
         del state, data
-        result["floor"], result["gflops"] = measure_floor(shapes, device)
+        result["gemm"], result["gflops"] = measure_products(shapes, device)
     return result
 
 
 def profile_step(variant: str, nodes: int = 4407, steps: int = 3) -> str:
-    """Shares of the operations, after a step that warms up."""
+    """Share of each operation in the time of a step, after a warm-up step."""
     state, config = prepare_training(variant, torch.device("cpu"))
     data = random_data(nodes, torch.device("cpu"))
     train_step(state, data, config)
@@ -94,8 +94,8 @@ def product_shapes(model: nn.Module, nodes: int) -> list[tuple[int, int, int]]:
     return shapes
 
 
-def measure_floor(shapes: list[tuple[int, int, int]], device: torch.device) -> tuple[float, float]:
-    """Seconds of all products alone, into memory that is there already, and their rate in GFLOP/s."""
+def measure_products(shapes: list[tuple[int, int, int]], device: torch.device) -> tuple[float, float]:
+    """GEMM lower bound: seconds of all products alone, into allocated memory, and their rate in GFLOP/s."""
     operands = {
         (rows, inner, columns): (
             torch.randn(rows, inner, device=device),

@@ -1,19 +1,20 @@
-"""Pretrained encoders: a transcript or a recording to one vector (II.A of the paper).
+"""Pretrained encoders: one embedding for each transcript or recording (Section II.A of the paper).
 
-They work on batches of different lengths, and a batch gives the vectors that its members give alone.
+A batch of inputs of different lengths gives the same embeddings as its members encoded one at a time.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import FeatureExtractionMixin, PreTrainedModel, PreTrainedTokenizerBase
 
 POOLINGS = ("pooler", "mean")
-CONVOLUTIONAL = ("wav2vec2", "hubert", "wavlm")  # model types whose front end reads the waveform
+CONVOLUTIONAL = ("wav2vec2", "hubert", "wavlm")  # model types with a convolutional front end over the waveform
 AUDIO_TYPES = (*CONVOLUTIONAL, "whisper")
 TEXT_TYPES = ("albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "mpnet", "roberta")
 TEXT_TYPES += ("xlm-roberta",)
@@ -21,14 +22,14 @@ TEXT_TYPES += ("xlm-roberta",)
 
 @dataclass(frozen=True)
 class AudioInput:
-    """What a model takes of one recording, made on the CPU; ``frames`` of the output are speech."""
+    """Model input of one recording, and the number of encoder output frames that hold speech."""
 
-    values: Tensor
+    values: np.ndarray  # not a tensor: a tensor from a worker process needs shared memory, which containers limit
     frames: int
 
 
 def masked_mean(hidden: Tensor, frames: Sequence[int]) -> Tensor:
-    """Mean of the first ``frames[i]`` steps of each row. Shapes: [B, T, D] to [B, D]."""
+    """Mean over the first ``frames[i]`` time steps of row i. Shapes: [B, T, D] to [B, D]."""
     lengths = torch.tensor(frames, device=hidden.device)
     mask = torch.arange(hidden.size(1), device=hidden.device) < lengths[:, None]
     return hidden.mul(mask[..., None]).sum(1) / lengths[:, None]
@@ -38,10 +39,10 @@ class TextEncoder(nn.Module):
     """A BERT-family encoder.
 
     Args:
-        pooling: ``pooler``, its pooler output (the published features); or ``mean`` over the tokens.
+        pooling: ``pooler`` for the pooler output (as in the published features), ``mean`` for the mean over tokens.
 
     Raises:
-        ValueError: the model has no pooler.
+        ValueError: The pooling is unknown, or is ``pooler`` and the model has none.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pooling: str = "pooler"):
@@ -52,18 +53,22 @@ class TextEncoder(nn.Module):
             raise ValueError(f"a {model.config.model_type} model without a pooler")
         self.model = model
         self.tokenizer = tokenizer
-        self.tokenizer.padding_side = "right"  # the pooler reads the first token, the mean the first ones
+        self.tokenizer.padding_side = "right"  # the pooler reads the first token, masked_mean the first ones
         self.pooling = pooling
         self.dim = model.config.hidden_size
-        self.max_tokens = min(tokenizer.model_max_length, _positions(model))
+        # RoBERTa's position ids start after the padding index
+        padding = getattr(getattr(model.embeddings, "position_embeddings", None), "padding_idx", None)
+        positions = model.config.max_position_embeddings - (0 if padding is None else padding + 1)
+        self.max_tokens = min(tokenizer.model_max_length, positions)
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids with [CLS] and [SEP]; may be longer than ``max_tokens``, which :meth:`forward` cuts off."""
+        """Token ids with [CLS] and [SEP]. May exceed ``max_tokens``; :meth:`forward` truncates."""
         return self.tokenizer(text, verbose=False)["input_ids"]
 
     def forward(self, tokens: list[list[int]]) -> Tensor:
-        """Embeddings [B, dim] of token id lists of any lengths."""
-        ids = [self._truncate(each) for each in tokens]
+        """Embeddings [B, dim] of B lists of token ids of any lengths."""
+        last = self.max_tokens - 1
+        ids = [each if len(each) <= self.max_tokens else [*each[:last], each[-1]] for each in tokens]  # keeps [SEP]
         batch = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self.model.device)
         output = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
         if self.pooling == "pooler":
@@ -71,35 +76,26 @@ class TextEncoder(nn.Module):
         return masked_mean(output.last_hidden_state, [len(each) for each in ids])
 
     def parts(self) -> tuple[nn.ModuleList, list[nn.Module]]:
-        """The transformer layers, lowest first, and what lies above them.
+        """The transformer layers, lowest first, and the modules above them.
 
         Raises:
-            ValueError: the model has no layers of their own weights (ALBERT).
+            ValueError: All layers share one set of weights (ALBERT).
         """
         transformer = getattr(self.model, "encoder", None) or self.model.transformer  # DistilBERT's name
         if not hasattr(transformer, "layer"):
             raise ValueError(f"all layers of {self.model.config.model_type} models share their weights")
         return transformer.layer, [self.model.pooler] if self.pooling == "pooler" else []
 
-    def _truncate(self, ids: list[int]) -> list[int]:
-        return ids if len(ids) <= self.max_tokens else [*ids[: self.max_tokens - 1], ids[-1]]  # keeps [SEP]
-
-
-def _positions(model: PreTrainedModel) -> int:
-    """Tokens that a model has positions for; RoBERTa and its kin begin to count after the padding's."""
-    embeddings = getattr(model.embeddings, "position_embeddings", None)
-    first = getattr(embeddings, "padding_idx", None)
-    return model.config.max_position_embeddings - (0 if first is None else first + 1)
-
 
 class AudioEncoder(nn.Module):
-    """Mean over time of an encoder's last hidden state.
+    """Mean over time of the last hidden state of a speech encoder.
 
-    ``prepare`` turns one recording into the model's input on the CPU, as the checkpoint's own feature extractor says,
-    and may run in another thread; ``forward`` takes a list of these.
+    Subclasses define ``prepare``, which turns a mono waveform [T] at ``sampling_rate`` into an :class:`AudioInput` on
+    the CPU, also in worker processes; ``forward``, which takes a list of B inputs and returns embeddings [B, dim]; and
+    ``parts``, as :meth:`TextEncoder.parts`.
     """
 
-    max_seconds: float | None = None  # of an input
+    max_seconds: float | None = None  # longest input, None for no limit
 
     def __init__(self, model: PreTrainedModel, feature_extractor: FeatureExtractionMixin):
         super().__init__()
@@ -108,32 +104,22 @@ class AudioEncoder(nn.Module):
         self.dim = model.config.hidden_size
         self.sampling_rate = feature_extractor.sampling_rate
 
-    def prepare(self, waveform: Tensor) -> AudioInput:
-        """Input of a mono waveform [T] at ``sampling_rate``."""
-        raise NotImplementedError
-
     def cost(self, seconds: float) -> float:
-        """Seconds of speech that an input of this length takes as much work and memory as."""
-        raise NotImplementedError
+        """Work and memory of an input of this length, as seconds of speech."""
+        return seconds
 
-    def forward(self, inputs: list[AudioInput]) -> Tensor:
-        """Embeddings [B, dim]."""
-        raise NotImplementedError
-
-    def parts(self) -> tuple[nn.ModuleList, list[nn.Module]]:
-        """The transformer layers, lowest first, and what lies above them."""
-        raise NotImplementedError
-
-    def _extract(self, waveform: Tensor, name: str) -> Tensor:
-        extracted = self.feature_extractor(waveform.numpy(), sampling_rate=self.sampling_rate, return_tensors="pt")
-        return extracted[name][0]
+    def _extract(self, waveform: Tensor, name: str) -> np.ndarray:
+        return self.feature_extractor(waveform.numpy(), sampling_rate=self.sampling_rate, return_tensors="np")[name][0]
 
 
 class ConvTransformerEncoder(AudioEncoder):
-    """Wav2Vec2, HuBERT, WavLM: strided convolutions over the waveform, then a transformer.
+    """Wav2Vec2, HuBERT and WavLM: strided convolutions over the waveform, then a transformer.
 
-    The convolutions run over one recording at a time: where their first layer normalises over time (group norm, the
-    base models), padding would change every frame. The transformer runs over the batch, with a mask.
+    The convolutions run on one recording at a time: with group normalisation over time (the base models), padding
+    would change every frame. The transformer runs on the padded batch with an attention mask.
+
+    Raises:
+        ValueError: The model has an adapter above its transformer.
     """
 
     def __init__(self, model: PreTrainedModel, feature_extractor: FeatureExtractionMixin):
@@ -143,45 +129,43 @@ class ConvTransformerEncoder(AudioEncoder):
 
     def prepare(self, waveform: Tensor) -> AudioInput:
         values = self._extract(waveform, "input_values")
-        frames = values.numel()
+        frames = values.size
         for kernel, stride in zip(self.model.config.conv_kernel, self.model.config.conv_stride, strict=True):
             frames = (frames - kernel) // stride + 1
         return AudioInput(values, frames)
 
-    def cost(self, seconds: float) -> float:
-        return seconds
-
     def forward(self, inputs: list[AudioInput]) -> Tensor:
         device = self.model.device
-        convolved = [self.model.feature_extractor(each.values[None].to(device))[0].T for each in inputs]  # [T_i, C]
+        waveforms = [torch.from_numpy(each.values)[None].to(device) for each in inputs]
+        convolved = [self.model.feature_extractor(waveform)[0].T for waveform in waveforms]  # [T_i, C]
         frames = [each.frames for each in inputs]
         mask = torch.arange(max(frames), device=device) < torch.tensor(frames, device=device)[:, None]
         projected = self.model.feature_projection(pad_sequence(convolved, batch_first=True))
-        hidden = projected[0] if isinstance(projected, tuple) else projected  # HuBERT returns no second value
+        hidden = projected[0] if isinstance(projected, tuple) else projected  # HuBERT returns a tensor
         return masked_mean(self.model.encoder(hidden, attention_mask=mask).last_hidden_state, frames)
 
     def parts(self) -> tuple[nn.ModuleList, list[nn.Module]]:
-        transformer = self.model.encoder  # the base models have their layer norm below the layers
+        transformer = self.model.encoder  # its layer norm is below the layers in the base models
         return transformer.layers, [transformer.layer_norm] if self.model.config.do_stable_layer_norm else []
 
 
 class WhisperEncoder(AudioEncoder):
-    """Whisper's encoder. Its input is always a window of 30 s; the mean is over the frames that hold the recording."""
+    """Whisper's encoder. Its input window is always 30 s; the mean is over the frames that hold speech."""
 
     def __init__(self, model: PreTrainedModel, feature_extractor: FeatureExtractionMixin):
         super().__init__(model.get_encoder() if hasattr(model, "get_encoder") else model, feature_extractor)
         self.max_seconds = feature_extractor.chunk_length
-        self._samples_a_frame = feature_extractor.n_samples // self.model.config.max_source_positions
+        self._samples_per_frame = feature_extractor.n_samples // self.model.config.max_source_positions
 
     def prepare(self, waveform: Tensor) -> AudioInput:
-        frames = min(math.ceil(waveform.numel() / self._samples_a_frame), self.model.config.max_source_positions)
+        frames = min(math.ceil(waveform.numel() / self._samples_per_frame), self.model.config.max_source_positions)
         return AudioInput(self._extract(waveform, "input_features"), frames)
 
     def cost(self, seconds: float) -> float:
         return self.max_seconds
 
     def forward(self, inputs: list[AudioInput]) -> Tensor:
-        mel = torch.stack([each.values for each in inputs]).to(self.model.device)
+        mel = torch.from_numpy(np.stack([each.values for each in inputs])).to(self.model.device)
         return masked_mean(self.model(mel).last_hidden_state, [each.frames for each in inputs])
 
     def parts(self) -> tuple[nn.ModuleList, list[nn.Module]]:
@@ -189,15 +173,15 @@ class WhisperEncoder(AudioEncoder):
 
 
 def unfreeze_upper(encoder: TextEncoder | AudioEncoder, count: int) -> list[nn.Module]:
-    """Freeze an encoder but for its ``count`` upper transformer layers and what lies above them (II.A of the paper).
+    """Freeze an encoder except its upper ``count`` transformer layers and the modules above them (Section II.A).
 
-    A convolutional front end, or the embeddings of words, are always frozen.
+    Convolutional front ends and word embeddings are always frozen.
 
     Returns:
-        What is not frozen.
+        The trainable modules.
 
     Raises:
-        ValueError: the encoder has fewer layers, or none of their own weights.
+        ValueError: The encoder has fewer layers, or its layers share their weights.
     """
     layers, above = encoder.parts()
     if not 1 <= count <= len(layers):

@@ -72,11 +72,12 @@ def from_official(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor
         if ".in_proj_" in new:
             new = new.replace("in_proj_", "value_proj.")
             tensor = tensor.chunk(3)[2]
-        new = re.sub(r"ch_gat\.convs\.(\d+)", lambda m: f"ch_gat.convs.{int(m[1]) + 1}", new)
-        new = new.replace("ch_gat.conv1.", "ch_gat.convs.0.").replace("conv_last.", f"convs.{num_layers - 1}.")
+        new = re.sub(r"ch_gat\.convs\.(\d+)\.", lambda m: f"ch_gat.blocks.{int(m[1]) + 1}.conv.", new)
+        new = new.replace("ch_gat.conv1.", "ch_gat.blocks.0.conv.")
+        new = new.replace("ch_gat.conv_last.", f"ch_gat.blocks.{num_layers - 1}.conv.")
         if new.startswith("ch_gat.batch_norm."):
             for i in range(num_layers - 1):
-                ours[new.replace("batch_norm", f"norms.{i}")] = tensor
+                ours[new.replace("batch_norm", f"blocks.{i}.norm")] = tensor
         else:
             ours[new] = tensor
     return ours

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,9 @@ import torch
 
 from tests.tiny_models import save_tiny_audio_model, save_tiny_text_model
 from utils.config import make_config
+from utils.data.features import SPLITS, Features, load_splits
 from utils.errors import run_main
-from utils.features import SPLITS, Features, load_splits
+from utils.training.graph import TrainingData
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -57,7 +59,7 @@ def write_pickle(path: Path, data: object) -> Path:
 
 @pytest.fixture
 def feature_dir(tmp_path):
-    """A folder with the three files of a dataset named TOY (4 classes, text 6, audio 5)."""
+    """A folder with the three pickles of a dataset named TOY (4 classes, text 6, audio 5)."""
     for seed, (split, n) in enumerate((("train", 40), ("val", 24), ("test", 24))):
         write_pickle(tmp_path / "feature" / f"TOY_BERT_WAV2VEC_{split}.pkl", make_rows(n, seed=seed))
     return tmp_path / "feature"
@@ -68,6 +70,12 @@ def toy_splits(feature_dir) -> dict[str, Features]:
     """TOY as it is read."""
     paths = {split: feature_dir / f"TOY_BERT_WAV2VEC_{split}.pkl" for split in SPLITS}
     return load_splits(paths, None)[0]
+
+
+@pytest.fixture
+def toy_data(toy_splits) -> TrainingData:
+    """The same for trainings."""
+    return TrainingData(toy_splits, ("a", "b", "c", "d"))
 
 
 @pytest.fixture(scope="session")
@@ -131,6 +139,14 @@ def tones(_tones, tmp_path, monkeypatch) -> Path:
     (tmp_path / "feature" / "TONES_BERT_WAV2VEC.json").write_text(json.dumps(info))
     monkeypatch.setenv("FEATURE_DIR", str(tmp_path / "feature"))
     return tmp_path
+
+
+@pytest.fixture
+def python_interrupts():
+    """Python's own SIGINT handler, which a job that a shell put in the background is started without."""
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Corpus folders laid out as their owners distribute them, with the oddities of the releases; recordings are empty."""
+"""Corpus folders in their official layout, including irregularities of the releases; recordings are empty files."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ METADATA = SHARED / "data" / "metadata"
 EMOBOX = METADATA / "emobox_iemocap"
 ESD_EMOTIONS = ("Neutral", "Angry", "Happy", "Sad", "Surprise")
 ESD_SPEAKERS = tuple(f"{number:04d}" for number in range(11, 21))
-# what macOS leaves beside a file; the turn in it shows if it is ever read
+# a macOS resource file; its turn would show up if it were read
 _JUNK = b"\0\5\x16\7\0\2\0\0" + "\n[1.0 - 2.0]\tSes01F_junk01_F000\tneu\t[2, 2, 2]\n".encode("utf-16-be")
 
 Turn = tuple[str, str, str]  # name, emotion as the corpus writes it, text
@@ -122,7 +122,7 @@ def esd_emotion(number: int) -> str:
 
 
 def full_esd(root: Path) -> Path:
-    """17 500 recordings with the published texts; each speaker's transcripts are written in another way."""
+    """17 500 recordings with the published texts; each speaker's transcripts have another format."""
     texts = {Path(path).stem: text for path, text in _published_texts("ESD").items()}
     _touch(root / "0001" / "Angry", ["0001_000351.wav"])  # the Chinese half, which has emotions of its own language
     _write(root / "0001" / "0001.txt", "0001_000351\t打远一看，它们的确很是美丽，\t生气\n".encode("gb18030"))
@@ -154,7 +154,7 @@ _ESD_STYLES = {
 
 
 def published_csvs(dataset: str) -> list[Path]:
-    """The authors' train, val and test CSV, whose recordings lie on a machine of theirs."""
+    """The authors' train, val and test manifests; the audio paths are those of their machine."""
     paths = [METADATA / f"{dataset}_metadata_{split}.csv" for split in ("train", "val", "test")]
     for path in paths:
         if not path.is_file():
@@ -168,7 +168,7 @@ def _published_texts(dataset: str) -> dict[str, str]:
 
 
 def write_ravdess(root: Path, actors: Iterable[int]) -> Path:
-    """60 recordings of speech an actor, and what else the release holds: songs, videos, a macOS file."""
+    """60 speech recordings per actor, and other files of the release: songs, videos, a macOS file."""
     for actor in actors:
         speech = [
             f"03-01-{emotion:02d}-{intensity:02d}-{statement:02d}-{repetition:02d}-{actor:02d}.wav"
@@ -184,7 +184,7 @@ def write_ravdess(root: Path, actors: Iterable[int]) -> Path:
 
 @contextmanager
 def away(path: Path) -> Iterator[None]:
-    """The file is gone for a while: a full tree is made once for many tests."""
+    """Remove the file temporarily; a full tree is shared by many tests."""
     aside = path.with_name(f"{path.name}.away")
     path.rename(aside)
     try:
@@ -195,7 +195,7 @@ def away(path: Path) -> Iterator[None]:
 
 @contextmanager
 def edited(path: Path, old: str, new: str) -> Iterator[None]:
-    """The file's text is another for a while."""
+    """Replace a text in the file temporarily."""
     data = path.read_bytes()
     assert data.count(old.encode()) == 1, f"{path}: {old!r}"
     path.write_bytes(data.replace(old.encode(), new.encode()))

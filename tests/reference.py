@@ -1,4 +1,4 @@
-"""The published model built from stock parts, under the names of its state dict. What our models are held against.
+"""The published model built from standard modules, under the names of its state dict. The reference of our models.
 
 Slow and plain on purpose: ``GATConv`` over an edge list, ``nn.MultiheadAttention`` over sequences of length 1, a
 two-channel ``Conv1d``.

@@ -1,40 +1,89 @@
-import dataclasses
+import shutil
+import subprocess
+import sys
 
 import pytest
 
+from models.config import ModelConfig
+from tests.conftest import ROOT, environment
 from utils.config import (
-    OFFICIAL,
+    OFFICIAL_TO_PAPER,
+    OPTIONS,
+    PAPER_TO_REFINED,
+    PROFILES,
     SEEDS,
-    Config,
     class_names,
-    config_from_dict,
     known_class_names,
     make_config,
+    profile_defaults,
+    read_config,
     run_name,
 )
 from utils.errors import InputError
 
 
-def test_official_names_every_difference_and_nothing_else():
-    paper, official = make_config({}), make_config({"profile": "official"})
-    differences = {f.name for f in dataclasses.fields(Config) if getattr(paper, f.name) != getattr(official, f.name)}
-    assert differences == set(OFFICIAL)
+def test_profiles_differ_in_the_listed_options_and_no_others():
+    paper = make_config({}).to_dict()
+    for profile, values in PROFILES.items():
+        own = make_config({"profile": profile}).to_dict()
+        differences = {name for name in OPTIONS if own[name] != paper[name]}
+        assert differences - {"profile", "epochs"} == set(values)  # DEMO has epochs of its own by profile
+    assert list(PROFILES) == ["official", "paper", "refined"]
+
+
+def test_every_difference_is_listed_once():
+    steps = [step for chain in (OFFICIAL_TO_PAPER, PAPER_TO_REFINED) for step in chain]
+    names = [name for step in steps for name in step.values]
+    assert len(set(names)) == len(names)
+    assert (len(OFFICIAL_TO_PAPER), len(PAPER_TO_REFINED)) == (5, 7)
+    assert {step.title for step in steps if "(ours)" in step.title} == {
+        "LayerScale on each GAT layer (ours)",
+        "label smoothing (ours)",
+    }
 
 
 def test_published_settings():
-    """DESIGN.md section 4, the column of the published code."""
+    """What the published code does."""
     c = make_config({"profile": "official", "dataset": "IEMOCAP"})
-    assert (c.epochs, c.lr, c.weight_decay, c.hidden_dim, c.heads, c.num_layers) == (100, 1e-4, 5e-4, 512, 4, 3)
-    assert (c.lr_schedule, c.lr_decay, c.lr_patience, c.dropout, c.fusion_type) == ("plateau", 0.3, 15, 0.3, "min")
+    m = c.model
+    assert (c.epochs, c.lr, c.weight_decay, m.hidden_dim, m.heads, m.num_layers) == (100, 1e-4, 5e-4, 512, 4, 3)
+    assert (c.lr_schedule, c.lr_decay, c.lr_patience, m.dropout, m.fusion_type) == ("plateau", 0.3, 15, 0.3, "min")
     assert (c.train_mode, c.selection, c.label_smoothing) == ("first_step", "last", 0.0)
+    assert (m.gat_norm, m.gat_last_heads, m.gat_residual, m.gat_layer_scale) == ("shared_batch", "single", "middle", 0)
+    assert (m.channel_gate, c.message_flow, c.topk_self) == ("sum_of_sigmoids", "node_to_neighbors", "drop_first")
 
 
 def test_paper_settings():
-    """What the paper's text fixes: lr 1e-4 (III.B), decay every 30 epochs (III.B), 3 layers and MIN (IV.D)."""
-    c = make_config({})
-    assert (c.lr, c.lr_schedule, c.lr_patience, c.num_layers, c.fusion_type) == (1e-4, "step", 30, 3, "min")
-    assert (c.gat_last_heads, c.channel_gate, c.message_flow) == ("average", "sum_then_sigmoid", "neighbors_to_node")
-    assert (c.train_mode, c.selection, c.topk_self) == ("every_step", "best_val_wf1", "mask")
+    """The paper's text: lr 1e-4 and decay every 30 epochs (III.B), 3 layers and MIN (IV.D); the rest as the code."""
+    c = make_config({"dataset": "IEMOCAP"})
+    m = c.model
+    assert (c.lr, c.lr_schedule, c.lr_patience, m.num_layers, m.fusion_type) == (1e-4, "step", 30, 3, "min")
+    assert (m.gat_last_heads, m.channel_gate, c.message_flow) == ("average", "sum_then_sigmoid", "neighbors_to_node")
+    assert c.topk_self == "mask"
+    assert (c.epochs, c.lr_decay, c.train_mode, c.selection, c.label_smoothing) == (100, 0.3, "first_step", "last", 0.0)
+    assert (m.gat_norm, m.gat_residual, m.gat_layer_scale) == ("shared_batch", "middle", 0.0)
+    assert c.profile == "paper"  # the default
+
+
+def test_refined_settings():
+    """Where the paper is silent: what validation data or good practice supports."""
+    c = make_config({"profile": "refined", "dataset": "IEMOCAP"})
+    m = c.model
+    assert (c.train_mode, c.selection, c.label_smoothing, c.lr_decay) == ("every_step", "best_val_wf1", 0.1, 0.5)
+    assert (m.gat_norm, m.gat_residual, m.gat_layer_scale) == ("layer", "projection", 0.1)
+    assert (c.lr_schedule, c.lr_patience, m.gat_last_heads, m.channel_gate) == (
+        "step",
+        30,
+        "average",
+        "sum_then_sigmoid",
+    )
+
+
+def test_epochs_of_demo_are_those_of_the_profile():
+    epochs = {profile: make_config({"profile": profile}).epochs for profile in PROFILES}
+    assert epochs == {"official": 17, "paper": 12, "refined": 40}
+    assert make_config({"epochs": 3}).epochs == 3
+    assert profile_defaults("paper", "IEMOCAP")["epochs"] == 100
 
 
 def test_the_five_seeds():
@@ -56,14 +105,17 @@ def test_best_k_of_the_paper(dataset, k):
         ({"lr": 0.0}, "--lr 0.0: must be above 0"),
         ({"lr": float("nan")}, "--lr nan"),
         ({"epochs": 0}, "--epochs 0"),
-        ({"dropout": 1.0}, "--dropout 1.0"),
+        ({"epochs": 2.5}, "--epochs 2.5: must be of type int"),
+        ({"epochs": True}, "--epochs True: must be of type int"),
+        ({"dropout": 1.0}, "--dropout 1.0: must be in [0, 1)"),
         ({"num_layers": 1}, "--num_layers 1: must be at least 2"),
         ({"hidden_dim": 30}, "--hidden_dim 30: must be a multiple of the 4 heads"),
         ({"hidden_dim": 8}, "--hidden_dim 8: must be at least 16"),
         ({"fusion_type": "sum"}, "--fusion_type sum: expected one of min, max, mean, cls"),
-        ({"profile": "mine"}, "--profile mine: expected one of paper, official"),
-        ({"dataset": "../x"}, "--dataset ../x: a name of"),
-        ({"lr_decay": 0.0}, "--lr_decay 0.0"),
+        ({"profile": "mine"}, "--profile mine: expected one of official, paper, refined"),
+        ({"dataset": "../x"}, "--dataset ../x: must consist of letters"),
+        ({"lr_decay": 0.0}, "--lr_decay 0.0: must be in (0, 1]"),
+        ({"weight_decay": float("inf")}, "--weight_decay inf: must be at least 0"),
     ],
 )
 def test_values_out_of_range_are_named(options, message):
@@ -80,12 +132,54 @@ def test_run_is_named_after_what_differs_from_its_profile():
 
 def test_dictionary_there_and_back():
     config = make_config({"profile": "official", "dataset": "ESD", "dropout": 0.1})
-    values = dataclasses.asdict(config)
-    assert config_from_dict(values, "x.pt") == config
+    values = config.to_dict()
+    assert read_config(values, "x.pt") == config
+    assert list(values) == list(OPTIONS)
+    assert config.replace(heads=2, k_text=1).to_dict() == {**values, "heads": 2, "k_text": 1}
     with pytest.raises(InputError, match=r"x\.pt: written by another version.*heads"):
-        config_from_dict({name: v for name, v in values.items() if name != "heads"}, "x.pt")
+        read_config({name: v for name, v in values.items() if name != "heads"}, "x.pt")
     with pytest.raises(InputError, match=r"x\.pt: --epochs -1"):
-        config_from_dict({**values, "epochs": -1}, "x.pt")
+        read_config({**values, "epochs": -1}, "x.pt")
+    with pytest.raises(InputError, match=r"x\.pt: --lr '1': must be of type float"):
+        read_config({**values, "lr": "1"}, "x.pt")
+
+
+def test_a_new_hyper_parameter_touches_one_definition(tmp_path):
+    """In a copy, one line in ModelConfig: the option, its check, the run's name and config.json follow."""
+    for name in ("models", "utils", "train.py"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    definition = tmp_path / "models" / "config.py"
+    last = "    channel_gate: str = option("
+    line = '    temperature: float = option(1.5, "softmax temperature", rule=within(1))\n'
+    text = definition.read_text()
+    assert text.count(last) == 1
+    definition.write_text(text.replace(last, line + last))
+    use = tmp_path / "models" / "cemobam.py"
+    use.write_text(
+        use.read_text().replace(
+            "        dim = config.hidden_dim\n",
+            "        print('T', config.temperature)\n        dim = config.hidden_dim\n",
+            1,
+        )
+    )
+
+    def train(*options: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "train.py", "--epochs", "1", "--hidden_dim", "16", "--seeds", "1", *options]
+        return subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+
+    result = train("--temperature", "2.5")
+    assert result.returncode == 0, result.stderr
+    assert "T 2.5" in result.stdout
+    (run,) = (tmp_path / "checkpoints" / "DEMO").iterdir()
+    assert run.name == "paper-hidden_dim=16-temperature=2.5-epochs=1"
+    assert '"temperature": 2.5' in (run / "seed1" / "config.json").read_text()
+    assert "--temperature 0.5: must be at least 1" in train("--temperature", "0.5").stderr
+
+
+def test_has_names_the_parts_that_an_ablation_leaves():
+    parts = ("ch_gat", "xcbam", "cbam")
+    assert [ModelConfig(ablation="no_chgat_no_cbam").has(part) for part in parts] == [False, True, False]
 
 
 def test_class_names_are_those_of_the_features_then_those_of_the_dataset():

@@ -42,12 +42,12 @@ def test_tsne_has_every_utterance_under_its_class_name(tmp_path, figures):
     assert is_png(path)
 
 
-def test_training_curves_mark_the_chosen_epoch(tmp_path, figures):
+def test_training_curves_mark_the_selected_epoch(tmp_path, figures):
     path = tmp_path / "l.png"
     log = [
         {"epoch": e, "train_loss": 1 / e, "val_loss": 2 / e, "val_w_f1": s} for e, s in ((1, 0.2), (2, 0.6), (3, 0.4))
     ]
-    plots.plot_training_curves(path, {42: log, 7: log}, {42: 2, 7: 2}, "title")
+    plots.plot_training_curves(path, {"seed 42": log, "seed 7": log}, {"seed 42": 2, "seed 7": 2}, "title")
     loss, score = figures[0].axes
     marked = [line.get_xydata().tolist() for line in score.lines if line.get_marker() == "o"]
     assert marked == [[[2.0, 60.0]], [[2.0, 60.0]]]
@@ -59,7 +59,7 @@ def test_training_curves_mark_the_chosen_epoch(tmp_path, figures):
 
 def test_topk_grid_shows_no_cell_that_lacks_a_seed(tmp_path, figures):
     summary = pd.DataFrame({"k_text": [1, 1], "k_audio": [2, 8], "seeds": [3, 2]})
-    summary = summary.assign(val_w_f1_mean=[0.5, 0.9], test_w_f1_mean=[0.4, 0.9])
+    summary = summary.assign(val_w_f1_mean=[0.5, 0.9], test_w_f1_mean=[0.4, 0.9]).set_index(["k_text", "k_audio"])
     plots.plot_topk_grid(tmp_path / "g.png", summary, 3, None, None, "title")
     assert [[t.get_text() for t in axes.texts] for axes in figures[0].axes[:2]] == [["50.0", "–"], ["40.0", "–"]]
 
@@ -67,8 +67,9 @@ def test_topk_grid_shows_no_cell_that_lacks_a_seed(tmp_path, figures):
 def test_topk_grid_shows_every_cell_and_marks_two(tmp_path, figures):
     cells = [(1, 2, 0.5, 0.1), (1, 8, 0.6, 0.2), (7, 2, 0.7, np.nan), (7, 8, 0.8, 0.4)]
     summary = pd.DataFrame(cells, columns=["k_text", "k_audio", "val_w_f1_mean", "test_w_f1_mean"]).assign(seeds=3)
+    summary = summary.set_index(["k_text", "k_audio"])
     path = tmp_path / "g.png"
-    plots.plot_topk_grid(path, summary, 3, summary.loc[1], summary.loc[3], "title")
+    plots.plot_topk_grid(path, summary, 3, summary.loc[1, 8], summary.loc[7, 8], "title")
     validation, test = figures[0].axes[:2]
     assert [(*t.get_position(), t.get_text()) for t in validation.texts] == [
         (0, 0, "50.0"),

@@ -37,7 +37,7 @@ def trained(tmp_path, feature_dir, monkeypatch, capsys):
 
 
 def table(output: str) -> list[str]:
-    """The rows of figures, white space folded."""
+    """The rows of metrics, white space folded."""
     rows = [" ".join(line.split()) for line in output.splitlines()]
     return [row for row in rows if re.match(r"(seed \d+|mean ± std) \d", row)]
 
@@ -59,7 +59,7 @@ def test_train_then_evaluate_prints_the_same_digits(tmp_path, feature_dir):
     assert table(output) == table(evaluated.stdout)[:3]
     assert "note" not in evaluated.stdout
     run = next((runs / "TOY").iterdir())
-    assert {p.name for p in run.iterdir()} == {
+    assert {p.name for p in run.iterdir() if p.suffix != ".lock"} == {
         *("seed1", "seed2", "eval"),
         *("summary.json", "training_curves.png", "training_graph.pt"),
     }
@@ -86,16 +86,16 @@ def test_graph_with_training_utterances_is_evaluated_from_the_path_alone(tmp_pat
     assert not call(train.main, *options, *runs)[0]
     assert not call(evaluation.main, "TOY", *runs)[0]
     run = next((tmp_path / "runs" / "TOY").iterdir())
-    figures = json.loads((run / "eval" / "test.json").read_text())["seed 1"]
-    assert figures == json.loads((run / "seed1" / "metrics.json").read_text())["test"]
+    metrics = json.loads((run / "eval" / "test.json").read_text())["seed 1"]
+    assert metrics == json.loads((run / "seed1" / "metrics.json").read_text())["test"]
 
 
 def test_training_again_keeps_what_is_finished(trained, capsys):
     _, output = trained
     train.main()
-    again = capsys.readouterr().out
-    assert "finished before, kept" in again
-    assert table(again) == table(output)
+    captured = capsys.readouterr()
+    assert "epoch" not in captured.err  # no progress bar, nothing is trained
+    assert table(captured.out) == table(output)
 
 
 def test_one_seed_more_and_train_and_eval_still_agree(trained, monkeypatch, capsys):
@@ -135,20 +135,20 @@ def test_a_changed_file_is_noted_in_evaluation(trained, feature_dir, monkeypatch
     write_pickle(feature_dir / "TOY_BERT_WAV2VEC_test.pkl", make_rows(20, seed=9))
     monkeypatch.setattr(sys, "argv", ["eval.py", "TOY", "--save_path", str(runs)])
     evaluation.main()
-    assert "is not the test data of the training" in capsys.readouterr().out
+    assert "differs from the test data of the training" in capsys.readouterr().out
 
 
 BAD = {
     "unknown option": (["--learning_rate", "1"], "unrecognized arguments: --learning_rate"),
     "abbreviated option": (["--epoch", "1"], "unrecognized arguments: --epoch"),
     "unknown choice": (["--fusion_type", "sum"], "invalid choice: 'sum'"),
-    "k too large": (["--k_text", "24"], r"--k_text 24: .*_val\.pkl has 24 utterances, so that each has 23"),
-    "missing file": (["--test_path", "nowhere.pkl"], r"nowhere\.pkl: no such file; .* test features of TOY"),
-    "classes": (["--num_classes", "3"], r"TOY_BERT_WAV2VEC_train\.pkl: row 3: label 3, but there are 3 classes"),
+    "k too large": (["--k_text", "24"], r"--k_text 24: .*_val\.pkl has 24 utterances, so each has at most 23"),
+    "missing file": (["--test_path", "nowhere.pkl"], r"nowhere\.pkl: no such file; expected the test features of TOY"),
+    "classes": (["--num_classes", "3"], r"_train\.pkl: row 3: label 3 is out of range \(3 classes, 0 to 2"),
     "too many classes": (["--num_classes", "5"], r"_train\.pkl: class 4 of 5 has no utterance in train"),
     "cuda": (["--device", "cuda"], "--device cuda: torch sees no CUDA device"),
     "same seed twice": (["--seeds", "1", "1"], "--seeds 1 1: must be distinct"),
-    "name with a slash": (["--model_name", "../x"], r"--model_name \.\./x: a folder name"),
+    "name with a slash": (["--model_name", "../x"], r"--model_name \.\./x: must be a folder name"),
     "epochs": (["--epochs", "0"], "--epochs 0: must be at least 1"),
 }
 
@@ -198,10 +198,10 @@ def test_evaluation_of_what_does_not_fit_is_refused(trained, tmp_path, feature_d
     beyond = write_pickle(tmp_path / "beyond.pkl", make_rows(24, classes=6))
     code, line = call(evaluation.main, *target, "--test_path", beyond)
     assert code == 2
-    assert "row 4: label 4, but there are 4 classes" in line
+    assert "row 4: label 4 is out of range (4 classes, 0 to 3)" in line
     code, line = call(evaluation.main, *target, "--k_text", 3)
     assert code == 2
-    assert "--k_text: the checkpoint has its own" in line
+    assert "--k_text: only with --profile official" in line
     code, line = call(evaluation.main, *target, "--profile", "official")
     assert code == 2
     assert "trained with profile paper, not official" in line
@@ -257,7 +257,7 @@ def test_stopped_and_resumed_ends_at_the_same_numbers(tmp_path, feature_dir, sig
     assert not (seed / "metrics.json").exists(), "it finished before it was stopped"
     if signum == signal.SIGINT:
         assert process.returncode == 130
-        assert "--resume goes on" in error
+        assert "--resume resumes it" in error
     refused = subprocess.run(command("stopped"), env=environment(), capture_output=True, text=True)
     assert refused.returncode == 2
     assert "holds an unfinished run; add --resume" in refused.stderr
@@ -280,6 +280,15 @@ def test_official_checkpoint(tmp_path, feature_dir):
     hint = bash("run_eval.sh", path, "--test_path", test)
     assert hint.returncode == 2
     assert "a plain state dict; if the published code wrote it, add --profile official" in hint.stderr
+
+
+def test_a_diverged_training_ends_with_exit_code_1_and_every_seed_named(tmp_path, feature_dir, run):
+    options = [*TINY, "--lr", "1e30", "--feature_dir", feature_dir, "--save_path", tmp_path / "runs"]
+    code, output, errors = run(train.main, "--dataset", "TOY", *options)
+    assert code == 1
+    for seed in (1, 2):
+        assert re.search(rf"failed: .*, seed {seed}: epoch \d: the (training|validation) loss is \w+; try", output)
+    assert "Traceback" not in errors
 
 
 def test_unfit_environment_is_named_and_not_used(tmp_path):
@@ -348,6 +357,14 @@ def test_real_features_train_and_evaluate(tmp_path, iemocap_small):
     assert table(evaluated.stdout)[:3] == table(result.stdout)
     summary = json.loads(next((tmp_path / "IEMOCAP").glob("*/summary.json")).read_text())
     assert summary["test"]["mean"]["wa"] > 0.5  # chance is 0.32, text alone about 0.46
+
+
+@pytest.mark.parametrize("script", ["train", "eval", "sweep", "reproduce", "extract_features", "finetune", "predict"])
+def test_help_is_complete_and_without_warnings(script):
+    result = subprocess.run([sys.executable, ROOT / f"{script}.py", "--help"], capture_output=True, text=True)
+    assert result.returncode == 0
+    assert result.stderr == ""
+    assert "--device" in result.stdout
 
 
 def test_default_folders_follow_the_repository_not_the_caller(monkeypatch, tmp_path):

@@ -1,4 +1,4 @@
-"""Small encoders of random weights, in memory and as folders that ``from_pretrained`` loads."""
+"""Small encoders with random weights, in memory and as folders for ``from_pretrained``."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from transformers import (
     Wav2Vec2Model,
 )
 
-# the standard strides, so that a frame is 20 ms
+# the standard strides: a frame is 20 ms
 TINY_AUDIO = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -35,7 +35,7 @@ SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "se
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Every letter is a token."""
+    """A tokenizer with one token per character."""
     words = [*SPECIAL.values(), *map(chr, range(32, 127))]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

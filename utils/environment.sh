@@ -63,7 +63,7 @@ else
     make_environment
 fi
 
-# glibc: keep the memory of large activations instead of giving it back and faulting it in anew at every step, in large
+# glibc: keep the memory of large activations instead of giving it back and faulting it in again at every step, in large
 # pages where the kernel has them (part of the step that benchmarks/speed.py measures); other systems take no notice
 export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-4294967296}"
 export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-68719476736}"

@@ -1,4 +1,4 @@
-"""The one error that users are meant to see, and what becomes one."""
+"""The error that users are meant to see, exit codes, and interrupts that wait for the step in progress."""
 
 import os
 import signal
@@ -48,3 +48,24 @@ def one_line(error: BaseException) -> str:
 def _fail(message: str, code: int) -> int:
     print(message, file=sys.stderr)
     return code
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM came, and the epoch under way was finished first: the state is whole."""
+
+
+@contextmanager
+def deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Hold SIGINT and SIGTERM back until asked for; a second one is not held back."""
+    received = []
+
+    def remember(signum, frame):
+        received.append(signum)
+        signal.signal(signum, previous[signum])
+
+    previous = {signum: signal.signal(signum, remember) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)

@@ -1,1 +1,1 @@
-"""From recordings and transcripts to embeddings, and from these to feature pickles."""
+"""Embeddings of recordings and transcripts, and the feature pickles made from them."""

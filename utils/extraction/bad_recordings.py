@@ -1,19 +1,20 @@
-"""Recordings that cannot be used, and the report that names them."""
+"""Recordings that cannot be used, and the report that lists them."""
 
 from collections.abc import Container
 from pathlib import Path
 
 import pandas as pd
 
+from utils.data.splits import check_splits
 from utils.errors import InputError
-from utils.extraction.feature_writer import write_csv
-from utils.splits import check_splits
+from utils.extraction.feature_writer import csv_bytes
+from utils.io import atomic_write
 
-SHOWN = 20  # named on the screen; the report names all
+SHOWN = 20  # printed at most; the report lists all
 
 
 class BadRecordings:
-    """Recordings that cannot be used: the first stops the extraction, or all are listed (``--skip_bad``)."""
+    """Collects bad recordings for the report at ``report``, or raises the first error unless ``skip`` is set."""
 
     def __init__(self, report: Path, skip: bool):
         self.report = report
@@ -26,10 +27,10 @@ class BadRecordings:
         self.found.append((path, str(error).removeprefix(f"{path}: ")))
 
     def add_rows(self, table: pd.DataFrame) -> None:
-        """Every row with a ``problem``, at once.
+        """Print and add all rows with a ``problem``.
 
         Raises:
-            InputError: there is one, and ``skip`` is off.
+            InputError: There are such rows, and ``skip`` is not set.
         """
         rows = table[table["problem"] != ""]
         if rows.empty:
@@ -42,29 +43,27 @@ class BadRecordings:
         self.found += zip(rows["audio_file"], rows["problem"], strict=True)
         if not self.skip:
             self.write()
-            raise InputError(
-                f"{len(rows)} of {len(table)} utterances cannot be used, all named in {self.report}; "
-                "--skip_bad leaves them out"
-            )
+            count = f"{len(rows)} of {len(table)} utterances cannot be used"
+            raise InputError(f"{count}, all listed in {self.report}; --skip_bad skips them")
 
     def usable(self, table: pd.DataFrame, recordings: Container[str], class_names: list[str]) -> pd.DataFrame:
-        """The rows whose recordings are good.
+        """The rows of good recordings.
 
         Raises:
-            InputError: too little is left to train on; the report says what is missing.
+            InputError: A split lacks a class that training needs. The report is written.
         """
         rows = table[[path in recordings for path in table["audio_file"]]]
         try:
             check_splits(rows, class_names)
         except InputError as error:
             self.write()
-            hint = f" ({len(self.found)} recordings are left out, see {self.report})" if self.found else ""
+            hint = f" ({len(self.found)} recordings are skipped, see {self.report})" if self.found else ""
             raise InputError(f"{error}{hint}") from error
         return rows
 
     def write(self) -> None:
-        """Write the report, or remove that of an earlier command where nothing is bad."""
+        """Write the report, or remove an old one if no recording is bad."""
         if self.found:
-            write_csv(self.report, pd.DataFrame(self.found, columns=["audio_file", "reason"]))
+            atomic_write(self.report, csv_bytes(pd.DataFrame(self.found, columns=["audio_file", "reason"])))
         else:
             self.report.unlink(missing_ok=True)

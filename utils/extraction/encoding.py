@@ -1,42 +1,47 @@
-"""Batches through an encoder: how they are cut, decoding beside the encoder, segments put together."""
+"""Batches through an encoder: batch planning, decoding in worker processes, pooling of segments."""
 
+import ctypes
 import os
-from collections import Counter, deque
+import signal
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from models.encoders import AudioEncoder, AudioInput, TextEncoder
-from utils.audio import Segment, load_segment
+from utils.data.audio import Segment, load_segment
 from utils.errors import InputError
 
 SEGMENT_SECONDS = 30.0  # Whisper's window; IEMOCAP's longest turn is 34 s
-BATCH_SECONDS = {"cpu": 15.0, "cuda": 240.0}  # a CPU gains nothing by large batches (benchmarks/extraction.py)
+BATCH_SECONDS = {"cpu": 15.0, "cuda": 240.0}  # a CPU gains nothing from large batches (benchmarks/extraction.py)
 BATCH_TOKENS = {"cpu": 256, "cuda": 16_384}
-_BATCHES_AHEAD = 2
+MAX_WORKERS = 4
+MIN_SEGMENTS = 8  # fewer are decoded faster than worker processes start
+_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
-_Decoded = tuple[str, AudioInput, bool]  # of a segment: its recording's path, and whether it is more than silence
-OnBad = Callable[[str, InputError], None]  # takes a recording's path and what is wrong with it; may raise it
+DecodedSegment = tuple[str, AudioInput, bool]  # path of the recording, model input, whether any sample is not 0
+OnBad = Callable[[str, InputError], None]  # takes the path of a recording and its error; may raise the error
 
 
 def stop_at_bad(path: str, error: InputError) -> None:
-    """An :data:`OnBad` that stops at the first bad recording."""
+    """An :data:`OnBad` that raises the first error."""
     raise error
 
 
 def longest_segment(encoder: AudioEncoder) -> float:
-    """Seconds; what is longer is cut."""
+    """Seconds above which a recording is split into segments."""
     return min(SEGMENT_SECONDS, encoder.max_seconds or SEGMENT_SECONDS)
 
 
 @dataclass
 class SegmentMean:
-    """A recording's embedding in the making: its segments' means, weighted by their lengths."""
+    """Running mean of the embeddings of a recording's segments, weighted by their frames."""
 
     missing: int
     frames: int = 0
@@ -44,7 +49,7 @@ class SegmentMean:
     total: np.ndarray | float = 0.0
 
     def add(self, vector: np.ndarray, frames: int) -> np.ndarray | None:
-        """The mean, with the last segment; None before."""
+        """Add a segment; returns the mean [D] with the last one, None before."""
         self.missing -= 1
         self.frames += frames
         self.total = self.total + vector * np.float32(frames)
@@ -54,56 +59,56 @@ class SegmentMean:
 def stream_embeddings(
     encoder: AudioEncoder, batches: list[list[Segment]], on_bad: OnBad
 ) -> Iterator[tuple[float, dict[str, np.ndarray]]]:
-    """Encode batch after batch; ``on_bad`` is told of a bad recording once.
+    """Encode batches in order. ``on_bad`` is called once for each bad recording.
 
-    Returns:
-        For each batch its seconds, and the embeddings [D], by path, of the recordings whose last segment it held.
+    Yields:
+        For each batch, its seconds of speech and the embeddings [D], by path, of the recordings completed in it.
     """
-    sums = {
-        path: SegmentMean(count) for path, count in Counter(str(s.recording.path) for b in batches for s in b).items()
-    }
+    counts = Counter(str(segment.recording.path) for batch in batches for segment in batch)
+    means = {path: SegmentMean(count) for path, count in counts.items()}
     bad: set[str] = set()
 
-    def note_bad(path: str, error: InputError) -> None:
+    def report(path: str, error: InputError) -> None:
         if path not in bad:
             bad.add(path)
             on_bad(path, error)
 
-    with closing(decode_ahead(encoder, batches, bad, note_bad)) as decoded:
-        for seconds, good in decoded:
-            finished = {}
+    with closing(decode_batches(encoder, batches, report)) as decoded:
+        for seconds, segments in decoded:
+            good = [segment for segment in segments if segment[0] not in bad]
             vectors = encode(encoder, [each for _, each, _ in good], "--batch_seconds") if good else []
+            completed = {}
             for (path, each, heard), vector in zip(good, vectors, strict=True):
-                sums[path].heard |= heard
-                mean = sums[path].add(vector, each.frames)
-                if mean is None or path in bad:
+                means[path].heard |= heard
+                mean = means[path].add(vector, each.frames)
+                if mean is None:
                     continue
                 try:
                     check_finite(mean, path)
-                    if not sums[path].heard:
+                    if not means[path].heard:
                         raise InputError(f"{path}: silence, every sample of its mix to mono is 0")
                 except InputError as error:
-                    note_bad(path, error)
+                    report(path, error)
                 else:
-                    finished[path] = mean
-            yield seconds, finished
+                    completed[path] = mean
+            yield seconds, completed
 
 
 def batches_by_length(lengths: Sequence[float], budget: float) -> Iterator[range]:
-    """Runs of items, longest first, whose number times their greatest length keeps to the budget.
+    """Consecutive ranges of items whose padded size (number times greatest length) is within the budget.
 
     Args:
-        lengths: in falling order.
+        lengths: In descending order. An item longer than the budget is a batch of its own.
     """
     start = 0
     while start < len(lengths):
-        count = max(1, int(budget // lengths[start]))
-        yield range(start, min(start + count, len(lengths)))
-        start += count
+        stop = min(start + max(1, int(budget // lengths[start])), len(lengths))
+        yield range(start, stop)
+        start = stop
 
 
 def batches_in_order(segments: Sequence[Segment], encoder: AudioEncoder, batch_seconds: float) -> list[list[Segment]]:
-    """Runs of segments as they come, each of at most ``batch_seconds`` with its padding, or of one segment."""
+    """Batches of consecutive segments, each of at most ``batch_seconds`` with its padding, or of one segment."""
     batches: list[list[Segment]] = []
     longest = 0.0
     for segment in segments:
@@ -116,56 +121,66 @@ def batches_in_order(segments: Sequence[Segment], encoder: AudioEncoder, batch_s
     return batches
 
 
-def decode_ahead(
-    encoder: AudioEncoder, batches: list[list[Segment]], bad: set[str], note_bad: OnBad
-) -> Iterator[tuple[float, list[_Decoded]]]:
-    """Batches decoded in other threads, at most :data:`_BATCHES_AHEAD` ahead of their use.
+def decode_batches(
+    encoder: AudioEncoder, batches: list[list[Segment]], on_bad: OnBad
+) -> Iterator[tuple[float, list[DecodedSegment]]]:
+    """Decode batches in order and prepare them for the encoder, ahead of their use in worker processes.
 
-    Segments of recordings that are ``bad`` by then are not decoded.
-
-    Returns:
-        For each batch its seconds, and the good segments in it.
+    Yields:
+        For each batch, its seconds of speech and its good segments. ``on_bad`` is called for each of the others.
     """
 
-    def prepare(segment: Segment) -> _Decoded:
-        if str(segment.recording.path) in bad:
-            raise InputError(f"{segment.recording.path}: another segment is bad")
-        waveform = load_segment(segment, encoder.sampling_rate)
+    def decode(segment: Segment) -> DecodedSegment | InputError:
+        try:
+            waveform = load_segment(segment, encoder.sampling_rate)
+        except InputError as error:
+            return error
         return str(segment.recording.path), encoder.prepare(waveform), bool(waveform.any())
 
-    def finished(batch: list[tuple[Segment, Future[_Decoded]]]) -> tuple[float, list[_Decoded]]:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else the tokenizers library warns about every fork
+    # elsewhere than on Linux, forking a process with threads is not safe
+    few = sum(map(len, batches)) < MIN_SEGMENTS or sys.platform != "linux"
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        collate_fn=lambda batch: [decode(segment) for segment in batch],
+        num_workers=0 if few else min(MAX_WORKERS, os.cpu_count() or 1),
+        multiprocessing_context=None if few else "fork",  # nothing is imported again; the workers never touch CUDA
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # the global generator's state belongs to the training
+    )
+    for batch, results in zip(batches, loader, strict=True):
         good = []
-        for segment, future in batch:
-            try:
-                good.append(future.result())
-            except InputError as error:
-                note_bad(str(segment.recording.path), error)
-        return sum(segment.seconds for segment, _ in batch), good
+        for segment, result in zip(batch, results, strict=True):
+            if isinstance(result, InputError):
+                on_bad(str(segment.recording.path), result)
+            else:
+                good.append(result)
+        yield sum(segment.seconds for segment in batch), good
 
-    waiting: deque[list[tuple[Segment, Future[_Decoded]]]] = deque()
-    pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1), thread_name_prefix="decode")
-    try:
-        for batch in batches:
-            waiting.append([(segment, pool.submit(prepare, segment)) for segment in batch])
-            if len(waiting) > _BATCHES_AHEAD:
-                yield finished(waiting.popleft())
-        while waiting:
-            yield finished(waiting.popleft())
-    finally:
-        pool.shutdown(cancel_futures=True)
+
+def _start_worker(_: int) -> None:
+    """Tie the life of a worker to the main process, which alone handles Ctrl-C."""
+    os.setpgid(0, 0)  # the terminal sends Ctrl-C to the group of the main process
+    # If the main process is killed, a worker with a batch in its pipe would wait for a reader forever.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @torch.inference_mode()
 def encode(encoder: TextEncoder | AudioEncoder, batch: list, budget_option: str) -> np.ndarray:
-    """Embeddings [B, D] in float32."""
+    """Embeddings [B, D] in float32.
+
+    Raises:
+        InputError: The batch does not fit into the GPU's memory.
+    """
     try:
         embeddings: Tensor = encoder(batch)
     except torch.OutOfMemoryError as error:
-        raise InputError(f"the GPU's memory does not hold a batch; lower {budget_option}") from error
+        raise InputError(f"a batch does not fit into the GPU's memory; lower {budget_option}") from error
     return embeddings.float().cpu().numpy()
 
 
-def check_finite(vector: np.ndarray, of: str) -> None:
-    """Raise an InputError where an embedding is not finite; ``of`` names what it is of."""
+def check_finite(vector: np.ndarray, source: str) -> None:
+    """Raise an InputError that names ``source`` if its embedding is not finite."""
     if not np.isfinite(vector).all():
-        raise InputError(f"{of}: its embedding is not finite; is the encoder's checkpoint damaged?")
+        raise InputError(f"{source}: its embedding is not finite; is the encoder's checkpoint damaged?")

@@ -1,182 +1,162 @@
-"""A fine-tuning in its folder: going on after an interruption, and the best encoder as transformers loads it."""
+"""Run folder of a fine-tuning: checks, resuming, and the best encoder as a transformers folder."""
 
-import dataclasses
 import shutil
 import sys
 import time
 import uuid
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 from tqdm import tqdm
 
 from models.encoders import AudioEncoder, TextEncoder
-from utils.errors import InputError, one_line
+from utils.data.provenance import PROVENANCE_FILE
+from utils.errors import InputError, Interrupted, one_line
 from utils.extraction.hub import WEIGHTS, save_pretrained
-from utils.files import read_json, write_json
-from utils.finetuning.batches import Recordings, Transcripts
-from utils.finetuning.provenance import PROVENANCE_FILE
+from utils.finetuning.config import TuneConfig
 from utils.finetuning.source import Source
-from utils.finetuning.trainer import Trainer, TuneConfig
-from utils.interrupts import Interrupted
-from utils.plots import plot_finetuning
-from utils.runs import claim_folder, load_weights_file, provenance, read_log, save_checkpoint, write_log
+from utils.finetuning.trainer import Trainer
+from utils.io import environment_info, read_json, write_json
+from utils.plots import plot_training_curves
+from utils.training.folder import claim_folder, load_weights_file, read_log, save_checkpoint, write_log
 
-STATE = "last.pt"  # while it lasts
+STATE = "last.pt"  # until the fine-tuning is finished
 LOG = "log.jsonl"
-ENCODER = "encoder"  # the folder that --audio_model or --text_model takes
-SAVE_SECONDS = 120  # at most this much training is lost to a kill -9
+ENCODER = "encoder"  # the folder for --audio_model or --text_model
+SAVE_SECONDS = 120  # training time that a kill -9 loses at most
 
 
 def open_folder(folder: Path, config: TuneConfig, source: Source, encoder: dict, resume: bool, overwrite: bool) -> None:
-    """Check the folder before anything is trained, and clear what is to be overwritten.
+    """Check the folder before training, and remove what is to be overwritten.
 
     Raises:
-        InputError: it holds a fine-tuning of another configuration; or an unfinished one that neither ``resume`` nor
-            ``overwrite`` says what to do with. Nothing is changed then.
+        InputError: The folder holds something else, a fine-tuning of another configuration, or an unfinished one and
+            neither ``resume`` nor ``overwrite`` is given. Nothing is changed then.
     """
     described = (folder / "config.json").exists()
     old = read_json(folder / "config.json").get("config") if described else {"modality": None}
     if not isinstance(old, dict) or "modality" not in old:
-        raise InputError(f"{folder}: holds something else than a fine-tuning; choose another --model_name")
-    left = [name for name in (ENCODER, "metrics.json", STATE, LOG) if (folder / name).exists()]
-    if left and not described:
-        raise InputError(f"{folder}: holds {left[0]} without its config.json; remove the folder")
+        raise InputError(f"{folder}: not the folder of a fine-tuning; choose another --model_name")
+    present = [name for name in (ENCODER, "metrics.json", STATE, LOG) if (folder / name).exists()]
+    if present and not described:
+        raise InputError(f"{folder}: holds {present[0]} without config.json; remove the folder")
     if overwrite and described:
-        aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")  # a part of it would be taken for a whole
+        aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")  # never a half-removed folder under its name
         folder.rename(aside)
         aside.unlink() if aside.is_symlink() else shutil.rmtree(aside)
         described = False
     for unfinished in folder.glob(f".{ENCODER}.*"):  # left by a kill -9
         shutil.rmtree(unfinished)
-    claim_folder(
-        folder,
-        {
-            "config": dataclasses.asdict(config),
-            "class_names": list(source.class_names),
-            "data": source.data,
-            "encoder": encoder,
-            **provenance("torch", "torchaudio", "transformers", "numpy", "scikit-learn"),
-        },
-    )
+    description = {"config": asdict(config), "class_names": list(source.class_names), "data": source.data}
+    libraries = ("torch", "torchaudio", "transformers", "numpy", "scikit-learn")
+    claim_folder(folder, {**description, "encoder": encoder, **environment_info(*libraries)})
     if described and not resume and not (folder / "metrics.json").exists():
-        raise InputError(
-            f"{folder}: holds an unfinished fine-tuning; add --resume to go on, or --overwrite to start anew"
-        )
+        raise InputError(f"{folder}: unfinished fine-tuning; add --resume, or --overwrite to start from scratch")
 
 
-def run_finetuning(
-    trainer: Trainer,
-    train: Recordings | Transcripts,
-    val: Recordings | Transcripts,
-    source: Source,
-    before: set[str],
-    folder: Path,
-) -> dict:
-    """Tune, or go on where it was interrupted; the best encoder is on disk after every epoch.
+def run_finetuning(trainer: Trainer, source: Source, before: set[str], folder: Path) -> dict:
+    """Fine-tune or resume. After every epoch, the best encoder so far is on disk.
 
     Args:
-        before: SHA-256s of the recordings that the encoder was tuned on before.
+        before: SHA-256s of the recordings that the encoder was fine-tuned on earlier.
 
     Returns:
-        What ``metrics.json`` holds: ``selected_epoch`` and the figures of ``val`` in it.
+        The content of ``metrics.json``: ``selected_epoch`` and its metrics of ``val``.
     """
-    state_path, log = folder / STATE, _go_on(trainer, folder)
+    log = _resume(trainer, folder)
+    config = asdict(trainer.config)
+    provenance = {"config": config, "data": source.data, "recording_sha256": sorted(before | source.recording_sha256)}
     saved_at = time.monotonic()
 
     def save() -> None:
         nonlocal saved_at
-        save_checkpoint(state_path, {"config": dataclasses.asdict(trainer.config), "state": trainer.state()})
+        save_checkpoint(folder / STATE, {"config": config, "state": trainer.state()})
         saved_at = time.monotonic()
 
     def on_step(last: bool) -> None:
         if last or time.monotonic() - saved_at > SAVE_SECONDS:
             save()
 
-    def on_epoch(line: dict, improved: bool) -> None:
-        if improved:
-            save_best(folder / ENCODER, trainer.encoder, source, trainer.config, before | source.recording_sha256)
-        log.append(line)
-        write_log(folder / LOG, log)
-        save()
-        print(
-            f"epoch {line['epoch']}: training loss {line['train_loss']:.3f}, val WA {100 * line['val_wa']:.2f}, "
-            f"UA {100 * line['val_ua']:.2f}{', the best so far' if improved else ''} ({line['seconds']:.0f} s)",
-            flush=True,
-        )
-
     try:
-        trainer.fit(train, val, on_step, on_epoch)
+        for line, improved in trainer.fit(on_step):
+            if improved:
+                save_best(folder / ENCODER, trainer.encoder, provenance)
+            log.append(line)
+            write_log(folder / LOG, log)
+            save()
+            print(
+                f"epoch {line['epoch']}: training loss {line['train_loss']:.3f}, val WA {100 * line['val_wa']:.2f}, "
+                f"UA {100 * line['val_ua']:.2f}{', best so far' if improved else ''} ({line['seconds']:.0f} s)",
+                flush=True,
+            )
     except Interrupted:
         save()
-        message = f"saved in {folder}, after {trainer.epoch} epochs and {trainer.step} steps; --resume goes on"
-        tqdm.write(message, file=sys.stderr)
+        done = f"{trainer.epoch} epochs and {trainer.step} steps"
+        tqdm.write(f"saved in {folder} after {done}; continue with --resume", file=sys.stderr)
         raise
     best = log[trainer.best_epoch - 1]
-    metrics = {"selected_epoch": trainer.best_epoch, "val": {k[4:]: v for k, v in best.items() if k[:4] == "val_"}}
-    plot_finetuning(folder / "training_curves.png", log, trainer.best_epoch, f"{trainer.config.dataset}, {folder.name}")
+    val = {name.removeprefix("val_"): value for name, value in best.items() if name.startswith("val_")}
+    metrics = {"selected_epoch": trainer.best_epoch, "val": val}
+    title, name = f"{trainer.config.dataset}, {folder.name}", trainer.config.modality
+    plot_training_curves(folder / "training_curves.png", {name: log}, {name: trainer.best_epoch}, title, metric="ua")
     write_json(folder / "metrics.json", metrics)
-    state_path.unlink()  # finished: what going on would need is only weight
+    (folder / STATE).unlink()
     return metrics
 
 
-def _go_on(trainer: Trainer, folder: Path) -> list[dict]:
-    """Put a trainer where the last save was, if there is one; the log of the epochs until then.
+def _resume(trainer: Trainer, folder: Path) -> list[dict]:
+    """Restore the last saved state, if there is one; returns the log of its finished epochs.
 
     Raises:
-        InputError: what was saved is damaged, or of another configuration.
+        InputError: The saved state is damaged or of another configuration.
     """
     path = folder / STATE
     if path.exists():
         saved = load_weights_file(path)
-        if saved.get("config") != dataclasses.asdict(trainer.config):
-            raise InputError(f"{path}: of another configuration than config.json beside it")
+        if saved.get("config") != asdict(trainer.config):
+            raise InputError(f"{path}: its configuration is not that of config.json beside it")
         try:
             trainer.restore(saved["state"])
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise InputError(f"{path}: damaged ({one_line(error)}); --overwrite starts anew") from error
-    log = read_log(folder / LOG, trainer.epoch)  # an epoch after the last save is trained again
+            raise InputError(f"{path}: damaged ({one_line(error)}); --overwrite starts from scratch") from error
+    log = read_log(folder / LOG, trainer.epoch)  # epochs after the last save are repeated
     write_log(folder / LOG, log)
     return log
 
 
 def finished(folder: Path) -> dict | None:
-    """What a finished fine-tuning found, else None.
+    """The content of ``metrics.json`` of a finished fine-tuning, None for an unfinished one.
 
     Raises:
-        InputError: its results are damaged or not all there.
+        InputError: The results are damaged or incomplete.
     """
     path = folder / "metrics.json"
     if not path.exists():
         return None
     metrics = read_json(path)
     val = metrics.get("val")
-    figures = [val.get(name) for name in ("wa", "ua")] if isinstance(val, dict) else [None]
-    if "selected_epoch" not in metrics or not all(isinstance(each, float) for each in figures):
-        raise InputError(f"{path}: not what finetune.py wrote; --overwrite starts anew")
+    values = [val.get(name) for name in ("wa", "ua")] if isinstance(val, dict) else [None]
+    if "selected_epoch" not in metrics or not all(isinstance(each, float) for each in values):
+        raise InputError(f"{path}: not written by finetune.py; --overwrite starts from scratch")
     for name in ("config.json", PROVENANCE_FILE, WEIGHTS):
         if not (folder / ENCODER / name).is_file():
-            raise InputError(f"{folder / ENCODER}: has no {name} any more; --overwrite starts anew")
+            raise InputError(f"{folder / ENCODER}: {name} is missing; --overwrite starts from scratch")
     return metrics
 
 
-def save_best(
-    folder: Path, encoder: TextEncoder | AudioEncoder, source: Source, config: TuneConfig, recordings: set[str]
-) -> None:
-    """Write an encoder as a folder of transformers, whole or not at all.
+def save_best(folder: Path, encoder: TextEncoder | AudioEncoder, provenance: dict) -> None:
+    """Write an encoder as a transformers folder, completely or not at all.
 
-    Only the weights differ from one epoch to the next: where the folder is there, their file takes the old one's place.
+    Only the weights change between epochs, so an existing folder gets a new weights file.
 
     Args:
-        recordings: SHA-256s of all that it was ever tuned on.
+        provenance: Content of ``finetuning.json``.
     """
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
         save_pretrained(encoder, temporary)
-        write_json(
-            temporary / PROVENANCE_FILE,
-            {"config": dataclasses.asdict(config), "data": source.data, "recording_sha256": sorted(recordings)},
-        )
+        write_json(temporary / PROVENANCE_FILE, provenance)
         if all((folder / path.name).is_file() for path in temporary.iterdir()):
             (temporary / WEIGHTS).replace(folder / WEIGHTS)
         else:

@@ -1,4 +1,4 @@
-"""What an encoder is tuned for: the emotion (supervised), or two views of an utterance being alike (NT-Xent)."""
+"""Objectives of a fine-tuning: emotion classification (supervised), or similarity of two views (NT-Xent)."""
 
 import torch
 import torch.nn.functional as F
@@ -25,24 +25,22 @@ class Classification(nn.Module):
 
 
 class NTXent(nn.Module):
-    """Normalised temperature-scaled cross entropy (SimCLR): each view finds the other one of its utterance.
+    """Normalised temperature-scaled cross entropy of SimCLR, as in the published code.
 
-    The published code's objective. It acts on the embedding itself, without a projection head of its own.
+    It acts on the embedding itself, without a projection head.
     """
 
     def forward(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Mean loss. Shapes: embeddings [2B, dim], the first views of B utterances, then their second ones."""
+        """Mean loss. Shapes: embeddings [2B, dim], first views of B utterances, then second views in the same order."""
         units = F.normalize(embeddings, dim=1)
         similarity = units @ units.T / TEMPERATURE
-        itself = torch.eye(len(units), dtype=torch.bool, device=units.device)
-        partner = torch.arange(len(units), device=units.device).roll(len(units) // 2)
-        return F.cross_entropy(similarity.masked_fill(itself, -torch.inf), partner)
+        diagonal = torch.eye(len(units), dtype=torch.bool, device=units.device)
+        positive = torch.arange(len(units), device=units.device).roll(len(units) // 2)
+        return F.cross_entropy(similarity.masked_fill(diagonal, -torch.inf), positive)
 
 
 def probe(train: Tensor, train_labels: Tensor, val: Tensor) -> Tensor:
-    """Labels [M] that a logistic regression on the train embeddings gives those of val: how well emotions can be read
-    from embeddings that no classifier was trained with. Shapes: train [N, dim], val [M, dim].
-    """
+    """Labels [M] predicted by a logistic regression on embeddings. Shapes: train [N, dim], val [M, dim]."""
     regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     regression.fit(train.cpu().numpy(), train_labels.cpu().numpy())
     return torch.from_numpy(regression.predict(val.cpu().numpy()))

@@ -1,4 +1,4 @@
-"""What a fine-tuning reads: the utterances of train and val. The test split is no business of it."""
+"""Input of a fine-tuning: the utterances of train and val. The test split is never read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,26 +6,26 @@ from pathlib import Path
 
 import pandas as pd
 
-from utils.audio import Recording
-from utils.classes import Classes, give_labels, parse_classes
 from utils.config import feature_path
-from utils.corpora import known_classes
+from utils.data.audio import Recording
+from utils.data.classes import classes_of_manifest, give_labels, parse_classes
+from utils.data.corpora import Classes, known_classes
+from utils.data.features import info_path, read_info
+from utils.data.manifest import utterances_of
 from utils.errors import InputError
 from utils.extraction.embedding import probe_all
 from utils.extraction.encoding import stop_at_bad
-from utils.extraction.feature_writer import metadata_path
-from utils.feature_info import info_path, read_info
-from utils.files import file_sha256
-from utils.preparation import labelled_metadata
+from utils.extraction.feature_writer import manifest_path
+from utils.io import file_sha256
 
 TUNED_ON = ("train", "val")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Utterances (``audio_file``, ``raw_text``, ``label``) of train and val.
+    """Utterances of train and val (``audio_file``, ``raw_text``, ``label``).
 
-    ``data`` says of each split which file it is; ``recording_sha256`` has the contents of all recordings.
+    ``data`` describes the manifest of each split; ``recording_sha256`` holds the digests of all recordings.
     """
 
     splits: dict[str, pd.DataFrame]
@@ -35,11 +35,14 @@ class Source:
     recording_sha256: set[str]
 
 
-def extracted_metadata(feature_dir: str, dataset: str) -> tuple[list[Path], dict]:
-    """The CSVs of train and val that extract_features.py wrote beside a dataset's pickles, and what its JSON says.
+def read_extracted(feature_dir: str, dataset: str, modality: str, corpus_dir: Path | None) -> tuple[Source, dict]:
+    """The manifests of train and val that extract_features.py wrote beside a dataset's pickles, and their JSON.
+
+    Args:
+        corpus_dir: Folder of the recordings; None if they have not moved since the extraction.
 
     Raises:
-        InputError: they are not there, or not of the extraction that the JSON describes.
+        InputError: A file is missing or is not the one that the JSON describes; see also :func:`_read`.
     """
     pickle = feature_path(feature_dir, dataset, "train")
     info = read_info(pickle)
@@ -47,46 +50,37 @@ def extracted_metadata(feature_dir: str, dataset: str) -> tuple[list[Path], dict
         raise InputError(
             f"{info_path(pickle)}: no such file; run extract_features.py first, or give --metadata TRAIN.csv VAL.csv"
         )
-    paths = [metadata_path(Path(feature_dir), dataset, split) for split in TUNED_ON]
+    paths = [manifest_path(Path(feature_dir), dataset, split) for split in TUNED_ON]
     for split, path in zip(TUNED_ON, paths, strict=True):
         if not path.is_file():
             raise InputError(f"{path}: no such file; run extract_features.py again")
         known = info["files"][split].get("metadata_sha256")
         if known != file_sha256(path):
-            how = "not the file that {} describes" if known else "{} has no SHA-256 of it, an older version wrote it"
+            how = "not the file that {} describes" if known else "{} is of an older version and has no SHA-256 of it"
             raise InputError(f"{path}: {how.format(info_path(pickle).name)}; run extract_features.py again")
-    return paths, info
-
-
-def read_extracted(feature_dir: str, dataset: str, modality: str, corpus_dir: Path | None) -> tuple[Source, dict]:
-    """The source that :func:`extracted_metadata` finds, and the JSON's contents.
-
-    Args:
-        corpus_dir: where the recordings are by now; None for where they were.
-    """
-    paths, info = extracted_metadata(feature_dir, dataset)
     classes = {name: (str(label),) for label, name in enumerate(info["class_names"])}
     return _read(paths, "", modality, corpus_dir, classes), info
 
 
-def read_metadata_files(
+def read_given(
     paths: Sequence[Path], dataset: str, modality: str, corpus_dir: Path | None, given: Sequence[str]
 ) -> Source:
-    """The source of two CSVs of the user's, train and val; arguments as those of extract_features.py."""
+    """Two manifests of the user's, train and val; ``dataset`` and ``given`` as in extract_features.py."""
     return _read(paths, dataset, modality, corpus_dir, parse_classes(given, known_classes(dataset)) if given else None)
 
 
 def _read(paths: Sequence[Path], corpus: str, modality: str, corpus_dir: Path | None, given: Classes | None) -> Source:
-    """Read both CSVs and the headers and contents of all recordings.
+    """Read both manifests, and the headers and contents of all recordings.
 
     Raises:
-        InputError: as the readers; a recording is missing or no audio, a transcript that is to be tuned on is empty,
-            a split has no utterance, or train none of a class.
+        InputError: A recording is missing or not audio, a transcript needed for tuning is empty, a split has no
+            utterance, or train has none of a class.
     """
-    table, classes = labelled_metadata(paths, corpus, corpus_dir, given)
-    table, left_out = give_labels(table, classes)
-    if left_out:
-        print(f"left out, of no class: {', '.join(f'{count} {emotion}' for emotion, count in left_out.most_common())}")
+    table = utterances_of(paths, corpus, corpus_dir)
+    classes = classes_of_manifest(table, known_classes(corpus), given)
+    table, excluded = give_labels(table, classes)
+    if excluded:
+        print(f"excluded, of no class: {', '.join(f'{count} {emotion}' for emotion, count in excluded.most_common())}")
     for where, path, problem, text in table[["where", "audio_file", "problem", "raw_text"]].itertuples(index=False):
         if problem or (modality == "text" and not text):
             raise InputError(f"{where}: {path}: {problem or 'no transcript'}")

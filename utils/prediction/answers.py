@@ -1,4 +1,4 @@
-"""What predict.py is asked and what it answers: rows in, a table or JSON lines out."""
+"""Requests and answers of predict.py: recordings in, a table or JSON lines out."""
 
 import json
 import sys
@@ -9,16 +9,16 @@ from pathlib import Path
 import soundfile
 from tqdm import tqdm
 
+from utils.data.manifest import locate, read_manifest
 from utils.errors import InputError
-from utils.metadata import locate, read_metadata
 
-# what libsndfile reads by itself; RAW has no header
+# formats that libsndfile recognises; RAW has no header
 _SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats()} - {".raw"} | {".aif", ".oga", ".opus"}
 
 
 @dataclass(frozen=True)
-class Row:
-    """A recording, as the user named it, and its transcript; ``problem`` where it was not found."""
+class Request:
+    """A recording as the user named it, and its transcript; ``problem`` if it was not found."""
 
     given: str
     path: str
@@ -26,21 +26,19 @@ class Row:
     problem: str = ""
 
 
-def rows_of_csv(csv: Path, corpus_dir: Path | None) -> list[Row]:
-    """The rows of ``audio_file,raw_text``; without that column, or where it is empty, there is no transcript."""
-    if corpus_dir is not None and not corpus_dir.is_dir():
-        raise InputError(f"--corpus_dir {corpus_dir}: no such folder")
-    table = read_metadata(csv, required=("audio_file",), optional=("raw_text",))
+def requests_of_csv(csv: Path, corpus_dir: Path | None) -> list[Request]:
+    """Requests of a CSV with ``audio_file`` and, optionally, ``raw_text``; an empty cell is no transcript."""
+    table = read_manifest(csv, required=("audio_file",), optional=("raw_text",))
     found = locate(list(table["audio_file"]), corpus_dir, csv.parent)
     texts = table["raw_text"] if "raw_text" in table else [""] * len(table)
     return [
-        Row(given, str(path), text or None, problem)
+        Request(given, str(path), text or None, problem)
         for given, text, (path, problem) in zip(table["audio_file"], texts, found, strict=True)
     ]
 
 
-def rows_of_paths(paths: Sequence[str], texts: Sequence[str] | None) -> list[Row]:
-    """Recordings as they are given, and all that are in a folder.
+def requests_of_paths(paths: Sequence[str], texts: Sequence[str] | None) -> list[Request]:
+    """Requests of recordings, and of all recordings in a folder.
 
     Raises:
         InputError: a folder without recordings, or with a transcript.
@@ -52,7 +50,7 @@ def rows_of_paths(paths: Sequence[str], texts: Sequence[str] | None) -> list[Row
         if text is not None and not text.isascii() and text != text.encode(errors="replace").decode():
             raise InputError(f"--text {text!a}: not in UTF-8")
         if not _is_folder(given):
-            rows.append(Row(given, str(Path(given)), (text and text.strip()) or None))
+            rows.append(Request(given, str(Path(given)), (text and text.strip()) or None))
             continue
         if text is not None:
             raise InputError(f"--text: {given} is a folder; --csv names a transcript for each of its recordings")
@@ -63,8 +61,8 @@ def rows_of_paths(paths: Sequence[str], texts: Sequence[str] | None) -> list[Row
             raise InputError(f"{given}: no recordings in this folder")
         if len(inside) < len(files):
             others = ", ".join(sorted({path.suffix or path.name for path in files} - {p.suffix for p in inside}))
-            print(f"note: {len(files) - len(inside)} other files in {given} were not asked ({others})", file=sys.stderr)
-        rows += [Row(str(path), str(path), None) for path in inside]
+            print(f"note: {len(files) - len(inside)} other files in {given} were skipped ({others})", file=sys.stderr)
+        rows += [Request(str(path), str(path), None) for path in inside]
     return rows
 
 
@@ -76,15 +74,15 @@ def _is_folder(path: str) -> bool:
 
 
 class Answers:
-    """Prints results as they come, above a progress bar (while entered), and counts what failed."""
+    """Print results as they come, above a progress bar inside the ``with`` block, and count the failures."""
 
-    def __init__(self, rows: Sequence[Row], class_names: Sequence[str], as_json: bool):
+    def __init__(self, requests: Sequence[Request], class_names: Sequence[str], as_json: bool):
         self.failed = 0
         self._class_names = class_names
         self._as_json = as_json
-        self._width = max(len(row.given) for row in rows)
+        self._width = max(len(request.given) for request in requests)
         self._emotion = max(len(name) for name in (*class_names, "emotion"))
-        self._count = len(rows)
+        self._count = len(requests)
 
     def __enter__(self) -> "Answers":
         self._bar = tqdm(total=self._count, unit="file", disable=self._count < 2, dynamic_ncols=True)
@@ -95,25 +93,25 @@ class Answers:
     def __exit__(self, *error: object) -> None:
         self._bar.close()
 
-    def add(self, row: Row, probabilities: Sequence[float]) -> None:
+    def add(self, request: Request, probabilities: Sequence[float]) -> None:
         by_class = dict(zip(self._class_names, probabilities, strict=True))
         emotion = max(by_class, key=by_class.get)
         if self._as_json:
             rounded = {name: round(value, 6) for name, value in by_class.items()}
-            self._object(row, emotion=emotion, probabilities=rounded)
+            self._object(request, emotion=emotion, probabilities=rounded)
         else:
-            self._row(row.given, emotion, [f"{100 * value:.1f}" for value in probabilities])
+            self._row(request.given, emotion, [f"{100 * value:.1f}" for value in probabilities])
         self._bar.update()
 
-    def fail(self, row: Row, reason: str) -> None:
+    def fail(self, request: Request, reason: str) -> None:
         self.failed += 1
-        tqdm.write(f"error: {row.given}: {reason}", file=sys.stderr)
+        tqdm.write(f"error: {request.given}: {reason}", file=sys.stderr)
         if self._as_json:
-            self._object(row, error=reason)
+            self._object(request, error=reason)
         self._bar.update()
 
-    def _object(self, row: Row, **found: object) -> None:
-        self._write(json.dumps({"audio_file": row.given, "raw_text": row.text, **found}, allow_nan=False))
+    def _object(self, request: Request, **found: object) -> None:
+        self._write(json.dumps({"audio_file": request.given, "raw_text": request.text, **found}, allow_nan=False))
 
     def _row(self, recording: str, emotion: str, cells: Sequence[str]) -> None:
         numbers = [cell.rjust(max(len(name), 5)) for cell, name in zip(cells, self._class_names, strict=True)]

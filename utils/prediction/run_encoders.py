@@ -1,4 +1,4 @@
-"""The encoders of a run: those that its training features were made with, and no others."""
+"""The encoders of a run: those of its training features, checked by SHA-256."""
 
 import shutil
 import uuid
@@ -7,73 +7,73 @@ from pathlib import Path
 import torch
 
 from models.encoders import AudioEncoder, TextEncoder
-from utils.checkpoints import Trained
+from utils.data.features import encoder_name
+from utils.data.provenance import PROVENANCE_FILE
 from utils.errors import InputError
 from utils.extraction.encoding import SEGMENT_SECONDS
 from utils.extraction.hub import load_audio_encoder, load_text_encoder, save_pretrained
-from utils.feature_info import encoder_name
-from utils.finetuning.provenance import PROVENANCE_FILE
-from utils.prediction.joining import GRAPH_FILE, TrainingGraph, run_folder
-from utils.runs import SEED_FOLDER
+from utils.prediction.inductive import TrainingGraph
+from utils.training.folder import GRAPH_FILE, SEED_FOLDER
+from utils.training.trained import Trained
 
 EXPORTED = {"text": "text_encoder", "audio": "audio_encoder"}  # folders beside the training graph
-# what makes embeddings other embeddings
+# two encoders that agree in these give the same embeddings
 _IDENTITY = ("weights_sha256", "pooling", "tokenizer_sha256", "feature_extractor_sha256")
 
 
 def load_run_encoder(
     modality: str, graph: TrainingGraph, run: Path, given: str | None, device: torch.device
 ) -> TextEncoder | AudioEncoder:
-    """The encoder of a modality, where it was in training, in the run folder, or where the user says.
+    """Load the encoder of a modality: the ``given`` one, that of an export, or that of the training.
 
     Raises:
-        InputError: it is not known which one it was, not found, or another one.
+        InputError: the encoder is unknown, not found, or another one than that of the training.
     """
     option = f"--{modality}_model"
     known = graph.encoders.get(modality)
     if known is None:
         raise InputError(
-            f"{run / GRAPH_FILE}: the features of this run do not say which {modality} encoder they were made with, "
-            "so new recordings cannot be encoded alike; train on features of extract_features.py"
+            f"{run / GRAPH_FILE}: the features of this run do not name their {modality} encoder, so new recordings "
+            "cannot be encoded; train on features of extract_features.py"
         )
     exported = run / EXPORTED[modality]
     name = given or (str(exported) if exported.is_dir() else encoder_name(known))
     if given is None and known["revision"] is None and not Path(name).is_dir():
         raise InputError(
-            f"{name}: the run's {modality} encoder, which is not on this machine; "
-            f"{option} says where it is, or predict.py --export takes it along where it is"
+            f"{name}: the run's {modality} encoder is not on this machine; give its folder with {option}, "
+            f"or export the run where the encoder is (predict.py --export)"
         )
     if modality == "text":
         encoder, found = load_text_encoder(name, known["pooling"], device, option)
     else:
         encoder, found = load_audio_encoder(name, device, option)
         if known.get("segment_seconds") != SEGMENT_SECONDS:
-            raise InputError(f"{run / GRAPH_FILE}: its recordings were cut into segments of another length")
+            raise InputError(f"{run / GRAPH_FILE}: its recordings were cut into segments of a different length")
     for key in _IDENTITY:
         if known.get(key) != found.get(key):
             what = key.removesuffix("_sha256").replace("_", " ")
-            raise InputError(f"{option} {name}: not the encoder of this run (another {what})")
+            raise InputError(f"{option} {name}: not the encoder of this run (different {what})")
     return encoder
 
 
 def export_run(trained: list[Trained], graph: TrainingGraph, encoders: dict[str, str | None], to: Path) -> int:
-    """Write what predict.py needs of a run into a new folder: checkpoints, training graph and both encoders.
+    """Write a new folder with all that predict.py needs: checkpoints, training graph and both encoders.
 
     Args:
-        encoders: for each modality, where the user says that it is.
+        encoders: by modality, the folder that the user gives, or None.
 
     Returns:
-        The bytes of its files.
+        The size of the folder in bytes.
 
     Raises:
         InputError: the folder exists, a checkpoint is not of a finished seed, or an encoder is not the run's.
     """
     if to.exists():
-        raise InputError(f"--export {to}: exists; give another folder, or remove it")
-    run = run_folder(trained[0])
+        raise InputError(f"--export {to}: exists already; give another folder, or remove it")
+    run = trained[0].run_folder
     for each in trained:
         if each.path.name != "best.pt" or not each.path.with_name("metrics.json").is_file():
-            raise InputError(f"{each.path}: not the best.pt of a finished seed, which alone are exported")
+            raise InputError(f"{each.path}: not the best.pt of a finished seed; only these are exported")
     part = to.absolute().with_name(f".{to.absolute().name}.{uuid.uuid4().hex}")
     try:
         for each in trained:
@@ -88,7 +88,7 @@ def export_run(trained: list[Trained], graph: TrainingGraph, encoders: dict[str,
             tuned = Path(encoder.model.name_or_path) / PROVENANCE_FILE
             if tuned.is_file():
                 shutil.copy(tuned, part / EXPORTED[modality])
-            load_run_encoder(modality, graph, part, None, torch.device("cpu"))  # it is the same encoder
+            load_run_encoder(modality, graph, part, None, torch.device("cpu"))  # check that it is the same encoder
         part.replace(to)
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -1,1 +1,1 @@
-"""Every table and figure of the paper: what is trained, what is read back, what is concluded, the report."""
+"""Every table and figure of the paper: trials, results read back from their folders, intervals, verdicts, report."""

@@ -1,17 +1,84 @@
-"""The paper's claims, each held against our runs: reproduced, not reproduced, or undecided at this sample size."""
+"""The paper's claims and the verdict on each: reproduced, not reproduced, or undecided at this sample size."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from utils.paper import BEST_OTHER, PRINTED, UTTERANCES, accuracy
-from utils.reproduction.fig2 import Sweep
-from utils.reproduction.results import MISSING, Result, Rows
+from utils.config import Config
+from utils.data.published import UTTERANCES
+from utils.reproduction.results import MISSING, Result, Results, TopKGrid
 from utils.reproduction.statistics import Estimate, bounds, interval, points
+from utils.reproduction.trials import FUSIONS, MAIN, NO_CHGAT, NO_XCBAM
+from utils.training.metrics import PRINTED, printed
 
 REPRODUCED, SMALLER, NOT_REPRODUCED = "reproduced", "reproduced, but smaller", "not reproduced"
 UNDECIDED, NOT_TESTED = "undecided", "not tested"
-MARGIN = 1.0  # points: a level within it is the paper's
-WHOLE = 0.9  # of the paper's utterances: with fewer, its level is another question
+MARGIN = 1.0  # points below the paper's accuracy that still count as reaching it
+WHOLE = 0.9  # least share of the paper's utterances on which its accuracy is tested
+
+# dataset -> reference, year, modality, WA, UA as printed (Tables III and IV, without the paper's own row)
+OTHER_METHODS = {
+    "IEMOCAP": (
+        ("Padi et al.", 2022, "audio + text", "75.76", "76.07"),
+        ("Priyasad et al.", 2023, "audio + text", "76.80", "77.30"),
+        ("Pham et al.", 2023, "audio + text", "63.10", "63.00"),
+        ("Naderi et al.", 2023, "audio", "74.16", "75.63"),
+        ("Khan et al.", 2023, "audio", "72.75", "–"),
+        ("Kyung et al.", 2024, "audio + text", "77.16", "76.11"),
+        ("Nguyen et al.", 2024, "audio + text", "–", "77.22"),
+        ("Khan et al.", 2025, "audio + text", "81.85", "81.33"),
+    ),
+    "ESD": (
+        ("Zhou et al.", 2022, "audio", "–", "89.00"),
+        ("Pham et al. (without surprise)", 2023, "audio + text", "90.47", "90.46"),
+        ("Yang et al.", 2024, "audio", "88.50", "88.50"),
+        ("Khan et al.", 2025, "audio + text", "91.84", "91.93"),
+    ),
+}
+# The WA that the paper claims to surpass, in its abstract and in IV.D
+BEST_OTHER = {dataset: max(float(wa) for *_, wa, _ in rows if wa != "–") for dataset, rows in OTHER_METHODS.items()}
+
+
+def accuracy(config: Config) -> float | None:
+    """The paper's accuracy over all utterances in percent: most likely its UA of IEMOCAP, see ``SWAPPED``."""
+    values = printed(config)
+    return values and values["ua" if config.dataset == "IEMOCAP" else "wa"]
+
+
+# ---- the rules -------------------------------------------------------------------------------------------------------
+
+
+def difference(ours: Estimate, paper: float) -> str:
+    """The verdict on a claim "A is ``paper`` points better than B", from our A - B.
+
+    Not reproduced: our interval excludes so large a difference and does not show that there is one at all.
+    """
+    if ours.over_both is None:
+        return UNDECIDED
+    if ours.low > 0:
+        return REPRODUCED if ours.high >= paper else SMALLER
+    return NOT_REPRODUCED if ours.high < paper else UNDECIDED
+
+
+def level(ours: Estimate, least: float, same_utterances: bool) -> str:
+    """The verdict on a claim "it reaches at least ``least`` percent".
+
+    Args:
+        same_utterances: our test split is the paper's, so only the seeds are random.
+    """
+    half = ours.over_seeds if same_utterances else ours.over_both
+    if half is None:
+        return UNDECIDED
+    if ours.mean - half > least:
+        return REPRODUCED
+    return NOT_REPRODUCED if ours.mean + half < least else UNDECIDED
+
+
+def all_of(verdicts: Sequence[str]) -> str:
+    """The verdict on a claim that holds only if each of several does."""
+    return next(worst for worst in (NOT_REPRODUCED, MISSING, UNDECIDED, SMALLER, REPRODUCED) if worst in verdicts)
+
+
+# ---- the claims ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -22,67 +89,34 @@ class Verdict:
     verdict: str
 
 
-def difference(ours: Estimate, paper: float) -> str:
-    """Of a claim "A is ``paper`` points better than B", from our A - B.
-
-    Not reproduced: our interval excludes so large a difference, and does not show that there is one at all.
-    """
-    if ours.over_both is None:
-        return UNDECIDED
-    if ours.low > 0:
-        return REPRODUCED if ours.high >= paper else SMALLER
-    return NOT_REPRODUCED if ours.high < paper else UNDECIDED
-
-
-def level(ours: Estimate, least: float, same_utterances: bool) -> str:
-    """Of a claim "it reaches at least ``least`` percent".
-
-    Args:
-        same_utterances: our test split is the paper's, so that only the seeds are left to chance.
-    """
-    half = ours.over_seeds if same_utterances else ours.over_both
-    if half is None:
-        return UNDECIDED
-    if ours.mean - half > least:
-        return REPRODUCED
-    return NOT_REPRODUCED if ours.mean + half < least else UNDECIDED
-
-
-def all_of(verdicts: list[str]) -> str:
-    """Of a claim that holds only if each of several does."""
-    return next(worst for worst in (NOT_REPRODUCED, MISSING, UNDECIDED, SMALLER, REPRODUCED) if worst in verdicts)
-
-
-def claims(dataset: str, fusions: Rows, ablations: Rows, sweep: Sweep, same_utterances: bool) -> Iterator[Verdict]:
-    """Every claim of the paper about a dataset of its own, for one profile; arguments as of :func:`level`."""
-    main = fusions["MIN"]
-    paper, best_other = accuracy(main.row.config), BEST_OTHER[dataset]
-    as_printed = f"{PRINTED[dataset]['min'][0]:.2f} > {best_other:.2f}"
+def claims(results: Results, dataset: str, profile: str) -> Iterator[Verdict]:
+    """Every claim of the paper about a dataset, held against one profile."""
+    main, without_xcbam, without_chgat = (results.row(dataset, profile, row) for row in (MAIN, NO_XCBAM, NO_CHGAT))
+    fusions = {title: results.row(dataset, profile, row) for row, title in FUSIONS.items()}
+    grid = results.grid(dataset, profile)
+    same = main.complete and results.of_published_test(main)
+    paper, best_other = accuracy(main.trial.config), BEST_OTHER[dataset]
+    as_printed = f"{PRINTED[dataset][MAIN][0]:.2f} > {best_other:.2f}"
     found = [
-        _level("CemoBAM reaches this accuracy (Tables I-IV)", main, f"{paper:.2f}", paper - MARGIN, same_utterances),
-        _level(
-            "it surpasses the best other method's WA (Tables III, IV)", main, as_printed, best_other, same_utterances
-        ),
-        _best("MIN is the best fusion by so much (Table I)", fusions),
-        _better("xCBAM adds so much to CH-GAT alone (Table II)", ablations, "w/o xCBAM"),
-        _better("CH-GAT adds so much to xCBAM alone (Table II)", ablations, "w/o CH-GAT"),
-        _topk(sweep),
+        _level("CemoBAM reaches this accuracy (Tables I-IV)", main, f"{paper:.2f}", paper - MARGIN, same),
+        _level("it surpasses the best other method's WA (Tables III, IV)", main, as_printed, best_other, same),
+        _best("MIN is better than each other fusion (Table I)", fusions),
+        _better("xCBAM adds to CH-GAT alone (Table II)", main, without_xcbam),
+        _better("CH-GAT adds to xCBAM alone (Table II)", main, without_chgat),
+        _topk(grid),
     ]
-    for each, of in zip(found, 5 * [main.sizes] + [sweep.sizes], strict=True):
-        part = _part(of, dataset)
+    for each, sizes in zip(found, [main.sizes] * 5 + [grid.sizes], strict=True):
+        part = _part(sizes, dataset)
         decided = part and each.verdict in (REPRODUCED, SMALLER, NOT_REPRODUCED)
         yield Verdict(each.claim, each.paper, each.ours, f"{each.verdict}, on {part}") if decided else each
 
 
 def _part(sizes: dict[str, int], dataset: str) -> str | None:
-    """``331 of 4407 training utterances`` where the features are but a part of the paper's.
-
-    ``sizes``: utterances by split; empty where nothing is trained.
-    """
-    wanted = UTTERANCES[dataset]
-    if not sizes or all(sizes[split] >= WHOLE * wanted[split] for split in ("train", "test")):
+    """``331 of 4407 training utterances`` if the features are only a part of the paper's; None for no features."""
+    of_paper = UTTERANCES[dataset]
+    if not sizes or all(sizes[split] >= WHOLE * of_paper[split] for split in ("train", "test")):
         return None
-    return f"{sizes['train']} of {wanted['train']} training utterances"
+    return f"{sizes['train']} of {of_paper['train']} training utterances"
 
 
 def _level(claim: str, result: Result, paper: str, least: float, same_utterances: bool) -> Verdict:
@@ -90,37 +124,38 @@ def _level(claim: str, result: Result, paper: str, least: float, same_utterances
         return Verdict(claim, paper, "–", MISSING)
     ours = result.estimate("wa")
     text = points(ours.mean) + bounds(ours, ours.over_seeds if same_utterances else ours.over_both)
-    part = _part(result.sizes, result.row.dataset)
+    part = _part(result.sizes, result.trial.config.dataset)
     return Verdict(claim, paper, text, f"{NOT_TESTED}: {part}" if part else level(ours, least, same_utterances))
 
 
-def _better(claim: str, rows: Rows, without: str) -> Verdict:
-    """The first row of a table is better than the row ``without`` something."""
-    full, result = next(iter(rows.values())), rows[without]
-    paper = accuracy(full.row.config) - accuracy(result.row.config)
-    if not (full.complete and result.complete):
+def _better(claim: str, full: Result, without: Result) -> Verdict:
+    paper = accuracy(full.trial.config) - accuracy(without.trial.config)
+    ours = full.minus(without)
+    if ours is None:
         return Verdict(claim, f"{paper:+.2f}", "–", MISSING)
-    ours = full.minus(result)
-    return Verdict(claim, f"{paper:+.2f}", interval(ours, sign=True), difference(ours, paper))
+    return Verdict(claim, f"{paper:+.2f}", interval(ours), difference(ours, paper))
 
 
-def _best(claim: str, rows: Rows) -> Verdict:
-    """The first row of a table is better than every other."""
-    each = {title: _better(claim, rows, title) for title in list(rows)[1:]}
-    paper = ", ".join(f"{verdict.paper} to {title}" for title, verdict in each.items())
-    ours = ", ".join(f"{verdict.ours} to {title}" for title, verdict in each.items())
+def _best(claim: str, fusions: dict[str, Result]) -> Verdict:
+    """The first fusion is better than every other; by title."""
+    first, *others = fusions
+    each = {title: _better(claim, fusions[first], fusions[title]) for title in others}
+    paper, ours = (
+        ", ".join(f"{getattr(verdict, name)} to {title}" for title, verdict in each.items())
+        for name in ("paper", "ours")
+    )
     return Verdict(claim, paper, ours, all_of([verdict.verdict for verdict in each.values()]))
 
 
-def _topk(sweep: Sweep) -> Verdict:
-    claim = f"k_text {sweep.papers[0]}, k_audio {sweep.papers[1]} is the best of the 100 (Fig. 2)"
-    if not sweep.complete:
-        return Verdict(claim, "–", "–", f"{MISSING}: {sweep.progress}")
-    if len(sweep.seeds) < 2:
-        return Verdict(claim, "–", f"k_text {sweep.best[0]}, k_audio {sweep.best[1]} on validation", UNDECIDED)
-    if sweep.best == sweep.papers:
-        return Verdict(claim, "–", "the same cell is best on validation", REPRODUCED)
-    ours = sweep.best_minus_papers
-    text = f"k_text {sweep.best[0]}, k_audio {sweep.best[1]} on validation, test w-F1 {points(ours.mean, sign=True)}"
-    text += f"{bounds(ours, ours.over_seeds)} (seeds alone)"
+def _topk(grid: TopKGrid) -> Verdict:
+    claim = f"k_text {grid.papers[0]}, k_audio {grid.papers[1]} is the best of the 100 (Fig. 2)"
+    if not grid.complete:
+        return Verdict(claim, "–", "–", f"{MISSING}: {grid.progress}")
+    best = f"k_text {grid.best[0]}, k_audio {grid.best[1]} on validation"
+    if len(grid.seeds) < 2:
+        return Verdict(claim, "–", best, UNDECIDED)
+    if grid.best == grid.papers:
+        return Verdict(claim, "–", "the same trial is best on validation", REPRODUCED)
+    ours = grid.best_minus_papers
+    text = f"{best}, test w-F1 {points(ours.mean, sign=True)}{bounds(ours, ours.over_seeds)} (over seeds)"
     return Verdict(claim, "–", text, NOT_REPRODUCED if ours.mean > ours.over_seeds else UNDECIDED)

@@ -1,6 +1,5 @@
-"""What a row's run folder holds, read back: every number of the report comes through here."""
+"""Results of trials, read back and checked: every number of the report comes through here."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,15 +9,19 @@ import numpy as np
 import pandas as pd
 import torch
 
-from utils.demo import SCENE_SIZE
+from utils.config import DATASETS, feature_path
+from utils.data.demo import SCENE_SIZE
+from utils.data.features import SPLITS, Features
+from utils.data.published import is_published
 from utils.errors import InputError, reading
-from utils.features import SPLITS
-from utils.files import read_json
-from utils.metrics import METRICS, compute_metrics
-from utils.reproduction.rows import Row
+from utils.io import file_sha256
 from utils.reproduction.statistics import Estimate, estimate
-from utils.run_summary import read_curves, read_metrics
-from utils.runs import SEED_FOLDER, config_difference
+from utils.reproduction.trials import Plan
+from utils.sweep.results import K, best_trial, outcomes, run_table, summary_table
+from utils.sweep.run import K_VALUES
+from utils.training.folder import description_difference, read_description
+from utils.training.metrics import METRICS, compute_metrics
+from utils.training.run import Run, Trial
 
 PREDICTIONS = "test_predictions.csv"
 MISSING = "missing"  # in place of every number that is not there
@@ -26,177 +29,220 @@ MISSING = "missing"  # in place of every number that is not there
 
 @dataclass(frozen=True)
 class Result:
-    """The seeds of a row that are finished, of those that were asked for."""
+    """The finished runs of a trial, out of the requested ones."""
 
-    row: Row
-    seeds: tuple[int, ...]
-    asked: int
-
-    @property
-    def folder(self) -> Path:
-        return self.row.folder
-
-    @cached_property
-    def summary(self) -> dict | None:
-        """``summary.json``, where it covers the finished seeds: it is written after the last one."""
-        path = self.folder / "summary.json"
-        if not path.is_file():
-            return None
-        summary = read_json(path)
-        with reading(path, "not the summary of a run"):
-            covered = set(summary["test"]["seeds"])
-            shares = [summary["graphs"][split]["homophily"] for split in SPLITS]
-            if not (all(0 <= share <= 1 for share in shares) and isinstance(summary["device"], str)):
-                raise ValueError("homophily or device")
-        return summary if covered >= set(map(str, self.seeds)) else None
+    trial: Trial
+    runs: tuple[Run, ...]
+    requested: int
 
     @property
     def complete(self) -> bool:
-        return len(self.seeds) == self.asked and self.summary is not None
-
-    @cached_property
-    def data(self) -> dict[str, str]:
-        """SHA-256 of each split's features."""
-        return sha256_of(self.description)
+        return len(self.runs) == self.requested
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """Utterances of each split; empty where no seed is finished."""
-        return sizes_of(self.description) if self.seeds else {}
+    def progress(self) -> str:
+        return f"{len(self.runs)} of {self.requested} seeds"
 
-    @cached_property
-    def metrics(self) -> list[dict]:
-        """``metrics.json`` of each finished seed."""
-        folders = {seed: self._seed_folder(seed) for seed in self.seeds}
-        epochs = self.row.config.epochs
-        return [read_metrics(folder / "metrics.json", seed, epochs) for seed, folder in folders.items()]
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(run.seed for run in self.runs)
 
     @cached_property
     def description(self) -> dict:
-        """``config.json`` of the first finished seed."""
-        return read_description(self._seed_folder(self.seeds[0]) / "config.json")
+        """``config.json`` of the first finished run."""
+        return read_description(self.runs[0].folder)
+
+    @cached_property
+    def sha256(self) -> dict[str, str]:
+        """SHA-256 of the features of each split."""
+        return {split: self.description["data"][split]["sha256"] for split in SPLITS}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of utterances of each split; empty if no run is finished."""
+        return {split: self.description["data"][split]["utterances"] for split in SPLITS} if self.runs else {}
+
+    @cached_property
+    def outcomes(self) -> list[dict]:
+        """The outcome of each run: its metrics and the seconds of training."""
+        return [run.outcome() for run in self.runs]
+
+    @property
+    def homophily(self) -> dict[str, float]:
+        """Edge homophily of the graph of each split, as a fraction."""
+        return {split: self.outcomes[0]["graphs"][split]["homophily"] for split in SPLITS}
 
     @cached_property
     def predictions(self) -> tuple[np.ndarray, np.ndarray]:
-        """Labels of the test split, [N], and what each seed took them for, [seeds, N]."""
-        tables = [self._read_predictions(*each) for each in zip(self.seeds, self.metrics, strict=True)]
-        for seed, (labels, _) in zip(self.seeds, tables, strict=True):
-            if not np.array_equal(labels, tables[0][0]):
-                raise InputError(f"{self._seed_folder(seed) / PREDICTIONS}: other labels than the seed before it")
+        """Labels of the test split, [N], and predictions, [seeds, N]."""
+        tables = [self._read_predictions(*each) for each in zip(self.runs, self.outcomes, strict=True)]
+        for run, table in zip(self.runs, tables, strict=True):
+            if not np.array_equal(table[0], tables[0][0]):
+                raise InputError(f"{run.folder / PREDICTIONS}: the labels differ from those of {self.runs[0].folder}")
         return tables[0][0], np.stack([prediction for _, prediction in tables])
 
     @property
     def correct(self) -> np.ndarray:
-        """100 where a test utterance was recognised, else 0, [seeds, N]."""
+        """100 where a test utterance is recognised, else 0, [seeds, N]."""
         labels, predictions = self.predictions
         return 100.0 * (predictions == labels)
 
-    @cached_property
-    def curves(self) -> dict[int, list[dict]]:
-        """The log of each finished seed."""
-        return read_curves(self.folder, self.seeds, self.row.config.epochs)
-
-    @property
-    def training_seconds(self) -> float:
-        """What all epochs of the finished seeds took."""
-        return sum(line["seconds"] for log in self.curves.values() for line in log)
-
     def values(self, metric: str) -> np.ndarray:
-        """A figure of the test split in percent, one a seed."""
-        return np.array([100 * metrics["test"][metric] for metrics in self.metrics])
+        """A metric of the test split in percent, one per seed."""
+        return np.array([100 * outcome["test"][metric] for outcome in self.outcomes])
 
     def estimate(self, metric: str) -> Estimate:
         return estimate(self.values(metric), self.correct if metric == "wa" else None, self._group)
 
-    def minus(self, other: "Result", metric: str = "wa") -> Estimate:
-        """The difference to another row, paired over the seeds and, for WA, over the utterances.
+    def minus(self, other: "Result", metric: str = "wa") -> Estimate | None:
+        """The difference to another trial, paired over the seeds and, for WA, over the utterances.
+
+        Returns:
+            None unless both are complete.
 
         Raises:
-            InputError: the two rows are of other features.
+            InputError: the features or the labels differ.
         """
-        if self.data != other.data:
-            raise InputError(f"{self.folder}: of other features than {other.folder}; give each its own --save_path")
+        if not (self.complete and other.complete):
+            return None
+        if self.sha256 != other.sha256:
+            raise different_features(self.trial.folder, other.trial.folder)
         if not np.array_equal(self.predictions[0], other.predictions[0]):
-            raise InputError(f"{self.folder}: other labels in {PREDICTIONS} than in {other.folder}")
+            raise InputError(
+                f"{self.trial.folder}: the labels in {PREDICTIONS} differ from those of {other.trial.folder}"
+            )
         scores = self.correct - other.correct if metric == "wa" else None
         return estimate(self.values(metric) - other.values(metric), scores, self._group)
 
     @property
     def _group(self) -> int:
         """The utterances of one of DEMO's scenes share label and neighbours."""
-        return SCENE_SIZE if self.row.dataset == "DEMO" else 1
+        return SCENE_SIZE if self.trial.config.dataset == "DEMO" else 1
 
-    def _seed_folder(self, seed: int) -> Path:
-        return self.folder / SEED_FOLDER.format(seed)
-
-    def _read_predictions(self, seed: int, metrics: dict) -> tuple[np.ndarray, np.ndarray]:
-        """Labels and predictions of a seed, held against all figures that its ``metrics.json`` has of them."""
-        path = self._seed_folder(seed) / PREDICTIONS
-        wanted, classes = self.description["data"]["test"]["utterances"], len(self.description["class_names"])
+    def _read_predictions(self, run: Run, metrics: dict) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and predictions of a run, checked against its ``metrics.json``."""
+        path = run.folder / PREDICTIONS
+        utterances, classes = self.sizes["test"], len(self.description["class_names"])
         with reading(path, "not the predictions of a run"):
             table = pd.read_csv(path)[["label", "prediction"]].to_numpy()
-            if len(table) != wanted:
-                raise ValueError(f"{len(table)} of {wanted} utterances")
+            if len(table) != utterances:
+                raise ValueError(f"{len(table)} of {utterances} utterances")
             if table.dtype.kind != "i" or not (table.min() >= 0 and table.max() < classes):
-                raise ValueError("not a number of a class")
-            figures = compute_metrics(*torch.from_numpy(table.T.copy()), classes)
+                raise ValueError("not class numbers")
+            found = compute_metrics(*torch.from_numpy(table.T.copy()), classes)
             for name in (*METRICS, "confusion"):
-                if not np.allclose(metrics["test"][name], figures[name], rtol=0, atol=1e-9):
-                    raise ValueError(f"metrics.json beside it counts others: {name}")
+                if not np.allclose(metrics["test"][name], found[name], rtol=0, atol=1e-9):
+                    raise ValueError(f"metrics.json beside it has another {name}")
         return table[:, 0], table[:, 1]
 
 
-def sizes_of(description: dict) -> dict[str, int]:
-    """Utterances of each split."""
-    return {split: description["data"][split]["utterances"] for split in SPLITS}
-
-
-def sha256_of(description: dict) -> dict[str, str]:
-    """Of each split's features."""
-    return {split: description["data"][split]["sha256"] for split in SPLITS}
-
-
-def read_description(path: Path) -> dict:
-    """A ``config.json`` of a run or a sweep.
+def read_result(trial: Trial, seeds: Sequence[int]) -> Result:
+    """The finished runs of a trial among ``seeds``.
 
     Raises:
-        InputError: it is damaged.
+        InputError: one has another configuration, or they differ in their features or classes.
     """
-    description = read_json(path)
-    with reading(path, "not the description of a run"):
-        for split in SPLITS:
-            each = description["data"][split]
-            if not (isinstance(each["sha256"], str) and isinstance(each["utterances"], int)):
-                raise ValueError(f"data of {split}")
-        if not (isinstance(description["config"], dict) and isinstance(description["versions"], dict)):
-            raise ValueError("configuration or versions")
-        names = description["class_names"]
-        if not (isinstance(names, list) and len(names) > 1 and all(isinstance(name, str) for name in names)):
-            raise ValueError("class names")
-    return description
+    runs = tuple(run for seed in seeds if (run := Run(trial, seed)).finished)
+    result = Result(trial, runs, len(seeds))
+    for run in runs:
+        first = {name: result.description[name] for name in ("data", "class_names")}
+        expected = {"config": trial.config.to_dict(), **first}
+        if difference := description_difference(read_description(run.folder), expected):
+            way_out = f"choose another --save_path, or remove {trial.folder}"
+            raise InputError(f"{run.folder / 'config.json'}: not a run of this trial ({difference}); {way_out}")
+    return result
 
 
-def read_result(row: Row, seeds: Sequence[int]) -> Result:
-    """What there is of the seeds asked for.
+@dataclass(frozen=True)
+class TopKGrid:
+    """Results of Fig. 2.
 
-    Raises:
-        InputError: the folder holds runs of another configuration, or of several features.
+    Attributes:
+        runs: of :func:`~utils.sweep.results.run_table`, on the paper's grid and on ``--k_values``.
+        sizes: number of utterances of each split; empty if no run is finished.
     """
-    folders = {seed: row.folder / SEED_FOLDER.format(seed) for seed in seeds}
-    finished = [seed for seed, folder in folders.items() if (folder / "metrics.json").is_file()]
-    first = None
-    for seed in finished:
-        path = folders[seed] / "config.json"
-        description = read_description(path)
-        if difference := config_difference(description["config"], dataclasses.asdict(row.config)):
-            way_out = "give another --save_path, or remove it"
-            raise InputError(f"{path}: not the configuration of {row.title} ({difference}); {way_out}")
-        first = first or description
-        if sha256_of(description) != sha256_of(first):
-            raise InputError(f"{path}: of other features than the seed before it; remove {row.folder}")
-        if description["class_names"] != first["class_names"]:
-            raise InputError(f"{path}: of other classes than the seed before it; remove {row.folder}")
-    return Result(row, tuple(finished), len(seeds))
+
+    dataset: str
+    seeds: tuple[int, ...]
+    runs: pd.DataFrame
+    sizes: dict[str, int]
+
+    @cached_property
+    def papers_grid(self) -> pd.DataFrame:
+        """The finished runs of the paper's grid."""
+        return self.runs[self.runs[K].isin(K_VALUES).all(axis=1) & self.runs["error"].isna()]
+
+    @property
+    def complete(self) -> bool:
+        return len(self.papers_grid) == len(K_VALUES) ** 2 * len(self.seeds)
+
+    @property
+    def progress(self) -> str:
+        return f"{len(self.papers_grid)} of {len(K_VALUES) ** 2 * len(self.seeds)} runs"
+
+    @property
+    def papers(self) -> tuple[int, int]:
+        """The k_text and k_audio that the paper found best."""
+        return DATASETS[self.dataset].k_text, DATASETS[self.dataset].k_audio
+
+    @property
+    def best(self) -> tuple[int, int]:
+        """Those that validation selects on the paper's grid, which must be complete."""
+        return best_trial(summary_table(self.papers_grid), len(self.seeds)).name
+
+    @property
+    def best_minus_papers(self) -> Estimate:
+        """Test w-F1 of the selected trial minus that of the paper's, paired over the seeds."""
+        scores = self.papers_grid.set_index([*K, "seed"])["test_w_f1"]
+        return estimate(100 * (scores.loc[self.best] - scores.loc[self.papers]).to_numpy())
 
 
-Rows = dict[str, Result]  # of a table: by title
+class Results:
+    """The results of a plan's trials, each read once."""
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self._read: dict[Trial, Result] = {}
+        self._grids: dict[tuple[str, str], TopKGrid] = {}
+
+    def __getitem__(self, trial: Trial) -> Result:
+        if trial not in self._read:
+            self._read[trial] = read_result(trial, self.plan.seeds)
+        return self._read[trial]
+
+    def row(self, dataset: str, profile: str, row: tuple[str, str]) -> Result:
+        """A row of Table I or II."""
+        return self[self.plan.trial(dataset, profile, row)]
+
+    def grid(self, dataset: str, profile: str) -> TopKGrid:
+        """Fig. 2 of a dataset and a profile."""
+        if (dataset, profile) not in self._grids:
+            runs = self._grid_runs(dataset, profile)
+            results = [self[trial] for trial in dict.fromkeys(run.trial for run in runs)]
+            sizes = next((result.sizes for result in results if result.runs), {})
+            self._grids[dataset, profile] = TopKGrid(dataset, self.plan.seeds, run_table(outcomes(runs)), sizes)
+        return self._grids[dataset, profile]
+
+    def of_published_test(self, result: Result) -> bool:
+        """Whether a trial was tested on the paper's own utterances; needs the published pickle."""
+        path = feature_path(self.plan.feature_dir, result.trial.config.dataset, "test")
+        return is_published(path) and file_sha256(path) == result.sha256["test"]
+
+    def check_data(self, dataset: str, required: dict[str, Features] | None = None) -> None:
+        """Raise an InputError unless all runs of a dataset have the same features, those ``required`` if given."""
+        trials = self.plan.trials([dataset], ["tables", "ablation"])
+        for profile in self.plan.profiles:
+            trials += dict.fromkeys(run.trial for run in self._grid_runs(dataset, profile))
+        found = [(result.trial.folder, result.sha256) for trial in trials if (result := self[trial]).runs]
+        if required is not None:
+            found.insert(0, ("this command", {split: required[split].sha256 for split in SPLITS}))
+        for folder, sha256 in found[1:]:
+            if sha256 != found[0][1]:
+                raise different_features(folder, found[0][0])
+
+    def _grid_runs(self, dataset: str, profile: str) -> list[Run]:
+        return self.plan.grid_runs(dataset, profile, {*K_VALUES, *self.plan.k_values})
+
+
+def different_features(folder: Path, other: Path | str) -> InputError:
+    return InputError(f"{folder}: other features than {other}; choose another --save_path for each")

@@ -1,4 +1,4 @@
-"""Train the cells as tasks on a Ray cluster; this process keeps the folder, so the workers need no shared disk."""
+"""Train runs as tasks on a Ray cluster. This process keeps the folders, so the workers need no shared disk."""
 
 import os
 import socket
@@ -6,26 +6,30 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
 from utils.config import ROOT
 from utils.device import ALLOCATOR_SETTINGS, set_matmul_precision
 from utils.errors import InputError
-from utils.sweep.folder import SweepFolder
-from utils.sweep.grid import Cell, SweepData, attempt_cell, failure
-from utils.sweep.local import POLL_SECONDS
-from utils.sweep.progress import Progress
+from utils.io import atomic_write, write_json
+from utils.training.folder import claim_folder
+from utils.training.graph import TrainingData
+from utils.training.run import POLL_SECONDS, Progress, Run, train_run
 
-RETRIES = 3  # of a cell whose node or process died
-AHEAD = 2  # cells that wait at the cluster beyond those that it can train at once
+RETRIES = 3  # of a run whose node or process died
+AHEAD = 2  # runs that wait at the cluster beyond those that it can train at once
 
 
 def check_address(address: str) -> None:
-    """See that Ray is installed and that something listens there; Ray itself would try for minutes.
+    """Check that Ray is installed and that something listens at the address; Ray itself would try for minutes.
 
     Raises:
-        InputError: no Ray, a malformed address, or nobody answers.
+        InputError: Ray is missing, the address is malformed, or nobody answers.
     """
     try:
         import ray  # noqa: F401
@@ -43,29 +47,20 @@ def check_address(address: str) -> None:
         raise InputError(f"--ray {address}: no Ray cluster there ({error})") from error
 
 
-def run_on_ray(
-    address: str,
-    data: SweepData,
-    folder: SweepFolder,
-    cells: Sequence[Cell],
-    progress: Progress,
-    cpus: int,
-    gpus: float | None,
-) -> None:
-    """Claim cells, a few more than the cluster can train at once, and write down what comes back.
+def train_on_ray(runs: Sequence[Run], progress: Progress, address: str, cpus: int, gpus: float | None) -> None:
+    """Claim runs, a few more than the cluster can train at once, and write the files that come back.
 
     Args:
-        address: of the head node (``host:port``), or ``auto`` for the cluster that runs on this machine.
-        cpus, gpus: what a cell takes of a node, a fraction of a GPU included; by default a whole GPU where the cluster
-            has any.
+        address: of the head node (``host:port``), or ``auto`` for the cluster of this machine.
+        cpus, gpus: resources of a run, a fraction of a GPU included; by default a whole GPU if the cluster has any.
 
     Raises:
-        InputError: there is no such cluster, or no node has what a cell takes.
+        InputError: there is no such cluster, or no node has these resources.
     """
     import ray
 
     environment = {
-        "py_modules": [str(ROOT / "models"), str(ROOT / "utils")],  # so that every node runs this code
+        "py_modules": [str(ROOT / "models"), str(ROOT / "utils")],  # every node runs this code
         "env_vars": {name: os.environ[name] for name in ALLOCATOR_SETTINGS if name in os.environ},
     }
     try:
@@ -76,55 +71,79 @@ def run_on_ray(
         if gpus is None:
             gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
         if gpus == 0:
-            set_matmul_precision(data.config.matmul_precision, torch.device("cpu"))  # refuses what no CPU has
+            set_matmul_precision(runs[0].config.matmul_precision, torch.device("cpu"))  # refuses TF32
         if not _slots(cpus, gpus):
-            raise InputError(f"--ray {address}: no node of the cluster has {cpus} CPUs and {gpus:g} GPUs for a cell")
-        _run(data, folder, cells, progress, cpus, gpus)
+            raise InputError(f"--ray {address}: no node of the cluster has {cpus} CPUs and {gpus:g} GPUs for a run")
+        _train_all(runs, progress, cpus, gpus)
     finally:
         ray.shutdown()
 
 
-def _run(
-    data: SweepData, folder: SweepFolder, cells: Sequence[Cell], progress: Progress, cpus: int, gpus: float
-) -> None:
+def _train_all(runs: Sequence[Run], progress: Progress, cpus: int, gpus: float) -> None:
     import ray
     from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
 
-    # deaths are counted here: Ray would try for ever what takes more memory than a node has
-    train = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_train)
-    shared = ray.put(data)
-    left, running, deaths = list(cells), {}, Counter()
+    # deaths are counted here: Ray itself would retry for ever what takes more memory than a node has
+    remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_train)
+    shared = ray.put(runs[0].data)
+
+    def start(run: Run) -> object:
+        return remote.remote(replace(run, data=None), shared, cpus, gpus > 0)
+
+    left = [run for run in runs if not run.finished]
+    running: dict[object, tuple[Run, ExitStack]] = {}
+    deaths: Counter[Path] = Counter()
     while left or running:
-        while len(running) < _slots(cpus, gpus) + AHEAD and (cell := folder.claim_one(left)):
-            left.remove(cell)
-            if folder.is_done(cell):  # by another sweep
-                progress.cell_done(cell, folder.read(cell))
-                folder.release(cell)
+        while len(running) < _slots(cpus, gpus) + AHEAD and (claimed := _claim_one(left)):
+            run, lock = claimed
+            if run.finished:  # by another sweep
+                progress.finish(run)
+                lock.close()
             else:
-                running[train.remote(shared, cell, cpus, gpus > 0)] = cell
+                claim_folder(run.folder, run.describe())
+                running[start(run)] = run, lock
         if not running:
             time.sleep(POLL_SECONDS)  # other sweeps have what is left
             continue
         for task in ray.wait(list(running), timeout=POLL_SECONDS)[0]:
-            cell = running.pop(task)
+            run, lock = running.pop(task)
             try:
-                result = ray.get(task)
+                files = ray.get(task)
             except (RayTaskError, RuntimeEnvSetupError):  # an error of the program or of a node's installation
                 raise
             except RayError as error:  # its node or its process died
-                deaths[cell] += 1
-                if deaths[cell] <= RETRIES:
-                    progress.write(f"again: {cell}: {type(error).__name__}")
-                    running[train.remote(shared, cell, cpus, gpus > 0)] = cell
+                deaths[run.folder] += 1
+                if deaths[run.folder] <= RETRIES:
+                    progress.write(f"again: {run}: {type(error).__name__}")
+                    running[start(run)] = run, lock
                     continue
-                result = failure(cell, error)
-            folder.write(cell, result)
-            folder.release(cell)
-            progress.cell_done(cell, result)
+                write_json(run.folder / "error.json", {"error": f"{type(error).__name__}: its node or process died"})
+            else:
+                _keep(run, files)
+            progress.finish(run)
+            lock.close()
+
+
+def _claim_one(left: list[Run]) -> tuple[Run, ExitStack] | None:
+    """Lock the first run that no other process trains, and take it off the list."""
+    for run in left:
+        lock = ExitStack()
+        if lock.enter_context(run.lock()):
+            left.remove(run)
+            return run, lock
+        lock.close()
+    return None
+
+
+def _keep(run: Run, files: dict[str, bytes]) -> None:
+    """Write the files of a run that a worker trained; ``metrics.json``, which makes it finished, comes last."""
+    (run.folder / "error.json").unlink(missing_ok=True)
+    for name in sorted(files, key=lambda name: name == "metrics.json"):
+        atomic_write(run.folder / name, files[name])
 
 
 def _slots(cpus: int, gpus: float) -> int:
-    """How many cells the cluster as it is now can train at once."""
+    """How many runs the cluster can train at once now."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -133,8 +152,13 @@ def _slots(cpus: int, gpus: float) -> int:
     )
 
 
-def _train(data: SweepData, cell: Cell, threads: int, cuda: bool) -> dict:
+def _train(run: Run, data: TrainingData, threads: int, cuda: bool) -> dict[str, bytes]:
+    """Train a run in a temporary folder of the worker and return its files, but for ``config.json``."""
     device = torch.device("cuda" if cuda else "cpu")
     torch.set_num_threads(threads)
-    set_matmul_precision(data.config.matmul_precision, device)
-    return attempt_cell(data, cell, device)
+    set_matmul_precision(run.config.matmul_precision, device)
+    with TemporaryDirectory() as folder:
+        run = replace(run, trial=replace(run.trial, folder=Path(folder)), data=data)
+        with Progress([run], note=lambda run: "") as progress:
+            train_run(run, device, progress)
+        return {path.name: path.read_bytes() for path in run.folder.iterdir() if path.name != "config.json"}

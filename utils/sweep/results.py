@@ -1,4 +1,4 @@
-"""What the sweep found: the two CSVs, the cell that validation chooses, the printed report."""
+"""Results of a sweep: the two CSVs, the trial that validation selects, the printed report."""
 
 import shlex
 from collections.abc import Sequence
@@ -6,130 +6,120 @@ from pathlib import Path
 
 import pandas as pd
 
-from utils.config import DATASETS
-from utils.files import atomic_write
-from utils.metrics import REPORTED
-from utils.paper import PRINTED
-from utils.report import align
+from utils.config import DATASETS, Config, changed_options
+from utils.io import align, atomic_write
+from utils.training.metrics import PRINTED, REPORTED, plus_minus
+from utils.training.run import Run
 
-SCORED = ("val", "test")
-CHOICE = "w_f1"  # of the validation split, which also chooses the epoch in profile paper
 K = ["k_text", "k_audio"]
-COLUMNS = [f"{split}_{name}" for split in SCORED for name in REPORTED]
+SELECTION = "w_f1"  # of the validation split
+METRIC_COLUMNS = [f"{split}_{name}" for split in ("val", "test") for name in REPORTED]
 
 
-def cell_table(results: Sequence[dict]) -> pd.DataFrame:
-    """A row a cell and seed; fractions, and seconds of training and evaluation. A failed one has its error alone."""
-    rows = []
-    for result in results:
-        row = {name: result[name] for name in (*K, "seed")}
-        row["selected_epoch"] = result.get("selected_epoch")
-        for split in SCORED:
-            row |= {f"{split}_{name}": result[split][name] if split in result else None for name in REPORTED}
-        rows.append(row | {"seconds": result.get("seconds"), "error": result.get("error")})
-    frame = pd.DataFrame(rows)
-    numbers = dict.fromkeys([*COLUMNS, "seconds"], float)
-    return frame.astype({"selected_epoch": "Int64", **numbers})  # also where every cell failed
+def outcomes(runs: Sequence[Run]) -> list[dict]:
+    """The outcome of each run that has one, with its k.
+
+    Raises:
+        InputError: a file of a run is damaged.
+    """
+    found = [(run.config, run.outcome()) for run in runs]
+    return [{"k_text": config.k_text, "k_audio": config.k_audio, **outcome} for config, outcome in found if outcome]
 
 
-def summary_table(cells: pd.DataFrame) -> pd.DataFrame:
-    """A row for each k_text and k_audio: how many seeds there are, and each figure's mean and sample std over them."""
-    groups = cells.groupby(K)
-    summary = groups["val_wa"].count().rename("seeds").to_frame()
-    for name in COLUMNS:
-        summary[f"{name}_mean"] = groups[name].mean()
-        summary[f"{name}_std"] = groups[name].std()  # divided by n - 1, empty for a single seed
-    summary["seconds_mean"] = groups["seconds"].mean().round(3)
-    return summary.reset_index()
+def run_table(results: Sequence[dict]) -> pd.DataFrame:
+    """One row per run, sorted by k and seed: metrics as fractions, seconds of training and validation.
+
+    A failed run has only its error.
+    """
+    columns = [*K, "seed", "selected_epoch", *METRIC_COLUMNS, "seconds", "error"]
+    table = pd.json_normalize(results, sep="_").reindex(columns=columns)
+    return table.astype({"selected_epoch": "Int64"}).sort_values([*K, "seed"], ignore_index=True)
 
 
-def write_tables(folder: Path, cells: pd.DataFrame, summary: pd.DataFrame) -> None:
-    for name, table in (("sweep.csv", cells), ("sweep_summary.csv", summary)):
+def summary_table(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per trial, indexed by k: number of finished seeds, mean and sample std of each metric over them."""
+    groups = table.groupby(K)
+    summary = groups[METRIC_COLUMNS].agg(["mean", "std"])  # the std of a single seed is NaN
+    summary.columns = ["_".join(names) for names in summary.columns]
+    summary.insert(0, "seeds", groups["val_wa"].count())
+    return summary.assign(seconds_mean=groups["seconds"].mean().round(3))
+
+
+def write_tables(folder: Path, runs: pd.DataFrame, summary: pd.DataFrame) -> None:
+    for name, table in (("sweep.csv", runs), ("sweep_summary.csv", summary.reset_index())):
         atomic_write(folder / name, table.to_csv(index=False).encode())
 
 
-def best_cell(summary: pd.DataFrame, seeds: int, split: str = "val") -> pd.Series | None:
-    """The cell with the best mean, of those with all seeds; of equal ones that with the fewest neighbours."""
-    complete = summary[summary["seeds"] == seeds]
-    if complete.empty:
-        return None
-    order = complete.assign(neighbours=complete["k_text"] + complete["k_audio"])
-    return order.sort_values(
-        [f"{split}_{CHOICE}_mean", "neighbours", "k_text"], ascending=[False, True, True], kind="stable"
-    ).iloc[0]
+def best_trial(summary: pd.DataFrame, seeds: int, split: str = "val") -> pd.Series | None:
+    """The trial with the best mean among those with all seeds; of equal ones, that with the fewest neighbours."""
+    scores = summary.loc[summary["seeds"] == seeds, f"{split}_{SELECTION}_mean"]
+    return None if scores.empty else summary.loc[min(scores.index, key=lambda k: (-scores[k], sum(k), k))]
 
 
-def papers_cell(summary: pd.DataFrame, dataset: str) -> pd.Series | None:
-    """The cell that the paper found best for the dataset (IV.A), where the grid has it."""
-    if dataset not in PRINTED:
-        return None
-    paper = DATASETS[dataset]
-    rows = summary[(summary["k_text"] == paper.k_text) & (summary["k_audio"] == paper.k_audio)]
-    return None if rows.empty else rows.iloc[0]
-
-
-def report(summary: pd.DataFrame, dataset: str, seeds: int) -> str:
-    """The chosen cell and the paper's beside each other, and what choosing on test data would have pretended."""
-    best = best_cell(summary, seeds)
-    if best is None:
-        return f"no cell has all {seeds} seeds, so none is chosen"
-    rows = [("", "k_text", "k_audio", f"val {REPORTED[CHOICE]}", *(f"test {label}" for label in REPORTED.values()))]
-    rows.append(_row("best on validation", best))
-    paper = papers_cell(summary, dataset)
-    if paper is not None and paper["seeds"] == seeds:
-        rows.append(_row("the paper's best", paper))
-    return "\n".join([*align(rows), _optimism(summary, best, seeds)])
-
-
-def _row(title: str, cell: pd.Series) -> tuple[str, ...]:
-    names = [f"val_{CHOICE}", *(f"test_{name}" for name in REPORTED)]
-    return title, str(int(cell["k_text"])), str(int(cell["k_audio"])), *(_percent(cell, name) for name in names)
-
-
-def _percent(cell: pd.Series, name: str) -> str:
-    mean, std = 100 * cell[f"{name}_mean"], 100 * cell[f"{name}_std"]
-    return f"{mean:.2f}" if pd.isna(std) else f"{mean:.2f} ± {std:.2f}"
-
-
-def _optimism(summary: pd.DataFrame, best: pd.Series, seeds: int) -> str:
-    picked = best_cell(summary, seeds, "test")
-    label = REPORTED[CHOICE]
-    gap = 100 * (picked[f"test_{CHOICE}_mean"] - best[f"test_{CHOICE}_mean"])
-    if gap == 0:
-        return f"warning: by luck no cell has a better test {label}; the test split is still not what to choose on"
+def papers_trial(summary: pd.DataFrame, dataset: str) -> pd.Series | None:
+    """The trial that the paper found best for the dataset (IV.A), if the grid has it."""
+    known = DATASETS[dataset] if dataset in PRINTED else None
     return (
-        f"warning: chosen on the test split it would be k_text {int(picked['k_text'])}, k_audio "
-        f"{int(picked['k_audio'])}, with test {label} {_percent(picked, f'test_{CHOICE}')}: {gap:.2f} points of "
-        "optimism, not of accuracy"
+        summary.loc[known.k_text, known.k_audio] if known and (known.k_text, known.k_audio) in summary.index else None
     )
 
 
-def training_command(best: pd.Series, dataset: str, options: dict) -> str:
-    """The ready line that trains the chosen cell."""
-    values = {"k_text": int(best["k_text"]), "k_audio": int(best["k_audio"]), **options}
+def report(summary: pd.DataFrame, dataset: str, seeds: int) -> str:
+    """The selected trial beside the paper's, and the optimism of selecting on test data."""
+    best = best_trial(summary, seeds)
+    if best is None:
+        return f"no trial has all {seeds} seeds, so none is selected"
+    rows = [("", *K, f"val {REPORTED[SELECTION]}", *(f"test {label}" for label in REPORTED.values()))]
+    for title, trial in (("best on validation", best), ("the paper's best", papers_trial(summary, dataset))):
+        if trial is not None and trial["seeds"] == seeds:
+            names = (f"val_{SELECTION}", *(f"test_{name}" for name in REPORTED))
+            rows.append((title, *map(str, trial.name), *(_percent(trial, name) for name in names)))
+    return "\n".join([*align(rows), _optimism(best, best_trial(summary, seeds, "test"))])
+
+
+def _percent(trial: pd.Series, name: str) -> str:
+    return plus_minus(100 * trial[f"{name}_mean"], 100 * trial[f"{name}_std"])
+
+
+def _optimism(best: pd.Series, best_on_test: pd.Series) -> str:
+    name, label = f"test_{SELECTION}", REPORTED[SELECTION]
+    gap = 100 * (best_on_test[f"{name}_mean"] - best[f"{name}_mean"])
+    if gap == 0:
+        return f"note: no trial has a better test {label}; the test split is still not what to select on"
+    k_text, k_audio = best_on_test.name
+    return (
+        f"warning: selected on the test split it would be k_text {k_text}, k_audio {k_audio}, with test {label} "
+        f"{_percent(best_on_test, name)}: {gap:.2f} points of optimism, not of accuracy"
+    )
+
+
+def training_command(config: Config, arguments: dict[str, object]) -> str:
+    """The command that trains one trial of the sweep.
+
+    Args:
+        arguments: options besides those of the configuration.
+    """
+    profile = {"profile": config.profile} if config.profile != Config.profile else {}
+    k = {name: getattr(config, name) for name in K}
     words = []
-    for name, value in values.items():
+    for name, value in {**k, **profile, **changed_options(config), **arguments}.items():
         words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
-    return shlex.join(["bash", "run_training.sh", dataset, *words])
+    return shlex.join(["bash", "run_training.sh", config.dataset, *words])
 
 
-class BestSoFar:
-    """The cell that is ahead while the sweep runs, by as many seeds as every cell begun has done."""
+def best_so_far(results: Sequence[dict]) -> str:
+    """The leading trial while a sweep runs, compared over as many seeds as every trial has finished.
 
-    def __init__(self, results: Sequence[dict]):
-        self._scores: dict[tuple[int, int], list[float]] = {}
-        for result in results:
-            self.add(result)
-
-    def add(self, result: dict) -> None:
+    Args:
+        results: of :func:`outcomes`, in the order in which the runs finished.
+    """
+    scores: dict[tuple[int, int], list[float]] = {}
+    for result in results:
         if "error" not in result:
-            cell = result["k_text"], result["k_audio"]
-            self._scores.setdefault(cell, []).append(result["val"][CHOICE])
-
-    def __str__(self) -> str:
-        if not self._scores:
-            return ""
-        seeds = min(map(len, self._scores.values()))
-        means = {cell: sum(s[:seeds]) / seeds for cell, s in self._scores.items()}
-        (k_text, k_audio), mean = max(means.items(), key=lambda item: item[1])
-        return f"best k {k_text}, {k_audio}: val {REPORTED[CHOICE]} {100 * mean:.1f} ({seeds} seed{'s' * (seeds > 1)})"
+            scores.setdefault((result["k_text"], result["k_audio"]), []).append(result["val"][SELECTION])
+    if not scores:
+        return ""
+    seeds = min(map(len, scores.values()))
+    means = {k: sum(of_trial[:seeds]) / seeds for k, of_trial in scores.items()}
+    (k_text, k_audio), mean = max(means.items(), key=lambda item: item[1])
+    return f"best k {k_text}, {k_audio}: val {REPORTED[SELECTION]} {100 * mean:.1f} ({seeds} seed{'s' * (seeds > 1)})"

@@ -1,86 +1,109 @@
-"""A sweep from the features to its tables and its figure."""
+"""The Top-K grid (Fig. 2): its trials, and a sweep over them from the features to the tables and the figure."""
 
-import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import pandas as pd
+import torch
 
-from utils.cli import Setup
-from utils.config import display_name
-from utils.graph_data import find_neighbors
+from utils.config import Config, display_name, profile_defaults, run_name
 from utils.plots import plot_topk_grid
-from utils.report import config_lines
-from utils.runs import describe_run
-from utils.sweep.folder import SweepFolder
-from utils.sweep.grid import Cell, SweepData, without_k
-from utils.sweep.progress import Progress
-from utils.sweep.results import best_cell, cell_table, papers_cell, report, summary_table, write_tables
+from utils.sweep.results import (
+    K,
+    best_so_far,
+    best_trial,
+    outcomes,
+    papers_trial,
+    report,
+    run_table,
+    summary_table,
+    write_tables,
+)
+from utils.training.graph import TrainingData
+from utils.training.run import Progress, Run, Trial, claim, open_runs, train_run
 
-Train = Callable[[SweepData, SweepFolder, list[Cell], Progress], None]  # here, or on a cluster
+K_VALUES = tuple(range(1, 11))  # of k_text and of k_audio, in the paper
+TrainAll = Callable[[Sequence[Run], Progress], None]  # on this machine, or on a cluster
 
 
-def run_sweep(
-    setup: Setup, path: Path, cells: Sequence[Cell], train: Train, where: str
-) -> tuple[int, pd.Series | None]:
-    """Train what is left of the cells, write the tables and the figure, print the report.
+def grid_runs(
+    config: Config,
+    folder: Path,
+    k_texts: Sequence[int],
+    k_audios: Sequence[int],
+    seeds: Sequence[int],
+    data: TrainingData | None = None,
+) -> list[Run]:
+    """Every run of the grid, seed by seed, so the first seed's pass already shows the whole picture."""
+    trials = [
+        Trial(config.replace(k_text=k_text, k_audio=k_audio), folder / f"k{k_text}_{k_audio}", keep_weights=False)
+        for k_text in k_texts
+        for k_audio in k_audios
+    ]
+    return [Run(trial, seed, data) for seed in seeds for trial in trials]
 
-    Args:
-        path: the sweep's folder.
-        where: it is trained, in words.
+
+def as_published(options: dict) -> dict:
+    """The options of a grid's configuration: the published sweep decays by 0.5, the published training by 0.3."""
+    return {"lr_decay": 0.5, **options} if options.get("profile") == "official" else options
+
+
+def sweep_name(config: Config) -> str:
+    """``topk-`` and the name of a run, without k."""
+    defaults = profile_defaults(config.profile, config.dataset)
+    return "topk-" + run_name(config.replace(**{name: defaults[name] for name in K}))
+
+
+def run_sweep(runs: Sequence[Run], folder: Path, train_all: TrainAll) -> tuple[int, Config | None]:
+    """Train the runs that are left, write the tables and the figure, print the report.
 
     Returns:
-        How many cells failed, and the cell that validation chooses, if any has all seeds.
+        The number of failed runs, and the configuration that validation selects, if any has all seeds.
     """
-    k_texts, k_audios, seeds = ({getattr(cell, name) for cell in cells} for name in ("k_text", "k_audio", "seed"))
-    config = dataclasses.replace(setup.config, k_text=max(k_texts), k_audio=max(k_audios))
-    dims = setup.splits["train"].dims
-    folder = SweepFolder(path, describe_run(without_k(config), setup.splits, dims, setup.class_names))
-    print(f"sweep folder {path}\ndevice {where}\nconfiguration")
-    print(config_lines(config, leave_out=("k_text", "k_audio")))
-    kept = {cell for cell in cells if folder.is_done(cell)}
-    size = f"{len(k_texts)} x {len(k_audios)} values of k, {len(seeds)} seeds: {len(cells)} cells"
-    print(size + (f", {len(kept)} of them finished before" if kept else ""))
+    open_runs(runs)
+    k_texts, k_audios = (len({getattr(run.config, name) for run in runs}) for name in K)
+    seeds = len({run.seed for run in runs})
+    finished = [run for run in runs if run.finished]
+    before = f", {len(finished)} of them finished before" if finished else ""
+    print(f"sweep folder {folder}\n{k_texts} x {k_audios} values of k, {seeds} seeds: {len(runs)} runs{before}")
+    if len(finished) < len(runs):
+        runs[0].data.prepare([run.config for run in runs])
+    results = outcomes(finished)
+
+    def note(run: Run | None) -> str:
+        results.extend(outcomes([run]) if run else ())
+        return best_so_far(results)
+
     try:
-        _train_cells(dataclasses.replace(setup, config=config), folder, cells, kept, train)
+        with Progress(runs, note) as progress:
+            train_all(runs, progress)
     except KeyboardInterrupt:
-        finished = sum("error" not in result for result in folder.results(cells))
-        print(f"{finished} of {len(cells)} cells are done and kept; the same command goes on", file=sys.stderr)
+        finished = sum(run.finished for run in runs)
+        print(f"{finished} of {len(runs)} runs are finished; the same command resumes", file=sys.stderr)
         raise
-    with folder.exclusive():
-        results = folder.results(cells)
-        best = _conclude(config.dataset, results, path, len(seeds))
-    failed = [result for result in results if "error" in result]
-    for each in failed:
-        print(f"failed: {Cell(each['k_text'], each['k_audio'], each['seed'])}: {each['error']}")
-    if failed:
-        print(f"{len(failed)} of {len(results)} cells failed; the same command tries them again")
-    return len(failed), best
+    return _conclude(runs, folder, seeds)
 
 
-def _train_cells(setup: Setup, folder: SweepFolder, cells: Sequence[Cell], kept: set[Cell], train: Train) -> None:
-    """Train what is left under a progress bar."""
-    config, splits = setup.config, setup.splits
-    left = [cell for cell in cells if cell not in kept]
-    if not left:
-        return
-    nodes = {s: find_neighbors(f, config, splits["train"] if s != "train" else None) for s, f in splits.items()}
-    data = SweepData(config, nodes, len(setup.class_names))
-    progress = Progress(config.epochs, len(cells), folder.results(kept))
-    try:
-        train(data, folder, left, progress)
-    finally:
-        progress.close()
+def train_here(runs: Sequence[Run], progress: Progress, device: torch.device) -> None:
+    """A :data:`TrainAll` that trains in this process."""
+    for run in claim(runs, progress):
+        train_run(run, device, progress)
 
 
-def _conclude(dataset: str, results: list[dict], path: Path, seeds: int) -> pd.Series | None:
-    cells = cell_table(results)
-    summary = summary_table(cells)
-    write_tables(path, cells, summary)
-    best = best_cell(summary, seeds)
-    title = f"{display_name(dataset)}, {path.name}, {seeds} seed{'s' * (seeds > 1)}"
-    plot_topk_grid(path / "topk_grid.png", summary, seeds, best, papers_cell(summary, dataset), title)
+def _conclude(runs: Sequence[Run], folder: Path, seeds: int) -> tuple[int, Config | None]:
+    dataset = runs[0].config.dataset
+    table = run_table(outcomes(runs))
+    summary = summary_table(table)
+    write_tables(folder, table, summary)
+    best = best_trial(summary, seeds)
+    title = f"{display_name(dataset)}, {folder.name}, {seeds} seed{'s' * (seeds > 1)}"
+    plot_topk_grid(folder / "topk_grid.png", summary, seeds, best, papers_trial(summary, dataset), title)
     print(f"\n{title} (percent)\n{report(summary, dataset, seeds)}")
-    print(f"saved in {path}: sweep.csv, sweep_summary.csv, topk_grid.png")
-    return best
+    print(f"saved in {folder}: sweep.csv, sweep_summary.csv, topk_grid.png")
+    failed = table[table["error"].notna()]
+    for each in failed.itertuples():
+        print(f"failed: k_text {each.k_text}, k_audio {each.k_audio}, seed {each.seed}: {each.error}")
+    if len(failed):
+        print(f"{len(failed)} of {len(table)} runs failed; the same command tries them again")
+    selected = (run.config for run in runs if best is not None and (run.config.k_text, run.config.k_audio) == best.name)
+    return len(failed), next(selected, None)

@@ -1,0 +1,180 @@
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torchaudio.functional import resample
+
+from utils.data.audio import Segment, _ratio, load_segment, probe, split_into_segments
+from utils.errors import InputError
+
+RATE = 16_000
+
+
+def write(path, samples, rate=RATE, **options):
+    soundfile.write(path, samples, rate, **options)
+    return path
+
+
+def noise(seconds, rate=RATE, channels=1):
+    samples = 0.1 * np.random.default_rng(0).standard_normal((int(seconds * rate), channels))
+    return samples[:, 0] if channels == 1 else samples
+
+
+def load(path):
+    recording = probe(path)
+    return load_segment(Segment(recording, 0, recording.frames), RATE)
+
+
+def test_float_samples_are_unchanged(tmp_path):
+    samples = noise(0.5).astype(np.float32)
+    path = write(tmp_path / "a.wav", samples, subtype="FLOAT")
+    assert torch.equal(load(path), torch.from_numpy(samples))
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "aiff", "au", "caf"])
+def test_every_format_and_rate_is_16_khz_mono(tmp_path, suffix):
+    """A tone of 440 Hz in two channels of different amplitude."""
+    rate = 44_100
+    tone = np.sin(2 * np.pi * 440 * np.arange(rate) / rate)
+    waveform = load(write(tmp_path / f"a.{suffix}", np.stack([0.2 * tone, 0.4 * tone], axis=1), rate))
+    assert waveform.shape == (RATE,)
+    expected = 0.3 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)
+    assert np.abs(waveform.numpy() - expected)[1000:-1000].max() < 0.01
+
+
+def test_channels_are_mixed_by_their_mean(tmp_path):
+    samples = noise(0.5, channels=6).astype(np.float32)
+    path = write(tmp_path / "a.wav", samples, subtype="FLOAT")
+    assert torch.allclose(load(path), torch.from_numpy(samples.mean(axis=1)))
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000])
+def test_concatenated_segments_equal_the_whole_resampled_at_once(tmp_path, rate):
+    samples = noise(7.3, rate).astype(np.float32)
+    recording = probe(write(tmp_path / "a.wav", samples, rate, subtype="FLOAT"))
+    segments = split_into_segments(recording, 2.0, RATE)
+    assert [s.start for s in segments[1:]] == [s.stop for s in segments[:-1]]
+    assert len(segments) == 4
+    assert all(segment.seconds <= 2.0 for segment in segments)
+    whole = resample(torch.from_numpy(samples), rate, RATE)
+    together = torch.cat([load_segment(segment, RATE) for segment in segments])
+    assert together.shape == whole.shape
+    assert (together - whole).abs().max() < 1e-6
+
+
+def test_a_recording_just_over_the_limit_is_cut_into_two_equal_segments(tmp_path):
+    recording = probe(write(tmp_path / "a.wav", noise(2.001)))
+    assert [segment.stop - segment.start for segment in split_into_segments(recording, 2.0, RATE)] == [16_008, 16_008]
+
+
+@pytest.mark.parametrize("seconds", [3.99, 5.0, 7.98, 12.3])
+def test_no_segment_is_longer_than_the_limit_at_any_boundary(tmp_path, seconds):
+    """At 22 050 Hz a cut lies at a multiple of 441 frames, 20 ms."""
+    recording = probe(write(tmp_path / "a.wav", noise(seconds, 22_050), 22_050))
+    assert all(segment.seconds <= 1.995 for segment in split_into_segments(recording, 1.995, RATE))
+
+
+def test_a_recording_of_exactly_the_limit_is_not_cut(tmp_path):
+    recording = probe(write(tmp_path / "a.wav", noise(2.0, 44_100), 44_100))
+    assert len(split_into_segments(recording, 2.0, RATE)) == 1
+
+
+def test_a_short_recording_is_one_segment(tmp_path):
+    recording = probe(write(tmp_path / "a.wav", noise(1.0)))
+    assert split_into_segments(recording, 30.0, RATE) == [Segment(recording, 0, 16_000)]
+
+
+@pytest.mark.parametrize("rate", [1_001, 4_409, 44_101, 767_990])
+def test_a_rate_with_a_small_common_divisor_is_rounded(tmp_path, rate):
+    """The exact kernel would take gigabytes."""
+    old, new = _ratio(rate, RATE)
+    assert old * new <= 2_000_000
+    assert abs(old / new * RATE - rate) <= 50
+    waveform = load(write(tmp_path / "a.wav", noise(1.0, rate), rate))
+    assert abs(len(waveform) - RATE) <= 16_000 * 10 / rate
+
+
+def broken(folder, kind):
+    path = folder / f"{kind}.wav"
+    if kind == "missing":
+        return path
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("this is no audio" * 20)
+    elif kind == "short":
+        write(path, noise(0.05))
+    elif kind == "nan":
+        write(path, np.where(np.arange(RATE) == 700, np.nan, 0.1), subtype="FLOAT")
+    elif kind == "loud":
+        write(path, np.where(np.arange(RATE) == 700, 1e20, 0.1), subtype="FLOAT")
+    elif kind == "raw":
+        path = path.with_suffix(".raw")
+        path.write_bytes(bytes(RATE))
+    elif kind == "truncated":
+        write(path, noise(1.0))
+        path.write_bytes(path.read_bytes()[:20_000])
+    elif kind == "header":
+        write(path, noise(1.0))
+        path.write_bytes(path.read_bytes()[:44])
+    elif kind == "slow":
+        write(path, noise(1.0, 500), 500)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "no such file"),
+        ("folder", "no such file"),
+        ("empty", "an empty file"),
+        ("text", "cannot be read as audio"),
+        ("short", r"0\.050 s long, shorter than 0\.1 s"),
+        ("nan", "holds nan at frame 700"),
+        ("loud", r"holds 1\.0.*e\+20 at frame 700"),
+        ("raw", "cannot be read as audio"),
+        ("truncated", "truncated: its header says 32036 bytes, 19992 are there"),
+        ("header", "truncated"),
+        ("slow", "a sampling rate of 500 Hz"),
+    ],
+)
+def test_unusable_files_are_named_in_one_line(tmp_path, kind, message):
+    path = broken(tmp_path, kind)
+    with pytest.raises(InputError, match=rf"^{path}: {message}"):
+        load(path)
+
+
+@pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3", "aiff", "au", "voc"])
+@pytest.mark.parametrize("kept", [0.5, 0.7])
+def test_a_truncated_file_of_another_format_is_refused(tmp_path, suffix, kept):
+    path = write(tmp_path / f"a.{suffix}", noise(2.0))
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
+    with pytest.raises(InputError, match=rf"^{path}: "):
+        load(path)
+
+
+def test_a_flac_of_unknown_length_is_refused(tmp_path):
+    """Encoders write 0 samples to a pipe's header; libsndfile reads that as the greatest number."""
+    path = write(tmp_path / "a.flac", noise(1.0))
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0  # the low 36 bits of bytes 18 to 25 are the number of samples
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=rf"^{path}: its header states no length, .*; convert it to WAV"):
+        probe(path)
+
+
+def test_a_codec_without_seek_is_read_from_its_beginning(tmp_path):
+    path = write(tmp_path / "a.wav", noise(1.0, 8_000), 8_000, subtype="GSM610")
+    assert abs(len(load(path)) - RATE) < 1000
+
+
+def test_a_stream_of_unknown_size_is_complete(tmp_path):
+    """ffmpeg writes 0xFFFFFFFF for the sizes when its output is a pipe."""
+    path = write(tmp_path / "a.wav", noise(1.0))
+    data = bytearray(path.read_bytes())
+    data[4:8] = data[40:44] = b"\xff" * 4
+    path.write_bytes(data)
+    assert len(load(path)) == RATE

@@ -1,0 +1,100 @@
+from itertools import product
+from math import erf, sqrt
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from utils.data.demo import (
+    AGREEMENT,
+    AMBIENT,
+    BITS,
+    MARGIN,
+    SCENE_SIZE,
+    SCENES,
+    bayes_optimal_wa,
+    demo_note,
+    scene_posterior,
+    write_demo,
+)
+from utils.data.features import SPLITS, load_splits
+from utils.training.graph import build_graph, edge_homophily, neighbor_lists
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    write_demo(folder)
+    splits, classes = load_splits({s: folder / f"DEMO_BERT_WAV2VEC_{s}.pkl" for s in SPLITS}, None)
+    assert classes == 4
+    return splits
+
+
+def test_same_bytes_at_every_call(tmp_path):
+    for name in ("a", "b"):
+        write_demo(tmp_path / name)
+    for path in sorted((tmp_path / "a").iterdir()):
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_bounds_of_one_utterance_in_closed_form():
+    bound = bayes_optimal_wa(scenes=100)
+    phi = {name: (1 + erf(margin / sqrt(1 + AMBIENT**2) / sqrt(2))) / 2 for name, margin in MARGIN.items()}
+    assert bound["utterance"] == pytest.approx(phi["text"] * phi["audio"])
+    assert bound["text"] == pytest.approx(phi["text"] / 2)
+    assert bound["audio"] == pytest.approx(phi["audio"] / 2)
+    assert max(bound["text"], bound["audio"]) < 0.6 * bound["utterance"]
+
+
+def test_scene_bound_in_two_known_cases():
+    """Agreement 0: the scene is uninformative. Agreement 1: the evidence of all members adds up."""
+    alone = bayes_optimal_wa(scenes=100)["utterance"]
+    assert bayes_optimal_wa(agreement=0.0)["scene"] == pytest.approx(alone, abs=0.003)
+    margins = [m / sqrt(1 + AMBIENT**2) * sqrt(SCENE_SIZE) for m in MARGIN.values()]
+    pooled = np.prod([(1 + erf(m / sqrt(2))) / 2 for m in margins])
+    assert bayes_optimal_wa(agreement=1.0)["scene"] == pytest.approx(pooled, abs=0.001)
+    assert alone + 0.1 < bayes_optimal_wa()["scene"] < pooled
+
+
+def test_posterior_of_a_small_scene_by_enumeration():
+    """The product form of the posterior equals the sum over all labels of the members."""
+    rng = np.random.default_rng(0)
+    likelihood = rng.random((3, 4))
+    p = AGREEMENT * np.eye(4) + (1 - AGREEMENT) / 4
+    joint = np.zeros((3, 4))
+    for labels in product(range(4), repeat=3):
+        weight = sum(np.prod([p[s, y] for y in labels]) / 4 for s in range(4))
+        weight *= np.prod([likelihood[i, y] for i, y in enumerate(labels)])
+        for i, y in enumerate(labels):
+            joint[i, y] += weight
+    posterior = scene_posterior(likelihood[None], AGREEMENT)[0]
+    assert np.allclose(posterior / posterior.sum(1, keepdims=True), joint / joint.sum(1, keepdims=True))
+
+
+def test_the_note_names_every_bound():
+    text = demo_note()
+    assert text.startswith("DEMO is synthetic")
+    assert all(f"{100 * bound:.1f}" in text for bound in bayes_optimal_wa().values())
+
+
+def test_each_modality_carries_only_its_own_bit(demo):
+    scores = {}
+    for name in ("text", "audio"):
+        x = {split: getattr(f, name).numpy() for split, f in demo.items()}
+        for bit in (0, 1):
+            y = {split: BITS[f.label.numpy(), bit] for split, f in demo.items()}
+            model = LogisticRegression(C=0.1, max_iter=500).fit(x["train"], y["train"])
+            scores[name, bit] = model.score(x["test"], y["test"])
+    assert scores["text", 0] > 0.8
+    assert scores["audio", 1] > 0.78
+    assert scores["text", 1] < 0.62
+    assert scores["audio", 0] < 0.62
+
+
+def test_neighbours_share_labels_as_in_a_useful_graph(demo):
+    features = demo["test"]
+    graph = build_graph(neighbor_lists(features.text, features.audio, 7, 8), 7, 8)
+    assert edge_homophily(graph, features.label) > 0.6
+    assert len(features) == SCENES["test"] * SCENE_SIZE
+    assert torch.bincount(features.label).min() > 60

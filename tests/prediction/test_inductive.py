@@ -1,0 +1,176 @@
+"""New utterances attached to training utterances, against graphs that are built as a whole."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from models.cemobam import CemoBAM
+from models.ops import NeighborGraph
+from tests.conftest import make_rows, write_pickle
+from utils.data.features import load_features
+from utils.errors import InputError
+from utils.prediction.inductive import Attachment, Predictor, TrainingGraph, load_training_graph
+from utils.training.folder import GRAPH_FILE, save_checkpoint, save_training_graph
+from utils.training.graph import NeighborLists, build_graph, neighbor_lists, prepare, top_k_neighbors
+from utils.training.trained import Trained
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def train(tmp_path):
+    return load_features(write_pickle(tmp_path / "train.pkl", make_rows(40)))
+
+
+@pytest.fixture
+def new(tmp_path):
+    return load_features(write_pickle(tmp_path / "new.pkl", make_rows(12, seed=5)))
+
+
+def lists_of(features, config):
+    return neighbor_lists(features.text, features.audio, config.k_text, config.k_audio, config.topk_self)
+
+
+def graph_of(train, config):
+    return TrainingGraph(train.text, train.audio, lists_of(train, config), {}, train.sha256)
+
+
+def trained_model(train, config, tmp_path, seed=0):
+    """A model whose running statistics are not those of its beginning."""
+    torch.manual_seed(seed)
+    model = CemoBAM(config.model, *train.dims, 4)
+    graph = prepare(train, config, CPU).graph
+    for _ in range(3):
+        model(train.text, train.audio, graph)
+    path = tmp_path / "run" / f"seed{seed}" / "best.pt"
+    return Trained(path, model.eval(), config, tuple("abcd"), train.dims, seed, {"train": {"sha256": train.sha256}})
+
+
+def whole_graph(train, new, config):
+    """The graph of train, untouched, and each new node with its edges, put together edge by edge."""
+    graph = prepare(train, config, CPU).graph
+    n = len(train)
+    edges = list(zip(graph.target.tolist(), graph.source.tolist(), strict=True))
+    for i in range(len(new)):
+        edges.append((n + i, n + i))
+        sources = set()
+        for of_train, of_new, k in ((train.text, new.text, config.k_text), (train.audio, new.audio, config.k_audio)):
+            together = torch.cat([of_train, of_new[i : i + 1]])
+            lists = top_k_neighbors(together, k, config.topk_self)
+            if config.message_flow == "neighbors_to_node":
+                sources |= set(lists[n].tolist())
+            else:
+                sources |= {j for j in range(n) if n in lists[j].tolist()}
+        edges += [(n + i, j) for j in sources]
+    target, source = torch.tensor(sorted(edges)).T
+    counts = torch.bincount(target, minlength=n + len(new))
+    return NeighborGraph(source, target, torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)]))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"profile": "official"},
+        {"profile": "refined"},
+        {"message_flow": "node_to_neighbors"},
+        {"ablation": "no_chgat"},
+        {"ablation": "no_xcbam"},
+        {"gat_residual": "middle", "num_layers": 4},
+        {"gat_norm": "batch", "gat_last_heads": "single"},
+    ],
+    ids=str,
+)
+def test_attaching_equals_the_graph_of_train_with_the_new_nodes(train, new, small_config, tmp_path, options):
+    config = small_config(**options)
+    models = [trained_model(train, config, tmp_path, seed) for seed in (0, 1)]
+    new.text[0] = train.text[lists_of(train, config).text[0, -1]]  # as near to node 0 as its last neighbour
+    graph = whole_graph(train, new, config)
+    together = (torch.cat([train.text, new.text]), torch.cat([train.audio, new.audio]))
+    with torch.inference_mode():
+        expected = torch.stack([each.model(*together, graph)[len(train) :].softmax(1) for each in models])
+    predictor = Predictor(models, graph_of(train, config), CPU)
+    assert torch.allclose(predictor.each(new.text, new.audio), expected, atol=1e-6)
+    assert torch.allclose(predictor(new.text, new.audio), expected.mean(0), atol=1e-6)
+    assert expected.std(1).min() > 1e-4  # the new ones are told apart
+
+
+def test_an_answer_does_not_depend_on_other_requests(train, new, small_config, tmp_path):
+    predictor = Predictor([trained_model(train, small_config(), tmp_path)], graph_of(train, small_config()), CPU)
+    together = predictor(new.text, new.audio)
+    alone = torch.cat([predictor(new.text[i : i + 1], new.audio[i : i + 1]) for i in range(len(new))])
+    assert torch.allclose(together, alone, atol=1e-6)
+    assert torch.allclose(together.sum(1), torch.ones(len(new)))
+
+
+def test_what_is_no_number_is_no_answer(train, new, small_config, tmp_path):
+    trained = trained_model(train, small_config(), tmp_path)
+    trained.model.classifier[0].bias.data[0] = torch.nan
+    predictor = Predictor([trained], graph_of(train, small_config()), CPU)
+    with pytest.raises(InputError, match=r"best.pt: its probabilities are not finite; is the checkpoint damaged\?"):
+        predictor(new.text, new.audio)
+
+
+def test_ties_go_to_the_lower_index_and_a_copy_of_a_training_utterance_finds_it(train, small_config):
+    config = small_config(k_text=2, k_audio=1)
+    text = train.text.clone()
+    text[[3, 7, 20]] = text[11].clone()
+    graph = TrainingGraph(text, train.audio, neighbor_lists(text, train.audio, 2, 1), {}, "")
+    nodes, attached = Attachment(graph, config)(text[11:12], train.audio[30:31])
+    assert nodes.tolist() == [3, 7, 30]
+    assert attached.source.tolist() == [0, 1, 2, 3]
+    assert attached.target.tolist() == [3, 3, 3, 3]
+    assert attached.rowptr.tolist() == [0, 0, 0, 0, 4]
+
+
+def test_the_training_graph_is_kept_whole(train, small_config, tmp_path):
+    config = small_config()
+    trained = trained_model(train, config, tmp_path)
+    encoders = {"text": {"name": "x", "revision": None, "pooling": "mean", "weights_sha256": "1"}}
+    k = config.k_text, config.k_audio
+    save_training_graph(tmp_path / "run", train, lists_of(train, config), k, encoders)
+    graph = load_training_graph(trained)
+    assert torch.equal(graph.text, train.text)
+    assert torch.equal(graph.audio, train.audio)
+    assert (graph.encoders, graph.sha256) == (encoders, train.sha256)
+    built = build_graph(graph.lists, config.k_text, config.k_audio)
+    assert torch.equal(built.edge_index, prepare(train, config, CPU).graph.edge_index)
+
+
+def test_a_training_graph_that_is_not_the_runs_is_refused(train, new, small_config, tmp_path):
+    config = small_config()
+    trained = trained_model(train, config, tmp_path)
+    path = tmp_path / "run" / GRAPH_FILE
+    with pytest.raises(InputError, match=r"training_graph.pt: no such file; train.py writes it into the run folder"):
+        load_training_graph(trained)
+    lists, k = lists_of(train, config), (config.k_text, config.k_audio)
+    other = f"{path}: of another training than {trained.path}"
+    too_far = NeighborLists(lists.text + 30, lists.audio)
+    for wrong, wrong_lists in (
+        (new, lists_of(new, config)),
+        (replace(train, sha256="another"), lists),
+        (train, lists_of(train, small_config(k_text=2))),
+        (replace(train, text=train.text[:, :3]), lists),
+        (replace(train, audio=train.audio[:30]), lists),
+        (train, too_far),
+    ):
+        save_training_graph(path.parent, wrong, wrong_lists, k, {})
+        with pytest.raises(InputError) as caught:
+            load_training_graph(trained)
+        assert str(caught.value) == other
+    for wrong in ({"text": train.text * torch.nan}, {"text": train.text.to_sparse()}, {"audio": train.audio[:0]}):
+        save_training_graph(path.parent, replace(train, **wrong), lists, k, {})
+        refused = r"training_graph.pt: (its \w+ is not a (finite )?matrix|not a complete checkpoint)"
+        with pytest.raises(InputError, match=refused):
+            load_training_graph(trained)
+    for encoders in ("x", {"text": "x"}, {"text": {"name": "x"}}):
+        save_training_graph(path.parent, train, lists, k, encoders)
+        with pytest.raises(InputError, match=r"training_graph.pt: does not name its encoders"):
+            load_training_graph(trained)
+    save_checkpoint(path, {"text": [1, 2]})
+    with pytest.raises(InputError, match=r"its text is not a matrix of torch.float32"):
+        load_training_graph(trained)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"training_graph.pt: not a complete checkpoint"):
+        load_training_graph(trained)

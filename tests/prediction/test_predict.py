@@ -1,0 +1,332 @@
+"""predict.py as a user calls it: a trained run, tiny encoders, recordings whose emotions are tones."""
+
+import io
+import json
+import os
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+
+import predict
+import train
+from tests.tiny_models import save_tiny_audio_model
+from utils.data.audio import load_segment, probe, split_into_segments
+from utils.data.features import load_features
+from utils.extraction import encoding
+from utils.extraction.hub import load_audio_encoder
+from utils.prediction.answers import Answers
+from utils.prediction.inductive import GRAPH_FILE, Predictor, load_training_graph
+from utils.training.trained import find_checkpoints, load_run
+
+CPU = torch.device("cpu")
+TRAINING = ["--hidden_dim", 16, "--epochs", 3, "--lr", 1e-2, "--k_text", 3, "--k_audio", 3, "--seeds", 1, 2]
+
+
+@pytest.fixture
+def trained(tones, run):
+    """The run folder of a training on TONES."""
+    options = ["--dataset", "TONES", "--save_path", tones / "runs", "--model_name", "r", *TRAINING]
+    code, _, err = run(train.main, *options)
+    assert code == 0, err
+    return tones / "runs" / "TONES" / "r"
+
+
+def ask(run, checkpoint, *options):
+    return run(predict.main, "--checkpoint", checkpoint, "--device", "cpu", *options)
+
+
+def answers(out):
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_answers_are_those_of_the_features(tones, run, trained):
+    """Recordings of test, through the encoders again, get what their rows of the pickle get."""
+    table = pd.read_csv(tones / "feature" / "TONES_BERT_WAV2VEC_test.csv")
+    table["audio_file"] = [f"/home/somebody/corpus/{'/'.join(path.split('/')[-2:])}" for path in table["audio_file"]]
+    table[["audio_file", "raw_text"]].to_csv(tones / "requests.csv", index=False)
+    features = load_features(tones / "feature" / "TONES_BERT_WAV2VEC_test.pkl")
+    models = load_run(find_checkpoints(str(trained), tones)[1])
+    expected = Predictor(models, load_training_graph(models[0]), CPU)(features.text, features.audio)
+
+    code, out, err = ask(run, trained, "--csv", tones / "requests.csv", "--corpus_dir", tones / "corpus", "--json")
+    assert code == 0, err
+    found = answers(out)
+    assert [each["audio_file"] for each in found] == table["audio_file"].tolist()
+    assert [each["raw_text"] for each in found] == table["raw_text"].tolist()
+    names = ["high", "low", "middle"]
+    assert [list(each["probabilities"]) for each in found] == [names] * 12
+    probabilities = torch.tensor([list(each["probabilities"].values()) for each in found])
+    assert (probabilities - expected).abs().max() < 1e-5
+    assert [each["emotion"] for each in found] == [names[i] for i in expected.argmax(1)]
+    assert len({each["emotion"] for each in found}) > 1
+
+
+def test_the_table_says_the_same_as_json(tones, run, trained):
+    wavs = [tones / "corpus" / "s0" / "00.wav", tones / "corpus" / "s1" / "01.wav"]
+    options = ["--wav", *wavs, "--text", "aaa 0", "aaa 1"]
+    code, out, _ = ask(run, trained, *options)
+    assert code == 0
+    first, header, *rows = out.splitlines()
+    assert first.startswith(f"run {trained}, mean of 2 seeds; device cpu")
+    assert header.split() == ["recording", "emotion", "high", "low", "middle"]
+    objects = answers(ask(run, trained, *options, "--json")[1])
+    for row, wav, each in zip(rows, wavs, objects, strict=True):
+        percents = [f"{100 * value:.1f}" for value in each["probabilities"].values()]
+        assert row.split() == [str(wav), each["emotion"], *percents]
+    assert len({len(line) for line in (header, *rows)}) == 1
+
+
+def test_json_is_all_that_is_on_standard_output(tones, run, trained):
+    """Also where a dataset has several runs, and a run an unfinished seed."""
+    shutil.copytree(trained, trained.with_name("other"))
+    (trained.with_name("other") / "seed2" / "metrics.json").unlink()
+    os.utime(trained.with_name("other") / "summary.json")
+    options = ["--save_path", tones / "runs", "--wav", tones / "corpus" / "s0" / "00.wav", "--json"]
+    code, out, err = ask(run, "TONES", *options)
+    assert code == 0
+    assert len(answers(out)) == 1
+    assert "2 runs in" in err
+    assert "not finished, skipped: seed2" in err
+
+
+def test_one_seed_answers_alone(tones, run, trained):
+    wav = tones / "corpus" / "s0" / "00.wav"
+    each = [answers(ask(run, trained / f"seed{s}", "--wav", wav, "--text", "aaa", "--json")[1])[0] for s in (1, 2)]
+    both = answers(ask(run, trained, "--wav", wav, "--text", "aaa", "--json")[1])[0]
+    for name, value in both["probabilities"].items():
+        assert value == pytest.approx(sum(one["probabilities"][name] for one in each) / 2, abs=2e-6)
+    assert each[0] != each[1]
+
+
+def test_a_folder_is_answered_and_bad_files_do_not_stop_the_rest(tones, run, trained):
+    folder = tones / "mixed"
+    shutil.copytree(tones / "corpus" / "s0", folder / "inside")
+    soundfile.write(folder / "silence.FLAC", [0.0] * 16_000, 16_000)
+    (folder / "broken.wav").write_bytes((folder / "inside" / "00.wav").read_bytes()[:3000])
+    (folder / "empty.wav").touch()
+    (folder / "notes.txt").write_text("no recording")
+    (folder / "inside" / "._00.wav").write_bytes(b"macOS")
+    code, out, err = ask(run, trained, "--wav", folder, folder / "none.wav", "--json")
+    found = {each["audio_file"].removeprefix(f"{folder}/"): each for each in answers(out)}
+    good = {f"inside/{i:02d}.wav" for i in range(0, 36, 6)}
+    assert code == 1
+    assert {name for name, each in found.items() if "emotion" in each} == good
+    assert found["empty.wav"]["error"] == "an empty file"
+    assert found["none.wav"]["error"] == "no such file"
+    assert found["broken.wav"]["error"].startswith("truncated")
+    assert found["silence.FLAC"]["error"].startswith("silence")
+    assert len(found) == 10
+    assert err.splitlines()[-1] == "4 of 10 recordings failed"
+    assert f"error: {folder}/empty.wav: an empty file" in err
+    assert f"note: 1 other files in {folder} were skipped (.txt)" in err
+    order = [name for name in found if name in good]
+    assert order == sorted(order)
+    code, out, _ = ask(run, trained, "--wav", folder)
+    assert code == 1
+    assert sum("inside" in line for line in out.splitlines()) == 6
+
+
+def test_names_that_no_encoding_or_file_system_takes_are_failed_recordings(tones, run, trained):
+    good = tones / "corpus" / "s0" / "00.wav"
+    folder = tones / "odd"
+    folder.mkdir()
+    shutil.copy(good, folder / "\udcff.wav")
+    (folder / "gone.wav").symlink_to(tones / "nowhere.wav")
+    wavs = [folder, "x" * 300 + ".wav", good]
+    code, out, err = ask(run, trained, "--wav", *wavs, "--json")
+    assert code == 1
+    assert [("error" in each, each["audio_file"].split("/")[-1][:8]) for each in answers(out)] == [
+        (True, "gone.wav"),
+        (True, "\udcff.wav"),
+        (True, "xxxxxxxx"),
+        (False, "00.wav"),
+    ]
+    assert err.splitlines()[-1] == "3 of 4 recordings failed"
+    assert ask(run, trained, "--wav", *wavs)[0] == 1
+
+
+def test_what_stands_in_for_a_missing_transcript_is_said(tones, run, trained):
+    """With a transcript whose embedding is the mean of train's, the answer is the same."""
+    wav = tones / "corpus" / "s0" / "00.wav"
+    note = (
+        "note: 1 of 1 recordings have no transcript; the mean text embedding of the training utterances is used instead"
+    )
+    code, out, _ = ask(run, trained, "--wav", wav)
+    assert (code, note in out) == (0, True)
+    _, out, err = ask(run, trained, "--wav", wav, "--json")
+    assert note in err
+    (found,) = answers(out)
+    assert found["raw_text"] is None
+    models = load_run(find_checkpoints(str(trained), tones)[1])
+    graph = load_training_graph(models[0])
+    features = load_features(tones / "feature" / "TONES_BERT_WAV2VEC_test.pkl")
+    files = pd.read_csv(tones / "feature" / "TONES_BERT_WAV2VEC_test.csv")["audio_file"].tolist()
+    row = files.index(str(wav))
+    expected = Predictor(models, graph, CPU)(graph.text.mean(0)[None], features.audio[row : row + 1])
+    assert list(found["probabilities"].values()) == pytest.approx(expected[0].tolist(), abs=1e-5)
+    (tones / "requests.csv").write_text(f"audio_file,raw_text\n{wav},\n{wav},aaa 0\n")
+    code, out, err = ask(run, trained, "--csv", tones / "requests.csv", "--json")
+    assert code == 0
+    assert "note: 1 of 2 recordings have no transcript" in err
+    without, with_text = answers(out)
+    probabilities = [answer.pop("probabilities") for answer in (without, found)]
+    assert probabilities[0] == pytest.approx(probabilities[1], abs=1e-5)  # rounded, and batched with another
+    assert without == {**found, "audio_file": str(wav)}
+    assert with_text["raw_text"] == "aaa 0"
+    assert with_text["probabilities"] != pytest.approx(probabilities[0], abs=1e-5)
+
+
+def test_answers_come_while_others_are_still_encoded(tones, run, trained, monkeypatch):
+    events = []
+    encode, add = encoding.encode, Answers.add
+    monkeypatch.setattr(encoding, "encode", lambda *args: (events.append("encode"), encode(*args))[1])
+    monkeypatch.setattr(Answers, "add", lambda *args: (events.append("answer"), add(*args))[1])
+    monkeypatch.setattr(predict, "BATCH_SECONDS", {"cpu": 0.6})
+    assert ask(run, trained, "--wav", tones / "corpus" / "s0")[0] == 0
+    assert events == ["encode", "answer"] * 6
+
+
+def test_a_long_recording_is_answered_by_the_mean_of_its_segments(tones, run, trained, encoders):
+    """Of 75 s in three segments, each in a batch of its own; what comes after it is answered after it."""
+    rng = np.random.default_rng(0)
+    soundfile.write(tones / "long.wav", 0.1 * rng.standard_normal(75 * 16_000), 16_000)
+    wavs = [tones / "long.wav", tones / "corpus" / "s0" / "06.wav"]
+    code, out, _ = ask(run, trained, "--wav", *wavs, "--json", "--batch_seconds", 5)
+    found = answers(out)
+    assert code == 0
+    assert [each["audio_file"] for each in found] == list(map(str, wavs))
+    encoder, _ = load_audio_encoder(str(encoders[3]), CPU)
+    segments = split_into_segments(probe(wavs[0]), 30, 16_000)
+    assert len(segments) == 3
+    with torch.inference_mode():
+        parts = [encoder([encoder.prepare(load_segment(segment, 16_000))])[0] for segment in segments]
+    models = load_run(find_checkpoints(str(trained), tones)[1])
+    graph = load_training_graph(models[0])
+    expected = Predictor(models, graph, CPU)(graph.text.mean(0)[None], torch.stack(parts).mean(0)[None])
+    assert list(found[0]["probabilities"].values()) == pytest.approx(expected[0].tolist(), abs=1e-4)
+
+
+def test_the_run_folder_is_enough(tones, run, trained):
+    """No features, another place; its encoders stay where they were."""
+    wav = tones / "corpus" / "s0" / "00.wav"
+    before = ask(run, trained, "--wav", wav, "--text", "aaa", "--json")[1]
+    shutil.rmtree(tones / "feature")
+    trained.rename(tones / "handed_on")
+    code, after, _ = ask(run, tones / "handed_on", "--wav", wav, "--text", "aaa", "--json")
+    assert (code, after) == (0, before)
+
+
+def test_an_export_takes_the_encoders_along(tones, run, encoders, monkeypatch):
+    """Those are found nowhere else then; the answers are the same."""
+    local = tones / "local"
+    shutil.copytree(encoders[1], local / "text")
+    shutil.copytree(encoders[3], local / "audio")
+    info = tones / "feature" / "TONES_BERT_WAV2VEC.json"
+    info.write_text(
+        info.read_text().replace(str(encoders[1]), str(local / "text")).replace(str(encoders[3]), str(local / "audio"))
+    )
+    assert run(train.main, "--dataset", "TONES", "--save_path", tones / "runs", "--model_name", "r", *TRAINING)[0] == 0
+    trained = tones / "runs" / "TONES" / "r"
+    options = ["--wav", tones / "corpus" / "s0" / "00.wav", "--text", "aaa", "--json"]
+    before = ask(run, trained, *options)[1]
+    code, out, err = ask(run, trained, "--export", tones / "out")
+    assert code == 0, err
+    size = sum(path.stat().st_size for path in (tones / "out").rglob("*") if path.is_file())
+    assert f"exported to {tones / 'out'}, {size / 1e6:.1f} MB" in out
+    assert not list(tones.glob(".out*"))
+    code, _, err = ask(run, trained, "--export", tones / "out")
+    assert (code, err.splitlines()[-1]) == (
+        2,
+        f"error: --export {tones / 'out'}: exists already; give another folder, or remove it",
+    )
+
+    code, _, err = ask(run, trained / "seed1" / "last.pt", "--export", tones / "last")
+    assert (code, (tones / "last").exists()) == (2, False)
+    assert "last.pt: not the best.pt of a finished seed" in err
+
+    local.rename(tones / "gone")
+    code, _, err = ask(run, trained, *options)
+    assert code == 2
+    assert err.splitlines()[-1].startswith(f"error: {local / 'text'}: the run's text encoder is not on this machine")
+    there = ["--text_model", tones / "gone" / "text", "--audio_model", tones / "gone" / "audio"]
+    assert ask(run, trained, *options, *there)[1] == before
+    shutil.rmtree(tones / "gone")
+    shutil.rmtree(tones / "runs")
+    shutil.rmtree(tones / "feature")
+    assert ask(run, tones / "out", *options)[1] == before
+
+
+def test_another_encoder_is_refused(tones, run, trained, encoders):
+    other = save_tiny_audio_model(tones / "other", seed=1)
+    options = ["--wav", tones / "corpus" / "s0" / "00.wav", "--text", "aaa"]
+    code, _, err = ask(run, trained, *options, "--audio_model", other)
+    assert (code, err.splitlines()[-1]) == (
+        2,
+        f"error: --audio_model {other}: not the encoder of this run (different weights)",
+    )
+    settings = tones / "copy"
+    shutil.copytree(encoders[3], settings)
+    extractor = settings / "preprocessor_config.json"
+    extractor.write_text(extractor.read_text().replace('"do_normalize": true', '"do_normalize": false'))
+    code, _, err = ask(run, trained, *options, "--audio_model", settings)
+    assert code == 2
+    assert err.splitlines()[-1].endswith("not the encoder of this run (different feature extractor)")
+
+
+def test_features_that_do_not_name_their_encoders_cannot_be_used(tones, run, feature_dir):
+    options = ["--dataset", "TOY", "--feature_dir", feature_dir, "--save_path", tones / "runs", "--model_name", "r"]
+    assert run(train.main, *options, *TRAINING)[0] == 0
+    trained = tones / "runs" / "TOY" / "r"
+    code, _, err = ask(run, trained, "--wav", tones / "corpus" / "s0" / "00.wav")
+    assert code == 2
+    assert f"{trained / GRAPH_FILE}: the features of this run do not name their audio encoder" in err
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ([], "one of --wav, --csv and --export is needed"),
+        (["--wav", "a.wav", "--csv", "a.csv"], "one of --wav, --csv and --export is needed"),
+        (["--wav", "a.wav", "--text", "x", "y"], "--text: 2 transcripts for 1 recordings of --wav"),
+        (["--csv", "none.csv"], "none.csv: no such file"),
+        (["--wav", "a.wav", "--corpus_dir", "x"], "--corpus_dir: only with --csv"),
+        (["--csv", "a.csv", "--corpus_dir", "none"], "--corpus_dir none: no such folder"),
+        (["--wav", "a.wav", ""], "--wav: one of the paths is empty"),
+        (["--wav", "a.wav", "--text", "\udcff"], "--text '\\udcff': not in UTF-8"),
+        (["--wav", "a.wav", "--batch_seconds", 0], "--batch_seconds 0.0: must be above 0"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_one_line(run, trained, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv").write_text("audio_file\na.wav\n")
+    code, _, err = ask(run, trained, *options)
+    assert (code, err.splitlines()[-1]) == (2, f"error: {message}")
+
+
+def test_folders_that_cannot_be_used(tones, run, trained):
+    (tones / "nothing").mkdir()
+    code, _, err = ask(run, trained, "--wav", tones / "nothing")
+    assert (code, err.splitlines()[-1]) == (2, f"error: {tones / 'nothing'}: no recordings in this folder")
+    code, _, err = ask(run, trained, "--wav", tones / "corpus", "--text", "aaa")
+    assert code == 2
+    assert "is a folder; --csv names a transcript for each of its recordings" in err
+
+
+def test_resuming_a_finished_run_writes_its_training_graph_again(tones, run, trained):
+    kept = (trained / GRAPH_FILE).read_bytes()
+    (trained / GRAPH_FILE).unlink()
+    code, _, err = ask(run, trained, "--wav", tones / "corpus" / "s0" / "00.wav")
+    assert code == 2
+    assert "train.py --resume writes it again" in err
+    options = ["--dataset", "TONES", "--save_path", tones / "runs", "--model_name", "r", *TRAINING]
+    assert run(train.main, *options, "--resume")[0] == 0
+    first, second = (
+        torch.load(trained / GRAPH_FILE, weights_only=True),
+        torch.load(io.BytesIO(kept), weights_only=True),
+    )
+    assert torch.equal(first["text"], second["text"])
+    assert torch.equal(first["audio_neighbors"], second["audio_neighbors"])

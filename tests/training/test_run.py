@@ -1,0 +1,453 @@
+"""Runs in their folders: layout, resuming, locks, failures, what is refused."""
+
+import json
+import re
+import signal
+import threading
+import time
+
+import pytest
+import torch
+
+from utils.config import Config
+from utils.errors import InputError, Interrupted
+from utils.io import write_json
+from utils.training import graph
+from utils.training import run as training_run
+from utils.training.graph import neighbor_lists
+from utils.training.loop import evaluate, fit
+from utils.training.run import (
+    Progress,
+    Run,
+    Trial,
+    claim,
+    finished_seeds,
+    open_runs,
+    summarise,
+    train_run,
+)
+from utils.training.trained import find_checkpoints, load_trained
+
+CPU = torch.device("cpu")
+KEPT = {"config.json", "log.jsonl", "metrics.json", "test_predictions.csv"}
+
+
+@pytest.fixture
+def make_run(tmp_path, toy_data, small_config):
+    """A run in a folder of its own; further options are those of the configuration."""
+
+    def make(folder: str = "run", seed: int = 3, keep_weights: bool = True, **options) -> Run:
+        config = small_config(**{"dataset": "TOY", "epochs": 8, **options})
+        return Run(Trial(config, tmp_path / folder, keep_weights), seed, toy_data)
+
+    return make
+
+
+def train(*runs: Run) -> dict | None:
+    """Train runs as a command does; the metrics of the first, if it is finished."""
+    with Progress(runs) as progress:
+        for run in claim(runs, progress):
+            train_run(run, CPU, progress)
+    return json.loads((runs[0].folder / "metrics.json").read_text()) if runs[0].finished else None
+
+
+def log_of(run: Run) -> list[dict]:
+    lines = (run.folder / "log.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
+def weights_of(run: Run, name: str) -> dict:
+    return torch.load(run.folder / name, weights_only=True)["weights"]
+
+
+def interrupt_after(monkeypatch, epochs: int, signum: int = signal.SIGINT) -> None:
+    """Raise a signal after some epochs of each training."""
+
+    def interrupted_fit(state, train, val, config, on_epoch):
+        def after(line):
+            if line["epoch"] == epochs:
+                signal.raise_signal(signum)
+            on_epoch(line)
+
+        fit(state, train, val, config, after)
+
+    monkeypatch.setattr(training_run, "fit", interrupted_fit)
+
+
+def test_without_weights_the_metrics_are_the_same(make_run):
+    run, light = make_run("with"), make_run("without", keep_weights=False)
+    assert train(run) == train(light)
+    assert {p.name for p in light.folder.iterdir()} == KEPT
+    assert train(light) == train(run)  # finished before
+    train(make_run("with", keep_weights=False))
+    assert (run.folder / "best.pt").is_file()  # weights that another command kept stay
+    (light.trial.folder / "summary.json").write_text("{}")
+    with pytest.raises(InputError, match="its seeds keep no weights"):
+        find_checkpoints(str(light.trial.folder), light.trial.folder)
+    with pytest.raises(InputError, match="nor a dataset with a finished run"):
+        find_checkpoints(light.trial.folder.parent.name, light.trial.folder.parent.parent)  # nor is it a latest run
+
+
+def test_run_folder_holds_what_the_layout_promises(make_run):
+    run = make_run()
+    metrics = train(run)
+    assert {p.name for p in run.folder.iterdir()} == {*KEPT, "best.pt", "last.pt"}
+    rows = (run.folder / "test_predictions.csv").read_text().split()
+    assert rows[0] == "label,prediction"
+    pairs = [tuple(map(int, row.split(","))) for row in rows[1:]]
+    assert [label for label, _ in pairs] == run.data.splits["test"].label.tolist()
+    assert sum(label == prediction for label, prediction in pairs) / len(pairs) == metrics["test"]["wa"]
+    description = json.loads((run.folder / "config.json").read_text())
+    assert description["config"] == run.config.to_dict()
+    assert description["seed"] == 3
+    assert description["class_names"] == ["a", "b", "c", "d"]
+    assert (description["text_dim"], description["audio_dim"]) == (6, 5)
+    assert description["data"]["test"]["sha256"] == run.data.splits["test"].sha256
+    assert {"python", "torch", "torch-geometric", "numpy"} <= description["versions"].keys()
+    assert description["command"]
+    assert [line["epoch"] for line in log_of(run)] == list(range(1, 9))
+    for name, epoch in (("best.pt", metrics["selected_epoch"]), ("last.pt", 8)):
+        saved = torch.load(run.folder / name, weights_only=True)
+        assert saved["epoch"] == epoch
+        assert saved["config"] == description["config"]
+        assert "training" not in saved
+    graph = run.data.graph("val", run.config, CPU)
+    assert metrics["graphs"]["val"] == graph.describe()
+    assert metrics["device"].startswith("cpu")
+
+
+def test_metrics_are_those_of_the_best_validation_epoch(make_run):
+    run = make_run(selection="best_val_wf1")
+    metrics = train(run)
+    scores = [line["val_w_f1"] for line in log_of(run)]
+    assert metrics["selected_epoch"] == 1 + scores.index(max(scores))
+    assert metrics["val"]["w_f1"] == max(scores)
+    trained = load_trained(run.folder / "best.pt")
+    assert evaluate(trained.model, run.data.graph("test", run.config, CPU)) == metrics["test"]
+
+
+def test_test_split_is_used_once_and_last(make_run, monkeypatch):
+    run = make_run()
+    used = []
+    graph = type(run.data).graph
+    monkeypatch.setattr(
+        type(run.data), "graph", lambda self, split, *args: used.append((split, epochs())) or graph(self, split, *args)
+    )
+
+    def epochs() -> int:
+        return len(log_of(run)) if (run.folder / "log.jsonl").exists() else 0
+
+    train(run)
+    assert used == [("train", 0), ("val", 0), ("test", 8)]
+
+
+def test_same_seed_writes_the_same_metrics(make_run):
+    first, second, other = make_run("a"), make_run("b"), make_run("c", seed=4)
+    train(first, second, other)
+    assert (first.folder / "metrics.json").read_bytes() == (second.folder / "metrics.json").read_bytes()
+    assert log_of(first) == log_of(second) != log_of(other)
+
+
+@pytest.mark.parametrize("keep_weights", [True, False])
+@pytest.mark.parametrize("profile", ["official", "paper", "refined"])
+def test_interrupted_and_resumed_is_uninterrupted(make_run, monkeypatch, python_interrupts, profile, keep_weights):
+    whole, stopped = (make_run(name, profile=profile, keep_weights=keep_weights) for name in ("whole", "stopped"))
+    expected = train(whole)
+    interrupt_after(monkeypatch, 5)
+    with pytest.raises(Interrupted):
+        train(stopped)
+    monkeypatch.undo()
+    assert len(log_of(stopped)) == 5  # the epoch under way was finished
+    assert not stopped.finished
+    load_trained(stopped.folder / "best.pt")  # the best weights so far can be evaluated
+    path = stopped.folder / "log.jsonl"
+    with path.open("a") as log:
+        log.write('{"epoch": 6, "val')  # a kill in the middle of a line, after the last save
+    assert train(stopped) == expected
+    assert log_of(stopped) == log_of(whole)
+    if keep_weights:
+        for name in ("best.pt", "last.pt"):
+            assert all(torch.equal(t, weights_of(whole, name)[n]) for n, t in weights_of(stopped, name).items())
+    else:
+        assert {p.name for p in stopped.folder.iterdir()} == KEPT
+
+
+def test_a_log_shorter_than_the_checkpoint_is_a_failure(make_run, monkeypatch, python_interrupts):
+    run = make_run()
+    interrupt_after(monkeypatch, 5)
+    with pytest.raises(Interrupted):
+        train(run)
+    monkeypatch.undo()
+    path = run.folder / "log.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
+    assert train(run) is None
+    assert re.search(r"log\.jsonl: 3 epochs, last\.pt has 5; --overwrite starts again", run.error())
+    assert (run.folder / "last.pt").is_file()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_finishes_the_epoch_and_restores_the_handler(make_run, monkeypatch, signum):
+    handler = signal.getsignal(signum)
+    interrupt_after(monkeypatch, 3, signum)
+    run = make_run()
+    with pytest.raises(Interrupted):
+        train(run)
+    assert len(log_of(run)) == 3
+    assert signal.getsignal(signum) == handler
+
+
+def test_killed_before_the_first_save_starts_again(make_run):
+    whole, killed = make_run("whole"), make_run("killed")
+    expected = train(whole)
+    train(killed)
+    for name in ("metrics.json", "last.pt", "best.pt"):
+        (killed.folder / name).unlink()
+    assert train(killed) == expected
+    assert log_of(killed) == log_of(whole)
+
+
+def test_killed_after_training_only_evaluates(make_run, monkeypatch):
+    run = make_run()
+
+    def disk_full(path, data):
+        if path.name == "metrics.json":
+            raise OSError(28, "No space left on device")
+        write_json(path, data)
+
+    monkeypatch.setattr(training_run, "write_json", disk_full)
+    with pytest.raises(OSError, match="No space left"):
+        train(run)
+    monkeypatch.undo()
+    monkeypatch.setattr("utils.training.loop.train_step", lambda *args: pytest.fail("an epoch was trained again"))
+    assert train(run)["test"]["wa"] > 0
+
+
+def test_a_finished_run_is_kept(make_run, monkeypatch):
+    run = make_run()
+    expected = train(run)
+    monkeypatch.setattr(training_run, "fit", lambda *args: pytest.fail("trained again"))
+    assert train(run) == expected
+
+
+def test_open_runs_asks_what_to_do_with_an_unfinished_run(make_run):
+    run = make_run()
+    open_runs([run], resume=False)
+    train(run)
+    open_runs([run, make_run(seed=4)], resume=False)  # finished
+    (run.folder / "metrics.json").unlink()
+    with pytest.raises(InputError, match="holds an unfinished run; add --resume to resume it, or --overwrite"):
+        open_runs([run], resume=False)
+    assert (run.folder / "best.pt").exists()
+    open_runs([run], resume=True)
+    open_runs([run], overwrite=True)
+    assert not run.folder.exists()
+
+
+def test_open_runs_refuses_another_configuration_before_anything_is_written(make_run):
+    train(make_run())
+    others = [make_run(seed=seed, lr=0.5) for seed in (1, 3)]
+    for resume in (False, True):
+        with pytest.raises(InputError, match=r"another configuration \(lr was 0\.01, now 0\.5\).*--model_name"):
+            open_runs(others, resume)
+    assert not others[0].folder.exists()
+
+
+def test_open_runs_looks_at_every_seed_of_the_trial(make_run):
+    train(make_run())
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"seed3: holds a run of another configuration \(lr was 0\.01, now 0\.5\)"):
+            open_runs([make_run(seed=4, lr=0.5)], resume=False, overwrite=overwrite)
+    open_runs([make_run(lr=0.5)], resume=False, overwrite=True)  # nothing else is there
+
+
+def test_overwriting_a_run_that_another_process_trains_is_refused(make_run):
+    run = make_run()
+    train(run)
+    with run.lock() as mine:
+        assert mine
+        with pytest.raises(InputError, match="seed3: another process trains this run"):
+            open_runs([run], overwrite=True)
+    assert run.finished
+
+
+def test_a_second_interrupt_saves_no_torn_state(make_run, monkeypatch):
+    run = make_run()
+
+    def torn(state, *args):
+        raise KeyboardInterrupt  # in the middle of a step
+
+    monkeypatch.setattr(training_run, "fit", torn)
+    with pytest.raises(KeyboardInterrupt):
+        train(run)
+    assert not (run.folder / "last.pt").exists()
+    assert not (run.folder / "best.pt").exists()
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (InputError("epoch 2: the training loss is nan; try a smaller --lr"), "epoch 2: the training loss is nan"),
+        (torch.OutOfMemoryError("CUDA out of memory.\nTried to"), "OutOfMemoryError: CUDA out of memory. Tried to"),
+        (MemoryError(), "MemoryError: no message"),
+    ],
+)
+def test_a_failure_is_recorded_and_the_other_runs_are_trained(make_run, monkeypatch, capsys, error, message):
+    runs = [make_run(seed=seed) for seed in (3, 4)]
+    monkeypatch.setattr(
+        training_run, "fit", lambda state, *args: fail_once(error) if torch.initial_seed() == 3 else fit(state, *args)
+    )
+
+    def fail_once(error):
+        raise error
+
+    train(*runs)
+    assert [run.finished for run in runs] == [False, True]
+    assert runs[0].error().startswith(message)
+    assert runs[0].outcome() == {"seed": 3, "error": runs[0].error()}
+    assert f"failed: run, seed 3: {message}" in capsys.readouterr().err
+    monkeypatch.undo()
+    open_runs(runs, resume=False)  # a failed run is tried again without --resume
+    train(*runs)
+    assert runs[0].finished
+    assert runs[0].error() is None
+
+
+def test_a_gpu_in_error_stops_everything_and_fails_no_run(make_run, monkeypatch):
+    def broken(*args):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(training_run, "fit", broken)
+    run = make_run()
+    with pytest.raises(torch.AcceleratorError):
+        train(run)
+    assert run.outcome() is None
+
+
+def test_errors_of_the_program_are_not_taken_for_failed_runs(make_run, monkeypatch):
+    monkeypatch.setattr(training_run, "fit", lambda *args: {}["no such key"])
+    with pytest.raises(KeyError):
+        train(make_run())
+
+
+def test_a_run_of_another_process_is_left_to_it_and_taken_over(make_run, monkeypatch):
+    monkeypatch.setattr(training_run, "POLL_SECONDS", 0.01)
+    runs = [make_run(seed=seed) for seed in (3, 4)]
+    order = []
+    with runs[0].lock():
+        thread = threading.Thread(target=lambda: order.extend(run.seed for run in claim(runs, Progress(runs))))
+        thread.start()
+        deadline = time.monotonic() + 10
+        while order != [4] and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        assert order == [4]  # it waits for the other
+    thread.join(10)
+    assert order == [4, 3]
+
+
+def test_a_failure_of_another_process_is_not_tried_again(make_run, monkeypatch):
+    runs = [make_run(seed=seed) for seed in (3, 4)]
+    claimed = []
+    with Progress(runs) as progress:
+        for run in claim(runs, progress):
+            claimed.append(run.seed)
+            write_json(runs[1].folder / "error.json", {"error": "elsewhere"})
+    assert claimed == [3]
+
+
+def test_finished_seeds_are_those_of_every_command(make_run):
+    runs = [make_run(seed=seed) for seed in (10, 3)]
+    expected = {run.seed: train(run) for run in runs}
+    trial = runs[0].trial
+    (trial.folder / "seed3_copy").mkdir()
+    assert finished_seeds(trial) == expected
+    assert list(finished_seeds(trial)) == [3, 10]
+    (runs[1].folder / "metrics.json").write_text('{"seed": 3}')
+    with pytest.raises(InputError, match=r"seed3/metrics.json: not the metrics of a run \(KeyError"):
+        finished_seeds(trial)
+
+
+@pytest.mark.parametrize("other", [{"folder": "other", "lr": 0.5}, {"folder": "other", "seed": 4}])
+def test_last_checkpoint_of_another_run_is_refused(make_run, other):
+    run, other = make_run(), make_run(**other)
+    train(run, other)
+    (run.folder / "metrics.json").unlink()
+    (run.folder / "last.pt").write_bytes((other.folder / "last.pt").read_bytes())
+    train(run)
+    assert re.search(r"last\.pt: a checkpoint of another configuration .*(lr was 0\.5|seed was 4)", run.error())
+
+
+def test_summary(make_run):
+    runs = [make_run(seed=seed) for seed in (3, 4)]
+    per_seed = {run.seed: train(run) for run in runs}
+    trial = runs[0].trial
+    assert summarise(trial, runs[0].data.class_names) == per_seed
+    summary = json.loads((trial.folder / "summary.json").read_text())
+    values = [per_seed[seed]["test"]["wa"] for seed in (3, 4)]
+    assert summary["test"]["seeds"]["4"] == per_seed[4]["test"]
+    assert summary["test"]["mean"]["wa"] == pytest.approx(sum(values) / 2)
+    assert summary["test"]["std"]["wa"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+    assert summary["config"] == trial.config.to_dict()
+
+
+def test_find_checkpoints(make_run, tmp_path, capsys):
+    runs = [make_run("TOY/first", seed) for seed in (3, 10)]
+    train(*runs)
+    trial = runs[0].trial
+    summarise(trial, "abcd")
+    best = [run.folder / "best.pt" for run in runs]
+    assert find_checkpoints(str(best[0]), tmp_path) == (best[0].parent, [best[0]])
+    assert find_checkpoints(str(best[0].parent), tmp_path) == (best[0].parent, [best[0]])
+    assert find_checkpoints(str(trial.folder), tmp_path) == (trial.folder, best)
+    assert find_checkpoints("TOY", tmp_path) == (trial.folder, best)
+    (runs[1].folder / "metrics.json").unlink()
+    assert find_checkpoints("TOY", tmp_path) == (trial.folder, best[:1])
+    assert "not finished, skipped: seed10" in capsys.readouterr().err
+    with pytest.raises(InputError, match="NOTHING: neither a file or folder, nor a dataset with a finished run"):
+        find_checkpoints("NOTHING", tmp_path)
+    (runs[0].folder / "metrics.json").unlink()
+    with pytest.raises(InputError, match="no finished seed"):
+        find_checkpoints(str(trial.folder), tmp_path)
+
+
+def test_latest_run_of_a_dataset_is_taken_and_said(make_run, tmp_path, capsys):
+    for name in ("TOY/b", "TOY/a"):
+        run = make_run(name)
+        train(run)
+        summarise(run.trial, "abcd")
+    assert find_checkpoints("TOY", tmp_path)[0] == tmp_path / "TOY" / "a"
+    assert "2 runs in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda s: s["weights"].popitem(), "the weights do not fit their configuration"),
+        (lambda s: s.update(text_dim="x"), "its dimensions are text 'x', audio 5"),
+        (lambda s: s.update(text_dim=7), "the weights do not fit their configuration"),
+        (lambda s: s["config"].update(heads=2), "the weights do not fit their configuration"),
+        (lambda s: s["config"].pop("heads"), "written by another version"),
+        (lambda s: s["config"].update(lr=-1.0), "--lr -1.0"),
+    ],
+)
+def test_checkpoint_whose_parts_do_not_agree(make_run, change, message):
+    run = make_run()
+    train(run)
+    path = run.folder / "best.pt"
+    saved = torch.load(path, weights_only=True)
+    change(saved)
+    torch.save(saved, path)
+    with pytest.raises(InputError, match=rf"best\.pt: {message}"):
+        load_trained(path)
+
+
+def test_neighbour_lists_are_computed_once_for_every_smaller_k(toy_data, small_config, monkeypatch):
+    computed = []
+    monkeypatch.setattr(graph, "neighbor_lists", lambda *args: computed.append(args[2]) or neighbor_lists(*args))
+    configs: list[Config] = [small_config(k_text=k, k_audio=12 - k) for k in (2, 9, 5)]
+    toy_data.prepare(configs)
+    for config in configs:
+        toy_data.graph("train", config, CPU)
+    assert computed == [9, 9, 9]  # once per split
+    toy_data.graph("train", small_config(k_text=10, k_audio=1), CPU)
+    assert computed == [9, 9, 9, 10]

@@ -1,0 +1,1 @@
+"""From corpora, manifests and published files to feature tensors."""

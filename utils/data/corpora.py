@@ -1,0 +1,178 @@
+"""Readers of IEMOCAP, ESD and RAVDESS in the layout of their official releases.
+
+A reader returns one row per utterance, sorted by file name, with the text columns :data:`COLUMNS`: the recording's
+absolute path and its name in the source, transcript, emotion as the corpus spells it, speaker, session and dialogue (""
+if the corpus has none), and why the recording cannot be used ("" if it can).
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from utils.config import DATASETS
+from utils.errors import InputError
+
+Classes = dict[str, tuple[str, ...]]  # class names in label order, each with its emotions besides its own name
+GROUPS = ("speaker", "session", "dialogue")
+COLUMNS = ("audio_file", "given", "raw_text", "emotion", *GROUPS, "problem")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """How to find the utterances of a corpus, and the expected contents."""
+
+    find: Callable[[Path], Iterator[tuple[Path, str, str]]]  # folder -> recording, transcript, emotion
+    groups: Callable[[str], tuple[str, str, str]]  # file name without suffix -> speaker, session, dialogue
+    classes: Classes
+    expected: Callable[[pd.DataFrame], int]  # number of utterances of these classes
+
+    def read(self, folder: Path) -> pd.DataFrame:
+        """The table of all utterances, sorted by file name.
+
+        Raises:
+            InputError: ``folder`` does not contain the corpus, or two recordings have the same name.
+        """
+        rows = []
+        for path, text, emotion in sorted(self.find(folder), key=lambda found: (found[0].name, found[0])):
+            if rows and path.name == rows[-1][1]:
+                raise InputError(f"{path}: a second recording of this name; the first is {rows[-1][0]}")
+            problem = "" if path.is_file() else "no such recording"
+            rows.append((str(path.absolute()), path.name, text, emotion, *self.groups(path.stem), problem))
+        return pd.DataFrame(rows, columns=COLUMNS, dtype=str)
+
+
+# ---- IEMOCAP ---------------------------------------------------------------------------------------------------------
+
+_EVALUATION = re.compile(r"^\[[\d.]+ - [\d.]+\]\s+(Ses\S+)\s+(\w+)\s+\[", re.MULTILINE)
+_TRANSCRIPT = re.compile(r"^(Ses\S+)\s*\[[^\]]*\]\s*:[ \t]*(.*)$", re.MULTILINE)
+_TURN = re.compile(r"(Ses\d\d)[FM]_.*_([FM])\w+")
+
+
+def find_iemocap(folder: Path) -> Iterator[tuple[Path, str, str]]:
+    """Every labelled turn in ``Session*/dialog/{EmoEvaluation,transcriptions}/Ses*.txt`` and ``sentences/wav``."""
+    for session in sorted(_find_root(folder, "Session[1-5]", "IEMOCAP_full_release").glob("Session[1-5]")):
+        # "Ses*" excludes the "._Ses*" files of macOS in the release
+        evaluations = sorted((session / "dialog" / "EmoEvaluation").glob("Ses*.txt"))
+        if not evaluations:
+            raise InputError(f"{session / 'dialog' / 'EmoEvaluation'}: no Ses*.txt files")
+        texts = {}
+        for path in sorted((session / "dialog" / "transcriptions").glob("Ses*.txt")):
+            texts |= dict(_TRANSCRIPT.findall(decode_text(path)))
+        for path in evaluations:
+            for turn, emotion in _EVALUATION.findall(decode_text(path)):
+                wav = session / "sentences" / "wav" / turn.rsplit("_", 1)[0] / f"{turn}.wav"
+                yield wav, texts.get(turn, "").strip(), emotion
+
+
+def iemocap_groups(turn: str) -> tuple[str, str, str]:
+    """``Ses01F_impro04_M012``: speaker Ses01M, session Ses01, dialogue Ses01F_impro04."""
+    match = _TURN.fullmatch(turn)
+    return (match[1] + match[2], match[1], turn.rsplit("_", 1)[0]) if match else ("", "", "")
+
+
+# ---- ESD -------------------------------------------------------------------------------------------------------------
+
+_ESD_EMOTIONS = ("Neutral", "Angry", "Happy", "Sad", "Surprise")
+# name and text separated by tabs or spaces, usually followed by the emotion
+_ESD_LINE = re.compile(rf"^\s*(\d{{4}}_\d{{6}})(.*?)(?:\s+(?:{'|'.join(_ESD_EMOTIONS)}))?\s*$")
+
+
+def find_esd(folder: Path) -> Iterator[tuple[Path, str, str]]:
+    """English speakers in ``0011/0011.txt`` and ``0011/Angry/**/0011_000351.wav`` (some releases nest splits)."""
+    root = _find_root(folder, "00[12][0-9]", "ESD")
+    for speaker in (f"{number:04d}" for number in range(11, 21)):
+        if not (root / speaker).is_dir():
+            continue
+        texts = {}
+        for line in decode_text(root / speaker / f"{speaker}.txt").splitlines():
+            if match := _ESD_LINE.match(line):
+                texts[match[1]] = " ".join(unicodedata.normalize("NFKC", match[2]).split())
+        for emotion in _ESD_EMOTIONS:
+            for wav in (root / speaker / emotion).rglob(f"{speaker}_*.wav"):
+                yield wav, texts.get(wav.stem, ""), emotion.lower()
+
+
+def esd_groups(name: str) -> tuple[str, str, str]:
+    """``0011_000351``: speaker 0011; ESD has no sessions or dialogues."""
+    return (name[:4] if re.fullmatch(r"\d{4}_\d{6}", name) else ""), "", ""
+
+
+# ---- RAVDESS ---------------------------------------------------------------------------------------------------------
+
+_RAVDESS_EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
+_RAVDESS_STATEMENTS = {"01": "Kids are talking by the door.", "02": "Dogs are sitting by the door."}
+_RAVDESS_NAME = re.compile(r"03-01-(0[1-8])-0[12]-(0[12])-0[12]-(\d\d)")  # audio only, speech
+
+
+def find_ravdess(folder: Path) -> Iterator[tuple[Path, str, str]]:
+    """Speech recordings ``Actor_*/03-01-*.wav``; their names encode emotion, statement and actor."""
+    for wav in _find_root(folder, "Actor_*", "RAVDESS").glob("Actor_*/*.wav"):
+        if match := _RAVDESS_NAME.fullmatch(wav.stem):
+            yield wav, _RAVDESS_STATEMENTS[match[2]], _RAVDESS_EMOTIONS[int(match[1]) - 1]
+
+
+def ravdess_groups(name: str) -> tuple[str, str, str]:
+    """The actor is the speaker; RAVDESS has no sessions or dialogues."""
+    match = _RAVDESS_NAME.fullmatch(name)
+    return (match[3] if match else ""), "", ""
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+_IEMOCAP_EMOTIONS = (("ang",), ("hap", "exc"), ("neu",), ("sad",))
+_IEMOCAP_CLASSES = dict(zip(DATASETS["IEMOCAP"].class_names, _IEMOCAP_EMOTIONS, strict=True))
+_ESD_CLASSES = dict.fromkeys(DATASETS["ESD"].class_names, ())
+_RAVDESS_CLASSES = dict.fromkeys(_RAVDESS_EMOTIONS, ())
+CORPORA = {
+    "IEMOCAP": Corpus(find_iemocap, iemocap_groups, _IEMOCAP_CLASSES, lambda table: 5531),
+    "ESD": Corpus(find_esd, esd_groups, _ESD_CLASSES, lambda table: 17_500),
+    # the release has 24 actors
+    "RAVDESS": Corpus(find_ravdess, ravdess_groups, _RAVDESS_CLASSES, lambda table: 60 * table["speaker"].nunique()),
+}
+
+
+def known_classes(corpus: str) -> Classes:
+    """The classes of a corpus; {} for an unknown one."""
+    return CORPORA[corpus].classes if corpus in CORPORA else {}
+
+
+def decode_text(path: Path) -> str:
+    """Read an English text file in UTF-16 (with or without BOM), UTF-8, GBK or Windows-1252.
+
+    GBK is rejected if the text has Chinese characters: full-width punctuation is expected, but not hanzi.
+
+    Raises:
+        InputError: the file is missing.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    data = path.read_bytes()
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", errors="replace")
+    if b"\0" in data[:200]:
+        return data.decode("utf-16-be" if data[0] == 0 else "utf-16-le", errors="replace")
+    with suppress(UnicodeDecodeError):
+        return data.decode("utf-8-sig")
+    with suppress(UnicodeDecodeError):
+        text = data.decode("gbk")
+        if not re.search("[\u3400-\u9fff]", text):
+            return text
+    return data.decode("cp1252", errors="replace")
+
+
+def _find_root(folder: Path, mark: str, name: str) -> Path:
+    """The folder that contains ``mark``: ``folder`` itself, or one up to two levels below it."""
+    if not folder.is_dir():
+        raise InputError(f"--corpus_dir {folder}: no such folder")
+    for pattern in (mark, f"*/{mark}", f"*/*/{mark}"):
+        found = sorted({path.parent for path in folder.glob(pattern) if path.is_dir()})
+        if len(found) > 1:
+            raise InputError(f"--corpus_dir {folder}: holds {name} twice, in {found[0]} and {found[1]}")
+        if found:
+            return found[0]
+    raise InputError(f"--corpus_dir {folder}: not {name}, there is no {mark} in it")

@@ -1,0 +1,180 @@
+"""Manifests (CSVs of utterances): strict reading, finding their recordings, interpreting their labels."""
+
+import csv
+import io
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import takewhile
+from pathlib import Path, PureWindowsPath
+
+import pandas as pd
+
+from utils.data.corpora import COLUMNS, CORPORA, GROUPS
+from utils.data.features import SPLITS
+from utils.errors import InputError
+
+REQUIRED = ("audio_file", "raw_text", "label")
+OPTIONAL = (*GROUPS, "split")
+
+
+def read_manifest(path: Path, required: Sequence[str] = REQUIRED, optional: Sequence[str] = OPTIONAL) -> pd.DataFrame:
+    """Read the ``required`` columns of a CSV, and the ``optional`` ones that it has, as stripped text.
+
+    Returns:
+        These columns, and ``where``: the file and line of each row, for error messages.
+
+    Raises:
+        InputError: a malformed file, a missing or duplicate column, an empty required value; names file and line.
+    """
+    rows = _read_rows(path)
+    if len(rows) < 2:
+        raise InputError(f"{path}: no rows; expected a header with {', '.join(required)} and one row per utterance")
+    (_, header), *rows = rows
+    for name in (*required, *optional):
+        if header.count(name) > 1 or (name in required and name not in header):
+            raise InputError(f"{path}: needs one column {name} (it has {', '.join(header)})")
+    for where, row in rows:
+        if len(row) != len(header):
+            counts = f"{len(row)} values for {len(header)} columns"
+            raise InputError(f"{where}: {counts} (a text with a comma needs quotes)")
+    table = pd.DataFrame([row for _, row in rows], columns=header, dtype=str)
+    table = table[[name for name in (*required, *optional) if name in header]]
+    table = table.assign(where=[where for where, _ in rows])
+    for name in required:
+        empty = table.loc[table[name] == "", "where"]
+        if len(empty) and name != "raw_text":
+            raise InputError(f"{empty.iloc[0]}: no {name}")
+    return table
+
+
+def _read_rows(path: Path) -> list[tuple[str, list[str]]]:
+    """The non-blank rows of a CSV as stripped texts, each with the file and line that it starts on.
+
+    ``pandas.read_csv`` has no line numbers and accepts short rows and text after a closing quote.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    data = path.read_bytes()
+    rows, line = [], 1
+    try:
+        reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+        for row in reader:
+            if row:
+                rows.append((f"{path}: line {line}", [value.strip() for value in row]))
+            line = reader.line_num + 1  # a quoted text may span lines
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise InputError(f"{path}: line {line}: not UTF-8 ({error.reason})") from error
+    except csv.Error as error:
+        raise InputError(f"{path}: line {line}: not CSV ({error})") from error
+    return rows
+
+
+def utterances_of(paths: Sequence[Path], dataset: str, corpus_dir: Path | None) -> pd.DataFrame:
+    """Combine one or more manifests into one table of utterances, and find their recordings (see :func:`locate`).
+
+    Class numbers become emotions, and missing groups are derived from file names, for a known ``dataset``.
+
+    Args:
+        paths: one manifest, or one per split: train and val, or train, val and test. The latter set ``split``.
+
+    Returns:
+        :data:`~utils.data.corpora.COLUMNS`, ``where`` (file and line) and, if the manifests have it, ``split``.
+
+    Raises:
+        InputError: a malformed manifest, a class number out of range, or two rows that name one recording.
+    """
+    tables = [read_manifest(path) for path in paths]
+    if len(tables) > 1:
+        tables = [table.assign(split=split) for table, split in zip(tables, SPLITS, strict=False)]
+    table = pd.concat(tables, ignore_index=True).fillna("")
+    corpus = CORPORA.get(dataset)
+    names = list(corpus.classes) if corpus else None
+    table["emotion"] = [_emotion(*row, names) for row in zip(table["label"], table["where"], strict=True)]
+    table["given"] = table["audio_file"]
+    found, table["problem"] = zip(*locate(list(table["given"]), corpus_dir, paths[0].parent), strict=True)
+    table["audio_file"] = [str(path) for path in found]
+    derived = pd.DataFrame([corpus.groups(path.stem) if corpus else ("", "", "") for path in found], columns=GROUPS)
+    for name in GROUPS:
+        table[name] = table[name].where(table[name] != "", derived[name]) if name in table else derived[name]
+    first_row: dict[str, str] = {}
+    for path, where in table.loc[table["problem"] == "", ["audio_file", "where"]].itertuples(index=False):
+        first = first_row.setdefault(os.path.realpath(path), where)
+        if first != where:
+            raise InputError(f"{where}: {path}: the same recording as {first}")
+    return table[[*COLUMNS, "where", *(["split"] if "split" in table else [])]]
+
+
+def _emotion(label: str, where: str, names: list[str] | None) -> str:
+    """The emotion of a class number of a known dataset; any other label as it is (2.0 is 2)."""
+    match = re.fullmatch(r"(\d{1,9})(?:\.0*)?", label)
+    if not match:
+        return label
+    number = int(match[1])
+    if names is None:
+        return str(number)
+    if number >= len(names):
+        classes = f"{len(names)} classes, 0 to {len(names) - 1}: {', '.join(names)}"
+        raise InputError(f"{where}: label {number} is out of range ({classes})")
+    return names[number]
+
+
+def locate(files: Sequence[str], corpus_dir: Path | None, base: Path) -> list[tuple[Path, str]]:
+    """Find the recordings that a manifest names, including by paths of another machine.
+
+    A path that exists relative to ``corpus_dir`` or ``base`` is taken as is. Otherwise it is the file of the same name
+    below ``corpus_dir`` with the longest common path suffix. Unless names are unique in ``files``, the folder before
+    the name must also occur in the found path.
+
+    Args:
+        corpus_dir: folder to search; None to search nothing.
+        base: folder of the manifest.
+
+    Returns:
+        The absolute path of each recording, and "" or why it was not found.
+    """
+    if corpus_dir is not None and not corpus_dir.is_dir():
+        raise InputError(f"--corpus_dir {corpus_dir}: no such folder")
+    paths = [PureWindowsPath(file) for file in files]  # splits at slashes and backslashes
+    wanted = {path.name for path in paths}
+    by_name = _files_by_name(corpus_dir, wanted) if corpus_dir else {}
+    starts = [folder for folder in (corpus_dir, base) if folder]
+    where = f" in {corpus_dir}" if corpus_dir else "; --corpus_dir names the folder to search"
+    found = []
+    for file, path in zip(files, paths, strict=True):
+        # joining an absolute path replaces the folder
+        best = [each for folder in starts if _is_file(each := (folder / file).absolute())][:1]
+        if not best:
+            best = _longest_common_suffix(path, by_name.get(path.name, []))
+            if len(wanted) < len(files) and path.parent.name:
+                best = [each for each in best if path.parent.name in each.parts]
+        problem = f"{len(best)} recordings of this name" if best else "no such recording"
+        found.append((best[0], "") if len(best) == 1 else (Path(path.as_posix()), problem + where))
+    return found
+
+
+def _is_file(path: Path) -> bool:
+    with suppress(OSError):  # a name longer than the system allows
+        return path.is_file()
+    return False
+
+
+def _files_by_name(root: Path, wanted: set[str]) -> dict[str, list[Path]]:
+    """Files below ``root`` with these names; symbolic links are followed, each folder is visited once."""
+    by_name: dict[str, list[Path]] = {}
+    seen = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        seen.add(os.path.realpath(folder))
+        subfolders[:] = [each for each in subfolders if os.path.realpath(Path(folder, each)) not in seen]
+        for name in wanted.intersection(names):
+            by_name.setdefault(name, []).append(Path(folder, name).absolute())
+    return by_name
+
+
+def _longest_common_suffix(path: PureWindowsPath, candidates: list[Path]) -> list[Path]:
+    """The candidates that share the most trailing parts with ``path``."""
+    pairs = [zip(reversed(each.parts), reversed(path.parts), strict=False) for each in candidates]
+    common = [sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], each)) for each in pairs]
+    return [each for each, length in zip(candidates, common, strict=True) if length == max(common)]

@@ -1,0 +1,154 @@
+"""Checkpoints of transformers models in a folder or on the Hugging Face hub; every failure is a one-line error."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+import torch
+import transformers
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from torch import nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+from utils.errors import InputError, one_line
+
+# a Whisper decoder as small as its configuration allows
+NO_DECODER = {"decoder_layers": 0, "vocab_size": 8, "max_target_positions": 1, "pad_token_id": 0}
+NO_DECODER |= {"bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+_NETWORK_SECONDS = 10
+_HTTPError = HfHubHTTPError.__bases__[0]  # of the HTTP library, which depends on the hub client's version
+_TRAINING_ONLY = ("masked_spec_embed",)  # weights that a checkpoint may lack
+_IRRELEVANT = ("_name_or_path", "transformers_version", "dtype", "architectures")  # configuration keys
+_NO_CODE = {"trust_remote_code": False}  # else transformers asks whether to run code from the folder
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model as the user names it (``option``, ``name``), and where ``from_pretrained`` finds it.
+
+    ``source`` is a folder and ``revision`` None, or a hub name and the commit.
+    """
+
+    option: str
+    name: str
+    source: str
+    revision: str | None
+
+    def error(self, message: str) -> InputError:
+        return InputError(f"{self.option} {self.name}: {message}")
+
+    def load(self, kind: type, **options):
+        """``kind.from_pretrained``, from the folder or the hub's cache, else from the hub.
+
+        Raises:
+            InputError: The files are missing or damaged, or the hub cannot be reached.
+        """
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        options |= {"revision": self.revision, **_NO_CODE}
+        try:
+            try:
+                return kind.from_pretrained(self.source, local_files_only=True, **options)
+            except OSError:
+                if self.revision is None:
+                    raise
+                # fails at once without a network, unlike from_pretrained
+                huggingface_hub.model_info(self.source, revision=self.revision, timeout=_NETWORK_SECONDS)
+                transformers.logging.enable_progress_bar()  # of the downloads
+                return kind.from_pretrained(self.source, **options)
+        except (_HTTPError, OSError) as error:
+            raise self.error(_how_to_fetch(self.name) if self.revision else one_line(error)) from error
+        except Exception as error:  # transformers raises many types on a damaged folder
+            raise self.error(f"cannot be loaded ({one_line(error)})") from error
+
+    def load_model(self, types: tuple[str, ...], untrained: tuple[str, ...] = ()) -> PreTrainedModel:
+        """The model in float32, whatever the precision of its file.
+
+        Args:
+            types: Accepted model types.
+            untrained: Prefixes of weights that the checkpoint may lack.
+
+        Raises:
+            InputError: The type is another one, the checkpoint has more layers than the configuration, or it lacks a
+                weight, which would be random.
+        """
+        config = self.load(AutoConfig)
+        if config.model_type not in types:
+            raise self.error(f"a {config.model_type} model; expected one of {', '.join(types)}")
+        model, info = self.load(AutoModel, config=config, dtype=torch.float32, output_loading_info=True)
+        surplus = sorted(key for key in info["unexpected_keys"] if re.search(r"(^|\.)encoder\.", key))
+        if surplus:
+            raise self.error(f"its checkpoint has {surplus[0]}, which its config.json has no layer for")
+        absent = sorted(key for key in info["missing_keys"] if not key.startswith((*_TRAINING_ONLY, *untrained)))
+        if absent:
+            hint = "; use --text_pooling mean" if absent[0].startswith("pooler.") else ""
+            raise self.error(f"its checkpoint has no {absent[0]}, which would be random{hint}")
+        return model
+
+    @torch.inference_mode()
+    def check_usable(self, embed: Callable[[], torch.Tensor]) -> None:
+        """Raise an InputError if the files of the checkpoint do not fit together."""
+        try:
+            embed()
+        except Exception as error:
+            raise self.error(f"cannot be used ({type(error).__name__}: {one_line(error)})") from error
+
+    def describe(self, model: nn.Module, unused: tuple[str, ...] = ()) -> dict:
+        """Identity of the model: equal ``weights_sha256`` give equal embeddings.
+
+        Args:
+            unused: Prefixes of weights without influence on the embeddings, random if the checkpoint lacks them.
+        """
+        ignored = (*_IRRELEVANT, *(NO_DECODER if model.config.model_type == "whisper" else ()))
+        digest = hashlib.sha256(
+            digest_of({k: v for k, v in model.config.to_dict().items() if k not in ignored}).encode()
+        )
+        for key, tensor in sorted(model.state_dict().items()):
+            if not key.startswith((*_TRAINING_ONLY, *unused)):
+                digest.update(key.encode())
+                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return {
+            "name": self.name if self.revision else str(Path(self.name).resolve()),
+            "revision": self.revision,
+            "type": model.config.model_type,
+            "weights_sha256": digest.hexdigest(),
+        }
+
+
+def find_checkpoint(name: str, option: str) -> Checkpoint:
+    """Locate a model. The network is not used for a model in the hub's cache."""
+    if Path(name).is_dir():
+        if not (Path(name) / "config.json").is_file():
+            raise InputError(f"{option} {name}: no config.json in this folder; expected a transformers model")
+        return Checkpoint(option, name, name, None)
+    repository, _, revision = name.partition("@")
+    try:
+        cached = huggingface_hub.try_to_load_from_cache(repository, "config.json", revision=revision or None)
+        if isinstance(cached, str):
+            return Checkpoint(option, name, repository, Path(cached).parent.name)
+        found = huggingface_hub.model_info(repository, revision=revision or None, timeout=_NETWORK_SECONDS)
+    except HFValidationError as error:
+        raise InputError(f"{option} {name}: neither a folder nor a name of the Hugging Face hub") from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise InputError(f"{option} {name}: the Hugging Face hub has no such model (or it is private)") from error
+    except (_HTTPError, OSError) as error:
+        raise InputError(f"{option} {name}: {_how_to_fetch(name)}") from error
+    return Checkpoint(option, name, repository, found.sha)
+
+
+def _how_to_fetch(name: str) -> str:
+    repository, _, revision = name.partition("@")
+    fetch = f"hf download {repository}" + (f" --revision {revision}" if revision else "")
+    return (
+        "not on this machine, and the Hugging Face hub cannot be reached; "
+        f"run '{fetch}' on a machine with network access and copy its cache, or give the folder of a copy"
+    )
+
+
+def digest_of(settings: dict) -> str:
+    """SHA-256 of settings, as hexadecimal digits."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()

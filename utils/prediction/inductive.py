@@ -1,0 +1,164 @@
+"""Inductive inference: new utterances are attached to the graph of a run's training utterances.
+
+A new utterance aggregates from itself and from its Top-K text and audio neighbours among the training utterances, as in
+Eq. (2). Training utterances keep the neighbours of the training, and new utterances are not neighbours of each other. A
+prediction therefore depends on its recording and transcript only, not on the other requests.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.ops import NeighborGraph
+from utils.config import Config
+from utils.errors import InputError
+from utils.training.folder import GRAPH_FILE, load_weights_file
+from utils.training.graph import NeighborLists, build_graph, rank_keys, similarity_steps, unit_rows
+from utils.training.trained import Trained
+
+_ENCODER_KEYS = {"name", "revision", "pooling", "weights_sha256"}
+_TENSORS = {
+    "text": torch.float32,
+    "audio": torch.float32,
+    "text_neighbors": torch.int32,
+    "audio_neighbors": torch.int32,
+}
+
+
+@dataclass(frozen=True)
+class TrainingGraph:
+    """The training utterances of a run, their neighbours, and their encoders.
+
+    Attributes:
+        text, audio: embeddings [N, D_text] and [N, D_audio].
+        lists: neighbours [N, k_text] and [N, k_audio].
+        encoders: ``text`` and ``audio`` as in the features' JSON; {} where there is none.
+        sha256: of the training features.
+    """
+
+    text: Tensor
+    audio: Tensor
+    lists: NeighborLists
+    encoders: dict
+    sha256: str
+
+
+def load_training_graph(trained: Trained) -> TrainingGraph:
+    """Read ``training_graph.pt`` of a checkpoint's run.
+
+    Raises:
+        InputError: it is missing, damaged, or of another training.
+    """
+    path = trained.run_folder / GRAPH_FILE
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file; train.py writes it into the run folder, and it must be copied along with the "
+            "checkpoints (train.py --resume writes it again)"
+        )
+    saved = load_weights_file(path)
+    for name, dtype in _TENSORS.items():
+        value = saved.get(name)
+        if not isinstance(value, Tensor) or value.is_meta or (value.dtype, value.layout) != (dtype, torch.strided):
+            raise InputError(f"{path}: its {name} is not a matrix of {dtype}; not a file of train.py")
+        if value.ndim != 2 or not value.isfinite().all() or not value.numel():
+            raise InputError(f"{path}: its {name} is not a finite matrix; not a file of train.py")
+    count = len(saved["text"])
+    lists = NeighborLists(saved["text_neighbors"].long(), saved["audio_neighbors"].long())
+    config = trained.config
+    if (
+        (saved["text"].size(1), saved["audio"].size(1)) != trained.dims
+        or saved["audio"].size(0) != count
+        or (lists.text.shape, lists.audio.shape) != ((count, config.k_text), (count, config.k_audio))
+        or not all(int(each.min()) >= 0 and int(each.max()) < count for each in (lists.text, lists.audio))
+        or saved.get("sha256") != trained.data.get("train", {}).get("sha256")
+    ):
+        raise InputError(f"{path}: of another training than {trained.path}")
+    encoders = saved.get("encoders")
+    if not isinstance(encoders, dict) or not all(
+        isinstance(each, dict) and each.keys() >= _ENCODER_KEYS for each in encoders.values()
+    ):
+        raise InputError(f"{path}: does not name its encoders; not a file of train.py")
+    return TrainingGraph(saved["text"], saved["audio"], lists, encoders, saved["sha256"])
+
+
+class Predictor:
+    """Class probabilities of new utterances, averaged over the models of a run.
+
+    Args:
+        trained: models of one configuration, one per seed.
+        graph: the graph of their training.
+    """
+
+    def __init__(self, trained: Sequence[Trained], graph: TrainingGraph, device: torch.device):
+        config = trained[0].config
+        self.device = device
+        self.models = [each.model.to(device).eval() for each in trained]
+        self._paths = [each.path for each in trained]
+        self._attachment = Attachment(graph, config)
+        whole = build_graph(graph.lists, config.k_text, config.k_audio, config.message_flow).to(device)
+        with torch.inference_mode():
+            text, audio = graph.text.to(device), graph.audio.to(device)
+            self._inputs = [model.layer_inputs(text, audio, whole) for model in self.models]
+
+    @torch.inference_mode()
+    def __call__(self, text: Tensor, audio: Tensor) -> Tensor:
+        """Shapes: text [B, D_text], audio [B, D_audio], result [B, num_classes], on the CPU."""
+        return self.each(text, audio).mean(0)
+
+    @torch.inference_mode()
+    def each(self, text: Tensor, audio: Tensor) -> Tensor:
+        """The probabilities of each model, [models, B, num_classes], on the CPU.
+
+        Raises:
+            InputError: they are not finite.
+        """
+        nodes, graph = self._attachment(text, audio)
+        nodes, graph = nodes.to(self.device), graph.to(self.device)
+        text, audio = text.to(self.device), audio.to(self.device)
+        logits = [
+            model.attach(text, audio, [layer[nodes] for layer in inputs], graph)
+            for model, inputs in zip(self.models, self._inputs, strict=True)
+        ]
+        probabilities = torch.stack(logits).softmax(-1).cpu()
+        for path, of_model in zip(self._paths, probabilities, strict=True):
+            if not of_model.isfinite().all():
+                raise InputError(f"{path}: its probabilities are not finite; is the checkpoint damaged?")
+        return probabilities
+
+
+class Attachment:
+    """The edges from training utterances to new ones.
+
+    With ``neighbors_to_node``, Eq. (2), a new node aggregates from its Top-K. With ``node_to_neighbors`` it aggregates
+    from the nodes that have it among their Top-K: from the training utterances to which it is more similar than their
+    last neighbour.
+    """
+
+    def __init__(self, graph: TrainingGraph, config: Config):
+        self._modalities = []
+        for embeddings, lists in ((graph.text, graph.lists.text), (graph.audio, graph.lists.audio)):
+            units, least = unit_rows(embeddings), None
+            if config.message_flow == "node_to_neighbors":
+                pairs = zip(units.split(1), units[lists[:, -1]].split(1), strict=True)
+                least = torch.cat([similarity_steps(one, last)[0] for one, last in pairs])
+            self._modalities.append((units, lists.size(1), least))
+
+    def __call__(self, text: Tensor, audio: Tensor) -> tuple[Tensor, NeighborGraph]:
+        """Shapes: text [B, D_text], audio [B, D_audio].
+
+        Returns:
+            Indices [M] of the training utterances with an edge, and the graph over these and then the B new ones.
+        """
+        member = torch.zeros(len(text), len(self._modalities[0][0]), dtype=torch.bool)
+        for new, (units, k, least) in zip((text, audio), self._modalities, strict=True):
+            steps = similarity_steps(unit_rows(new), units)
+            if least is None:
+                member.scatter_(1, rank_keys(steps).topk(k).indices, True)
+            else:
+                member |= steps > least
+        nodes = member.any(0).nonzero().flatten()
+        itself = torch.eye(len(text), dtype=torch.bool)
+        target, source = torch.cat([member[:, nodes], itself], dim=1).nonzero(as_tuple=True)
+        return nodes, NeighborGraph.from_edges(source, target + len(nodes), len(nodes) + len(text))

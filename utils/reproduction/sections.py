@@ -1,0 +1,248 @@
+"""The sections of the report: Tables I to IV, Fig. 2, ablation steps, CH-GAT's gain over homophily, and their PNGs."""
+
+from pathlib import Path
+
+import torch
+
+from utils.config import display_name
+from utils.data.demo import bayes_optimal_wa
+from utils.data.published import UTTERANCES
+from utils.io import atomic_write, markdown_table
+from utils.plots import plot_confusion, plot_homophily, plot_steps, plot_topk_grid, plot_training_curves, plot_tsne
+from utils.reproduction.claims import OTHER_METHODS
+from utils.reproduction.results import MISSING, Result, Results
+from utils.reproduction.statistics import bounds, interval, points, table_of
+from utils.reproduction.trials import ABLATIONS, MAIN, NO_CHGAT, STEPPED
+from utils.sweep.results import best_trial, papers_trial, report, summary_table
+from utils.training.folder import read_curves
+from utils.training.loop import embed
+from utils.training.metrics import PRINTED, REPORTED, plus_minus, printed
+from utils.training.run import Run
+from utils.training.trained import load_trained
+
+# ---- Tables I to IV --------------------------------------------------------------------------------------------------
+
+
+def facts(results: Results, dataset: str) -> str:
+    """Sizes, graphs, device and time of each profile's own runs."""
+    return "\n".join(
+        f"- `{profile}`: {_facts(results.row(dataset, profile, MAIN))}" for profile in results.plan.profiles
+    )
+
+
+def _facts(result: Result) -> str:
+    if not result.runs:
+        return f"{MISSING}, no run is finished."
+    sizes, of_paper = result.sizes, UTTERANCES.get(result.trial.config.dataset)
+    text = f"{' / '.join(map(str, sizes.values()))} utterances (train / val / test)"
+    if of_paper and sizes != of_paper:
+        text += f", where the paper has {' / '.join(map(str, of_paper.values()))}"
+    shares = ", ".join(f"{split} {100 * share:.1f}" for split, share in result.homophily.items())
+    seconds = sum(outcome["seconds"] for outcome in result.outcomes)
+    versions = ", ".join(f"{name} {version}" for name, version in result.description["versions"].items())
+    return (
+        f"{text}. Homophily of the Top-K graphs (percent of the edges between equal labels): {shares}. "
+        f"{len(result.runs)} seeds took {seconds / 60:.1f} min on {result.outcomes[0]['device']}; "
+        f"{versions}."
+    )
+
+
+def table(results: Results, dataset: str, rows: dict[tuple[str, str], str]) -> str:
+    """Table I or II: the metrics of each row and its difference to the first one, one column per profile.
+
+    Args:
+        rows: :data:`~utils.reproduction.trials.FUSIONS` or :data:`~utils.reproduction.trials.ABLATIONS`.
+    """
+    profiles, first = results.plan.profiles, next(iter(rows))
+    references = [results.row(dataset, profile, first) for profile in profiles]
+    lines = []
+    for row, title in rows.items():
+        found = [results.row(dataset, profile, row) for profile in profiles]
+        paper = printed(found[0].trial.config)
+        columns = [metric_cells(result) for result in found]
+        for i, (name, label) in enumerate(REPORTED.items()):
+            of_paper = f"{paper[name]:.2f}" if paper else "–"
+            lines.append((title if i == 0 else "", label, *(column[i] for column in columns), of_paper))
+        if row != first:
+            changes = (result.minus(reference) for result, reference in zip(found, references, strict=True))
+            lines.append(("", f"WA − WA of {rows[first]}", *map(interval, changes), ""))
+    header = ("", "percent of test", *(f"`{profile}`" for profile in profiles), "paper, as printed")
+    if dataset not in PRINTED:
+        header, lines = header[:-1], [line[:-1] for line in lines]
+    return markdown_table(header, lines)
+
+
+def metric_cells(result: Result) -> list[str]:
+    """Mean ± std and interval over seeds of each reported metric."""
+    if not result.complete:
+        return [f"{MISSING} ({result.progress})", *[""] * (len(REPORTED) - 1)]
+    estimates = [result.estimate(name) for name in REPORTED]
+    return [plus_minus(value.mean, value.std) + bounds(value, value.over_seeds) for value in estimates]
+
+
+def other_methods(results: Results, dataset: str) -> str:
+    """Table III or IV as printed, then one row per profile."""
+    rows = [(name, str(year), modality, wa, ua) for name, year, modality, wa, ua in OTHER_METHODS[dataset]]
+    wa, ua, _ = PRINTED[dataset][MAIN]
+    rows.append(("CemoBAM, as printed", "2025", "audio + text", f"{wa:.2f}", f"{ua:.2f}"))
+    for profile in results.plan.profiles:
+        cells = metric_cells(results.row(dataset, profile, MAIN))
+        rows.append((f"CemoBAM, here, profile `{profile}`", "", "audio + text", *cells[:2]))
+    methods = markdown_table(("method", "year", "modality", "WA", "UA"), rows)
+    number = "III" if dataset == "IEMOCAP" else "IV"
+    note = "Splits and classes of the other methods differ from paper to paper; our rows are on the data named above."
+    return f"### {dataset}, Table {number}: other methods\n\n{methods}\n\n{note}"
+
+
+# ---- figures of one profile ------------------------------------------------------------------------------------------
+
+
+def fig2(results: Results, dataset: str, profile: str) -> str:
+    grid, title = results.grid(dataset, profile), "**Fig. 2, k_text x k_audio**"
+    if not grid.sizes:
+        return f"{title}\n\n{MISSING}: {grid.progress}"
+    note = f"{' / '.join(map(str, grid.sizes.values()))} utterances (train / val / test)"
+    if not grid.complete:
+        note += f"; {grid.progress} of the paper's grid are finished"
+    seeds, summary, name = len(grid.seeds), summary_table(grid.runs), f"figures/{dataset}-{profile}-topk_grid.png"
+    marked = best_trial(summary, seeds), papers_trial(summary, dataset)
+    plot_topk_grid(results.plan.root / name, summary, seeds, *marked, f"{dataset}, profile {profile}")
+    return f"{title}, {note}\n\n```\n{report(summary, dataset, seeds)}\n```\n\n![Top-K grid]({name})"
+
+
+def profile_figures(results: Results, dataset: str, profile: str) -> str:
+    """Training curves and confusion matrix over the seeds, t-SNE of the first seed."""
+    result = results.row(dataset, profile, MAIN)
+    if not result.complete:
+        return f"Training curves, confusion matrix, t-SNE: {MISSING}"
+    root, title = results.plan.root, f"{display_name(dataset)}, profile {profile}"
+    curves, confusion, tsne = (
+        f"figures/{dataset}-{profile}-{name}.png" for name in ("training_curves", "confusion_matrix", "tsne")
+    )
+    seeds = [f"seed {run.seed}" for run in result.runs]
+    logs = [read_curves(run.folder, run.config.epochs) for run in result.runs]
+    selected = [outcome["selected_epoch"] for outcome in result.outcomes]
+    named = (dict(zip(seeds, each, strict=True)) for each in (logs, selected))
+    plot_training_curves(root / curves, *named, title)
+    confusions = [outcome["test"]["confusion"] for outcome in result.outcomes]
+    over = f"mean of {len(seeds)} seeds" if len(seeds) > 1 else seeds[0]
+    plot_confusion(root / confusion, confusions, result.description["class_names"], f"{title}, test\n{over}")
+    images = [f"![Training curves]({curves})", f"![Confusion matrix]({confusion})"]
+    if (source := tsne_path(result.runs[0])).is_file():
+        atomic_write(root / tsne, source.read_bytes())
+        return "\n\n".join([*images, f"![t-SNE]({tsne})"])
+    return "\n\n".join([*images, f"t-SNE: {MISSING}"])
+
+
+def tsne_path(run: Run) -> Path:
+    """The t-SNE of a run, in the run's folder: it is removed together with the weights that it shows."""
+    return run.folder / "test_tsne.png"
+
+
+def draw_tsne(run: Run, device: torch.device) -> None:
+    """The t-SNE of a finished run, the one figure of the report that needs weights."""
+    path, weights, config = tsne_path(run), run.folder / "best.pt", run.config
+    if path.is_file() or not run.finished:
+        return
+    if not weights.is_file():
+        print(f"no t-SNE of {config.dataset}, {config.profile}: {weights} does not exist")
+        return
+    test = run.data.graph("test", config, device)
+    embeddings = embed(load_trained(weights).model.to(device), test).cpu().numpy()
+    title = f"{display_name(config.dataset)} test, profile {config.profile}, seed {run.seed}"
+    plot_tsne(path, embeddings, test.scored_label.cpu().numpy(), run.data.class_names, title)
+
+
+# ---- ablation steps --------------------------------------------------------------------------------------------------
+
+
+def ablation_steps(results: Results, dataset: str) -> str:
+    """What each difference between the profiles changes, for the whole network and for CH-GAT alone."""
+    head = (
+        f"### {dataset}: ablation steps between the profiles\n\n"
+        "Each row has one more difference than the row above it: from profile `official` over `paper` to `refined`. "
+        "The effect of a step depends on those before it; with so many intervals, one may exclude zero by chance."
+    )
+    return "\n\n".join([head, *(_steps(results, dataset, row) for row in STEPPED)])
+
+
+def _steps(results: Results, dataset: str, row: tuple[str, str]) -> str:
+    chain = [(title, results[trial]) for title, trial in results.plan.ablation_steps(dataset, row)]
+    lines, levels, changes, before = [], {}, {}, None
+    for title, result in chain:
+        change, ua = (result.minus(before, metric) if before else None for metric in ("wa", "ua"))
+        of_ua = points(ua.mean, sign=True) + bounds(ua, ua.over_seeds) if ua else ""
+        lines.append([title, *metric_cells(result)[:2], interval(change), of_ua])
+        if result.complete:
+            levels[title] = result.estimate("wa")
+        if change:
+            changes[title] = change
+        before = result
+    of_seeds, of_both = "[seeds]", "[seeds and utterances]"
+    header = (
+        "after the step",
+        f"WA {of_seeds}",
+        f"UA {of_seeds}",
+        f"change in WA {of_both}",
+        f"change in UA {of_seeds}",
+    )
+    parts = [f"**{ABLATIONS[row]}**", markdown_table(header, lines)]
+    official, paper, refined = (results.row(dataset, profile, row) for profile in results.plan.profiles)
+    if official.complete and paper.complete and refined.complete:
+        parts.append(
+            f"WA changes by {interval(paper.minus(official))} from official to paper, by "
+            f"{interval(refined.minus(paper))} from paper to refined, and by {interval(refined.minus(official))} from "
+            "official to refined."
+        )
+    if len(levels) == len(chain) and len(results.plan.seeds) > 1:
+        name = "-".join([f"figures/{dataset}-ablation_steps", *(row[1:] if row != MAIN else ())]) + ".png"
+        title = f"{dataset}, {ABLATIONS[row]}: ablation steps between the profiles"
+        plot_steps(results.plan.root / name, table_of(levels), table_of(changes).reindex(levels), title)
+        parts.append(f"![Ablation steps]({name})")
+    return "\n\n".join(parts)
+
+
+# ---- CH-GAT's gain over homophily ------------------------------------------------------------------------------------
+
+
+def homophily(results: Results) -> str:
+    """CH-GAT's gain on DEMO for growing agreement of the scenes."""
+    plan, trials = results.plan, results.plan.homophily()
+    lines, gains, possible = [], {profile: {} for profile in plan.profiles}, {}
+    for agreement in plan.agreements:
+        bound = bayes_optimal_wa(agreement)
+        optimal = 100 * (bound["scene"] - bound["utterance"])
+        cells, share = [], None
+        for profile in plan.profiles:
+            full, without = (results[trials[profile, agreement, row]] for row in (MAIN, NO_CHGAT))
+            gain = full.minus(without)
+            if gain is None:
+                cells.append(MISSING)
+                continue
+            share = full.homophily["test"]
+            gains[profile][share], possible[share] = gain, optimal
+            means = (points(result.values("wa").mean()) for result in (without, full))
+            cells.append(f"{' → '.join(means)}: {interval(gain)}")
+        lines.append((f"{agreement:g}", "–" if share is None else f"{100 * share:.1f}", f"{optimal:+.2f}", *cells))
+    header = ["agreement of a scene", "homophily of test (%)", "Bayes-optimal gain"]
+    header += [f"`{profile}`: WA without → with CH-GAT, gain" for profile in plan.profiles]
+    head = (
+        "### CH-GAT's gain over homophily\n\nDEMO's neighbours are the utterances of a scene; its agreement sets how "
+        "many of them share an emotion. The Bayes-optimal gain is that of knowing the whole scene over the utterance "
+        "alone."
+    )
+    text = f"{head}\n\n{markdown_table(header, lines)}"
+    if not possible:
+        return text
+    shown = {profile: table_of(of_profile) for profile, of_profile in gains.items() if of_profile}
+    title = "DEMO (synthetic): gain by CH-GAT"
+    title += "\n95 % intervals over seeds and test utterances" if len(plan.seeds) > 1 else ""
+    plot_homophily(plan.root / "figures/homophily.png", shown, possible, _real_homophily(results), title)
+    return f"{text}\n\n![Gain over homophily](figures/homophily.png)"
+
+
+def _real_homophily(results: Results) -> dict[str, float]:
+    """Homophily of the test graph of each real dataset, in the runs of the first profile."""
+    plan = results.plan
+    found = {dataset: results.row(dataset, plan.profiles[0], MAIN) for dataset in plan.datasets if dataset != "DEMO"}
+    return {dataset: result.homophily["test"] for dataset, result in found.items() if result.complete}

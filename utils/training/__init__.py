@@ -1,0 +1,1 @@
+"""The graph, the training loop and the run folder: one notion of a run."""

@@ -1,0 +1,269 @@
+"""The files of a run folder: configuration, log, checkpoints, metrics (layout in ``checkpoints/README.md``)."""
+
+import io
+import json
+import pickle
+import re
+from collections.abc import Sequence
+from math import isfinite
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from utils.data.features import SPLITS, Features
+from utils.errors import InputError, reading
+from utils.io import atomic_write, read_json, write_json
+from utils.training.graph import NeighborLists
+from utils.training.loop import TrainingState
+from utils.training.metrics import METRICS
+
+SEED_FOLDER = "seed{}"
+GRAPH_FILE = "training_graph.pt"  # beside the seed folders, see save_training_graph
+CHECKPOINT_KEYS = ("weights", "config", "class_names", "text_dim", "audio_dim")
+_CURVES = ("train_loss", "val_loss", "val_w_f1", "seconds")  # that every line of a log must have
+
+
+def seed_folders(folder: Path) -> dict[int, Path]:
+    """The seed folders in a folder, in order of the seeds; copies with other names are not among them."""
+    named = {int(match[1]): path for path in folder.glob("seed*") if (match := re.fullmatch(r"seed(\d+)", path.name))}
+    return dict(sorted(named.items()))
+
+
+# ---- configuration ---------------------------------------------------------------------------------------------------
+
+
+def claim_folder(folder: Path, description: dict) -> None:
+    """Write ``config.json`` into a new folder, or check that an existing one describes the same run.
+
+    Raises:
+        InputError: the folder holds another configuration. The first difference is named, nothing is changed.
+    """
+    if (folder / "config.json").exists():
+        check_description(folder, description)
+    else:
+        write_json(folder / "config.json", description)
+
+
+def check_description(folder: Path, description: dict) -> None:
+    """Raise an InputError if ``config.json`` in a folder describes another run; a seed that is not given may be any."""
+    path = folder / "config.json"
+    old = read_json(path)
+    if not {"config", "data", "class_names"} <= old.keys():
+        raise InputError(f"{path}: not a run's configuration")
+    if difference := description_difference(old, description):
+        raise InputError(
+            f"{folder}: holds a run of another configuration ({difference}); choose another folder "
+            "(--save_path; --model_name, or --overwrite, where the command has it)"
+        )
+
+
+def _config_difference(old: dict, new: dict) -> str | None:
+    """The first option in which two configurations differ, in words; None where none."""
+    for name in {**old, **new}:
+        before, now = (config.get(name, "(not there)") for config in (old, new))
+        if before != now:
+            return f"{name} was {before}, now {now}"
+    return None
+
+
+def description_difference(old: dict, new: dict) -> str | None:
+    """The first difference between two descriptions that changes results, in words; None where none."""
+    if difference := _config_difference(old["config"], new["config"]):
+        return difference
+    for split in new["data"]:
+        if old["data"].get(split, {}).get("sha256") != new["data"][split]["sha256"]:
+            return f"the {split} data is another ({new['data'][split]['path']})"
+    if old["class_names"] != new["class_names"]:
+        return f"the classes were {', '.join(old['class_names'])}, now {', '.join(new['class_names'])}"
+    if "seed" in new and old.get("seed") != new["seed"]:
+        return f"the seed was {old.get('seed')}, now {new['seed']}"
+    return None
+
+
+def read_description(folder: Path) -> dict:
+    """A run's ``config.json``.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    path = folder / "config.json"
+    description = read_json(path)
+    with reading(path, "not the description of a run"):
+        for split in SPLITS:
+            each = description["data"][split]
+            if not (isinstance(each["sha256"], str) and isinstance(each["utterances"], int)):
+                raise ValueError(f"data of {split}")
+        if not (isinstance(description["config"], dict) and isinstance(description["versions"], dict)):
+            raise ValueError("configuration or versions")
+        names = description["class_names"]
+        if not (isinstance(names, list) and len(names) > 1 and all(isinstance(name, str) for name in names)):
+            raise ValueError("class names")
+    return description
+
+
+# ---- log and metrics -------------------------------------------------------------------------------------------------
+
+
+def write_log(path: Path, log: Sequence[dict]) -> None:
+    """Write a ``log.jsonl``, one line per epoch."""
+    atomic_write(path, "".join(json.dumps(line) + "\n" for line in log).encode())
+
+
+def read_log(path: Path, epochs: int | None = None) -> list[dict]:
+    """The lines of a ``log.jsonl``, or the first ``epochs``; a kill may have truncated the last one.
+
+    Raises:
+        InputError: a line is no JSON object, or there are fewer than ``epochs``.
+    """
+    log = []
+    for i, line in enumerate(path.read_bytes().splitlines()[:epochs] if path.exists() else (), 1):
+        try:
+            log.append(json.loads(line))
+        except ValueError as error:
+            raise InputError(f"{path}: line {i}: not JSON ({error})") from error
+        if not isinstance(log[-1], dict) or "epoch" not in log[-1]:
+            raise InputError(f"{path}: line {i}: not the line of an epoch")
+    if epochs is not None and len(log) < epochs:
+        way_out = "--overwrite starts again (selected_topK.sh, reproduce.sh: remove the folder)"
+        raise InputError(f"{path}: {len(log)} epochs, last.pt has {epochs}; {way_out}")
+    return log
+
+
+def read_curves(folder: Path, epochs: int) -> list[dict]:
+    """The log of a finished run.
+
+    Raises:
+        InputError: it is damaged, or has another number of epochs.
+    """
+    path = folder / "log.jsonl"
+    log = read_log(path)
+    with reading(path, "not the log of a run"):
+        if len(log) != epochs:
+            raise ValueError(f"{len(log)} epochs of {epochs}")
+        for line in log:
+            odd = [name for name in _CURVES if not isfinite(line[name])]
+            if odd:
+                raise ValueError(f"{odd[0]} {line[odd[0]]}")
+    return log
+
+
+def read_metrics(folder: Path, seed: int, epochs: int) -> dict:
+    """``metrics.json`` of a finished run: seed, selected epoch, device, graphs, and the metrics of val and test.
+
+    Raises:
+        InputError: it is damaged, of another seed, or its epoch is beyond the run's ``epochs``.
+    """
+    path = folder / "metrics.json"
+    metrics = read_json(path)
+    with reading(path, "not the metrics of a run"):
+        epoch = metrics["selected_epoch"]
+        if metrics["seed"] != seed:
+            raise ValueError(f"of seed {metrics['seed']}")
+        if not (isinstance(epoch, int) and 1 <= epoch <= epochs):
+            raise ValueError(f"selected epoch {epoch} of {epochs}")
+        shares = [metrics["graphs"][split]["homophily"] for split in SPLITS]
+        if not (all(0 <= share <= 1 for share in shares) and isinstance(metrics["device"], str)):
+            raise ValueError("homophily or device")
+        for split in ("val", "test"):
+            for name in METRICS:
+                if not 0 <= metrics[split][name] <= 1:  # also raises where it is no number
+                    raise ValueError(f"{split} {name} {metrics[split][name]}")
+            confusion = np.array(metrics[split]["confusion"])
+            if confusion.dtype.kind != "i" or confusion.shape != 2 * (len(metrics[split]["recall"]),):
+                raise ValueError(f"{split} confusion")
+    return metrics
+
+
+# ---- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def save_state(state: TrainingState, folder: Path, description: dict, resumable: bool) -> None:
+    """Write ``best.pt``, the selected weights, and ``last.pt``, the latest; the run's description is in both.
+
+    Args:
+        resumable: add to ``last.pt`` all that resuming needs.
+    """
+    best = {**description, "weights": state.best_weights, "epoch": state.best_epoch}
+    last = {**description, "weights": state.model.state_dict(), "epoch": state.epoch}
+    save_checkpoint(folder / "best.pt", best)
+    save_checkpoint(folder / "last.pt", {**last, "training": state.state_dict()} if resumable else last)
+
+
+def restore_state(state: TrainingState, folder: Path, description: dict) -> None:
+    """Put a fresh state where ``last.pt`` was saved, if there is one.
+
+    Raises:
+        InputError: the checkpoint is damaged, or of another run.
+    """
+    path = folder / "last.pt"
+    if not path.exists():
+        return
+    saved = load_checkpoint(path)
+    if difference := description_difference(saved, description):
+        raise InputError(f"{path}: a checkpoint of another configuration than config.json beside it ({difference})")
+    if "training" in saved:
+        state.load_state_dict(saved["training"])
+
+
+def save_checkpoint(path: Path, checkpoint: dict) -> None:
+    buffer = io.BytesIO()  # on a full disk torch.save raises no OSError, a plain write does
+    torch.save(checkpoint, buffer)
+    atomic_write(path, buffer.getvalue())
+
+
+def load_weights_file(path: Path) -> dict:
+    """Read a ``.pt`` file with ``weights_only=True``, so nothing in it can run.
+
+    Raises:
+        InputError: missing, damaged, asking for code, or not a dict.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    content = path.read_bytes()
+    try:
+        data = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(f"{path}: refused: not a file of plain weights; nothing in it was run") from error
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not a complete checkpoint ({type(error).__name__})") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: expected a dict, found a {type(data).__name__}")
+    return data
+
+
+def load_checkpoint(path: Path) -> dict:
+    """Read a ``best.pt`` or ``last.pt``: :data:`CHECKPOINT_KEYS` and more.
+
+    Raises:
+        InputError: as :func:`load_weights_file`, or the file is no checkpoint of train.py.
+    """
+    data = load_weights_file(path)
+    missing = [key for key in CHECKPOINT_KEYS if key not in data]
+    if missing and all(isinstance(value, torch.Tensor) for value in data.values()):
+        raise InputError(f"{path}: a plain state dict; if the published code wrote it, add --profile official")
+    if missing:
+        raise InputError(f"{path}: not a checkpoint of train.py, {missing[0]!r} is missing")
+    return data
+
+
+def save_training_graph(
+    folder: Path, train: Features, lists: NeighborLists, k: tuple[int, int], encoders: dict
+) -> None:
+    """Write what inductive inference needs of the training split: embeddings, neighbours, encoders.
+
+    Args:
+        k: text and audio neighbours per node; ``lists`` may be longer.
+        encoders: from the features' JSON; {} where there is none.
+    """
+    save_checkpoint(
+        folder / GRAPH_FILE,
+        {
+            "text": train.text,
+            "audio": train.audio,
+            "text_neighbors": lists.text[:, : k[0]].int(),
+            "audio_neighbors": lists.audio[:, : k[1]].int(),
+            "encoders": encoders,
+            "sha256": train.sha256,
+        },
+    )

@@ -1,0 +1,243 @@
+"""Top-K cosine neighbours, the edge set of Eq. (2), and a split with its graph (section II.B.1 of the paper)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch_geometric.utils import homophily, remove_self_loops
+
+from models.ops import NeighborGraph
+from utils.config import Config, class_names, known_class_names
+from utils.data.features import SPLITS, Features, check_described, load_splits, read_info
+from utils.errors import InputError
+
+_BLOCK_VALUES = 1 << 20  # similarities of a block: 8 MiB in float64, about the size of a cache
+_LEAST_ROWS = 64  # of a block, so that reading all N embeddings serves more than a few rows
+_SIMILARITY_STEPS = 1 << 40  # cosines closer than 1e-12 are equal: below that, float64 products differ by machine
+
+
+@dataclass(frozen=True)
+class NeighborLists:
+    """Neighbours of each node, best first; a smaller k is a slice. Shapes: text [N, K_text], audio [N, K_audio]."""
+
+    text: Tensor
+    audio: Tensor
+
+
+def top_k_neighbors(embeddings: Tensor, k: int, self_rule: str = "mask") -> Tensor:
+    """The k most cosine-similar rows of each row, best first, ties by lower index (II.B.1).
+
+    Exact: float64 products in blocks of rows (never N x N). Equal rows are computed once, so duplicates tie to the last
+    bit. Similarity and index share one integer key, so the order depends on neither device nor sort.
+
+    Args:
+        embeddings: [N, D], no zero rows.
+        k: number of neighbours, 1 <= k <= N - 1.
+        self_rule: ``mask``: a row is never its own neighbour. ``drop_first``: as the published code, drop whatever
+            ranks first; among duplicates that is another row, and the row keeps itself.
+
+    Returns:
+        Indices [N, k] in int64.
+
+    Raises:
+        InputError: k is below 1 or above N - 1.
+    """
+    n = embeddings.size(0)
+    if not 1 <= k <= n - 1:
+        raise InputError(f"k = {k}: each of {n} utterances has 1 to {n - 1} neighbours")
+    distinct, inverse = torch.unique(embeddings, dim=0, return_inverse=True)
+    duplicates = distinct.size(0) < n
+    units = unit_rows(distinct if duplicates else embeddings)
+    block = max(_LEAST_ROWS, _BLOCK_VALUES // n)
+    result = torch.empty(n, k, dtype=torch.long, device=embeddings.device)
+    for start in range(0, n, block):
+        rows = torch.arange(start, min(start + block, n), device=embeddings.device)
+        steps = similarity_steps(units[inverse[rows]] if duplicates else units[rows], units)
+        keys = rank_keys(steps[:, inverse] if duplicates else steps)
+        if self_rule == "mask":
+            keys[rows - start, rows] = torch.iinfo(torch.long).min
+            result[rows] = keys.topk(k).indices
+        else:
+            result[rows] = keys.topk(k + 1).indices[:, 1:]
+    return result
+
+
+def unit_rows(embeddings: Tensor) -> Tensor:
+    """L2-normalised rows in float64. Shapes: [N, D] without zero rows to [N, D]."""
+    units = embeddings.double()
+    return units / units.norm(dim=1, keepdim=True)
+
+
+def similarity_steps(queries: Tensor, units: Tensor) -> Tensor:
+    """Cosine similarities as integers, whose order is the same on every machine.
+
+    Shapes: queries [B, D] and units [N, D] of :func:`unit_rows`, result [B, N].
+    """
+    return (queries @ units.T).mul_(_SIMILARITY_STEPS).round_().long()
+
+
+def rank_keys(steps: Tensor) -> Tensor:
+    """Turn similarities [B, N], in place, into integers that also rank equal ones: the lower index first."""
+    n = steps.size(1)
+    return steps.mul_(n).add_(torch.arange(n - 1, -1, -1, device=steps.device))
+
+
+def neighbor_lists(text: Tensor, audio: Tensor, k_text: int, k_audio: int, self_rule: str = "mask") -> NeighborLists:
+    """Top-K lists of both modalities. Shapes: text [N, D_text], audio [N, D_audio]."""
+    return NeighborLists(top_k_neighbors(text, k_text, self_rule), top_k_neighbors(audio, k_audio, self_rule))
+
+
+def build_graph(
+    lists: NeighborLists, k_text: int, k_audio: int, message_flow: str = "neighbors_to_node"
+) -> NeighborGraph:
+    """The edge set of Eq. (2), with N_i^(t) and N_i^(a) the Top-K text and audio neighbours of node i:
+
+    .. math:: E = \\bigcup_{i=1}^N \\{(i, i)\\} \\cup \\{(i, j) \\mid j \\in N_i^{(t)} \\cup N_i^{(a)}\\}
+
+    Args:
+        lists: at least ``k_text`` and ``k_audio`` neighbours per node.
+        message_flow: ``neighbors_to_node``, Eq. (2): node i aggregates from j. ``node_to_neighbors``, the published
+            code: j aggregates from node i.
+    """
+    n = lists.text.size(0)
+    if k_text > lists.text.size(1) or k_audio > lists.audio.size(1):
+        raise ValueError(f"k_text {k_text} or k_audio {k_audio} is longer than the lists")
+    itself = torch.arange(n, device=lists.text.device).unsqueeze(1)
+    members = torch.cat([itself, lists.text[:, :k_text], lists.audio[:, :k_audio]], dim=1).sort(dim=1).values
+    fresh = torch.ones_like(members, dtype=torch.bool)
+    fresh[:, 1:] = members[:, 1:] != members[:, :-1]
+    node, neighbor = itself.expand_as(members)[fresh], members[fresh]
+    source, target = (neighbor, node) if message_flow == "neighbors_to_node" else (node, neighbor)
+    return NeighborGraph.from_edges(source, target, n)
+
+
+def edge_homophily(graph: NeighborGraph, label: Tensor) -> float:
+    """Share of the edges between different nodes that join equal labels; NaN without such edges."""
+    return homophily(remove_self_loops(graph.edge_index)[0], label, method="edge")
+
+
+@dataclass(frozen=True)
+class GraphData:
+    """A graph on a device. Shapes: text [N, D_text], audio [N, D_audio], label [N], graph over the N nodes.
+
+    The first ``context`` nodes are neighbours only and are not scored.
+    """
+
+    text: Tensor
+    audio: Tensor
+    label: Tensor
+    graph: NeighborGraph
+    context: int = 0
+
+    @property
+    def scored_label(self) -> Tensor:
+        return self.label[self.context :]
+
+    def describe(self) -> dict[str, float]:
+        """Number of nodes and edges, and the edge homophily."""
+        graph = self.graph
+        return {"nodes": graph.num_nodes, "edges": graph.num_edges, "homophily": edge_homophily(graph, self.label)}
+
+    def line(self, name: str) -> str:
+        """The description in words."""
+        nodes, edges, share = self.describe().values()
+        return (
+            f"graph {name}: {nodes} nodes, {edges} edges with self-loops "
+            f"({(edges - nodes) / nodes:.1f} neighbours per node), homophily {share:.3f}"
+        )
+
+
+def prepare(
+    features: Features,
+    config: Config,
+    device: torch.device,
+    train: Features | None = None,
+    lists: NeighborLists | None = None,
+) -> GraphData:
+    """The graph of a split for one configuration. It is built on the CPU, so it is the same for every device.
+
+    Args:
+        train: for val and test, the training split. Its utterances join the graph with ``graph_scope="with_train"``.
+        lists: prepared neighbours, at least ``k_text`` and ``k_audio`` of them.
+    """
+    text, audio, label, context = _nodes(features, config, train)
+    lists = lists or neighbor_lists(text, audio, config.k_text, config.k_audio, config.topk_self)
+    graph = build_graph(lists, config.k_text, config.k_audio, config.message_flow)
+    return GraphData(text.to(device), audio.to(device), label.to(device), graph.to(device), context)
+
+
+def _nodes(features: Features, config: Config, train: Features | None) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Text, audio and label of the nodes of a split's graph, and how many of them are context."""
+    context = _context(config, train)
+    parts = [train, features] if context else [features]
+    return *(torch.cat([getattr(part, name) for part in parts]) for name in ("text", "audio", "label")), context
+
+
+def check_neighbors(features: Features, config: Config, train: Features | None = None) -> None:
+    """Raise an InputError if the graph of :func:`prepare` is too small for ``k_text`` or ``k_audio``."""
+    most = len(features) + _context(config, train) - 1
+    for name in ("k_text", "k_audio"):
+        if getattr(config, name) > most:
+            raise InputError(
+                f"--{name} {getattr(config, name)}: {features.path} has {len(features)} utterances, "
+                f"so each has at most {most} neighbours"
+            )
+
+
+def _context(config: Config, train: Features | None) -> int:
+    return len(train) if config.graph_scope == "with_train" and train is not None else 0
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The features that runs share. Neighbour lists are computed once and sliced for every smaller k."""
+
+    splits: dict[str, Features]
+    class_names: tuple[str, ...]
+    _lists: dict[tuple, NeighborLists] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def read(cls, paths: dict[str, Path], dataset: str, num_classes: int | None = None) -> "TrainingData":
+        """Read the feature pickles of all splits, checked against each other and against their JSON."""
+        names = known_class_names(dataset, read_info(paths["train"]))
+        splits, num_classes = load_splits(paths, num_classes or (len(names) if names else None))
+        for split, features in splits.items():
+            check_described(features, split, names)
+        return cls(splits, class_names(dataset, num_classes, names))
+
+    @property
+    def dims(self) -> tuple[int, int]:
+        return self.splits["train"].dims
+
+    def lists(self, split: str, config: Config) -> NeighborLists:
+        """The neighbours of a split's nodes, at least as many as the configuration's k."""
+        key = split, config.topk_self, config.graph_scope
+        known = self._lists.get(key)
+        if known is None or known.text.size(1) < config.k_text or known.audio.size(1) < config.k_audio:
+            text, audio, _, _ = _nodes(self.splits[split], config, self._train(split))
+            self._lists[key] = neighbor_lists(text, audio, config.k_text, config.k_audio, config.topk_self)
+        return self._lists[key]
+
+    def graph(self, split: str, config: Config, device: torch.device) -> GraphData:
+        """The graph of a split, from the shared neighbours."""
+        return prepare(self.splits[split], config, device, self._train(split), self.lists(split, config))
+
+    def check(self, config: Config) -> None:
+        """:func:`check_neighbors` of every split."""
+        for split in SPLITS:
+            check_neighbors(self.splits[split], config, self._train(split))
+
+    def prepare(self, configs: Sequence[Config]) -> None:
+        """Compute the lists of all configurations, before the first training."""
+        groups: dict[tuple, list[Config]] = {}
+        for config in configs:
+            groups.setdefault((config.topk_self, config.graph_scope), []).append(config)
+        for group in groups.values():
+            longest = {name: max(getattr(config, name) for config in group) for name in ("k_text", "k_audio")}
+            for split in SPLITS:
+                self.lists(split, group[0].replace(**longest))
+
+    def _train(self, split: str) -> Features | None:
+        return None if split == "train" else self.splits["train"]

@@ -1,0 +1,161 @@
+"""The training loop: full-batch steps over one graph. Knows tensors and the configuration, no arguments, no files."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.cemobam import CemoBAM
+from utils.config import Config
+from utils.errors import InputError
+from utils.training.graph import GraphData
+from utils.training.metrics import METRICS, compute_metrics
+
+Scheduler = torch.optim.lr_scheduler.LRScheduler
+
+
+@dataclass
+class TrainingState:
+    """Everything that changes during training."""
+
+    model: CemoBAM
+    optimizer: torch.optim.Optimizer
+    scheduler: Scheduler
+    epoch: int = 0  # epochs done
+    best_score: float = float("-inf")
+    best_epoch: int = 0
+    best_weights: dict[str, Tensor] | None = None
+
+    def state_dict(self) -> dict:
+        """Everything that resuming needs to end at the same bits, random number generators included."""
+        device = next(self.model.parameters()).device
+        return {
+            "model": self.model.state_dict(),
+            "training": self.model.training,
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            **{name: getattr(self, name) for name in ("epoch", "best_score", "best_epoch", "best_weights")},
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        }
+
+    def load_state_dict(self, saved: dict) -> None:
+        self.model.load_state_dict(saved["model"])
+        self.model.train(saved["training"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scheduler.load_state_dict(saved["scheduler"])
+        for name in ("epoch", "best_score", "best_epoch", "best_weights"):
+            setattr(self, name, saved[name])
+        torch.set_rng_state(saved["rng"])
+        if saved["cuda_rng"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(saved["cuda_rng"])
+
+
+def start_training(model: CemoBAM, config: Config) -> TrainingState:
+    """A model with its optimiser and schedule before the first epoch."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    return TrainingState(model, optimizer, build_scheduler(optimizer, config))
+
+
+def build_scheduler(optimizer: torch.optim.Optimizer, config: Config) -> Scheduler:
+    """Decay every ``lr_patience`` epochs (III.B), or when the validation loss stalls (the published code)."""
+    if config.lr_schedule == "step":
+        return torch.optim.lr_scheduler.StepLR(optimizer, config.lr_patience, config.lr_decay)
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=config.lr_decay, patience=config.lr_patience)
+
+
+def fit(
+    state: TrainingState, train: GraphData, val: GraphData, config: Config, on_epoch: Callable[[dict], None]
+) -> None:
+    """Train from the state's epoch to ``config.epochs``; ``on_epoch`` gets one line of the log per epoch.
+
+    Raises:
+        InputError: a loss is not finite.
+    """
+    model, optimizer, scheduler = state.model, state.optimizer, state.scheduler
+    while state.epoch < config.epochs:
+        begin = time.perf_counter()
+        lr = optimizer.param_groups[0]["lr"]
+        # The published code calls train() once before its loop; evaluation then leaves the model in eval mode, so from
+        # the second step on dropout is off and BatchNorm frozen ("first_step").
+        if config.train_mode == "every_step" or state.epoch == 0:
+            model.train()
+        train_loss = train_step(state, train, config)
+        metrics = evaluate(model, val)
+        check_loss(metrics["loss"], "validation", state.epoch + 1)
+        if config.lr_schedule == "step":
+            scheduler.step()
+        else:
+            scheduler.step(metrics["loss"])
+        state.epoch += 1
+        score = metrics["w_f1"] if config.selection == "best_val_wf1" else state.epoch
+        if score > state.best_score:
+            state.best_score, state.best_epoch = score, state.epoch
+            state.best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        of_val = {f"val_{name}": metrics[name] for name in ("loss", *METRICS)}
+        seconds = round(time.perf_counter() - begin, 4)
+        on_epoch({"epoch": state.epoch, "lr": lr, "train_loss": train_loss, **of_val, "seconds": seconds})
+
+
+def train_step(state: TrainingState, data: GraphData, config: Config) -> float:
+    """One full-batch step of Adam on the cross entropy; returns the loss.
+
+    Raises:
+        InputError: the loss is not finite. The weights are then as they were before the step.
+    """
+    state.optimizer.zero_grad()
+    logits = state.model(data.text, data.audio, data.graph)
+    loss = F.cross_entropy(logits, data.label, label_smoothing=config.label_smoothing)
+    check_loss(loss.item(), "training", state.epoch + 1)
+    loss.backward()
+    state.optimizer.step()
+    return loss.item()
+
+
+def check_loss(loss: float, kind: str, epoch: int) -> None:
+    if not isfinite(loss):
+        raise InputError(f"epoch {epoch}: the {kind} loss is {loss}; try a smaller --lr")
+
+
+@torch.no_grad()
+def predict(model: CemoBAM, data: GraphData) -> Tensor:
+    """Logits [N - context, num_classes] of the scored nodes in evaluation mode."""
+    return model.eval()(data.text, data.audio, data.graph)[data.context :]
+
+
+@torch.no_grad()
+def embed(model: CemoBAM, data: GraphData) -> Tensor:
+    """The last hidden layer of the classifier in evaluation mode, [N - context, hidden_dim]."""
+    return model.eval().embed(data.text, data.audio, data.graph)[data.context :]
+
+
+def evaluate(model: CemoBAM, data: GraphData) -> dict:
+    """``loss``, the plain cross entropy in nats, and the metrics of :func:`compute_metrics`."""
+    return score(predict(model, data), data)
+
+
+def score(logits: Tensor, data: GraphData) -> dict:
+    """The metrics of :func:`evaluate` from the logits of the scored nodes."""
+    loss = F.cross_entropy(logits, data.scored_label).item()
+    return {"loss": loss, **compute_metrics(data.scored_label, logits.argmax(1), logits.size(1))}
+
+
+def evaluate_selected(state: TrainingState, val: GraphData, test: GraphData) -> tuple[dict, Tensor]:
+    """Load the weights of the selected epoch into the model and evaluate both splits.
+
+    Returns:
+        ``selected_epoch`` and the metrics of ``val`` and ``test``; the predicted classes of test, [N - context].
+
+    Raises:
+        InputError: a loss is not finite.
+    """
+    state.model.load_state_dict(state.best_weights)
+    logits = predict(state.model, test)
+    metrics = {"val": evaluate(state.model, val), "test": score(logits, test)}
+    for split, of_split in metrics.items():
+        check_loss(of_split["loss"], split, state.best_epoch)
+    return {"selected_epoch": state.best_epoch, **metrics}, logits.argmax(1)

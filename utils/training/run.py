@@ -1,0 +1,343 @@
+"""One notion of a run: a configuration and a seed on some features, in a folder that explains itself.
+
+``train.py`` trains one trial, the sweep and the reproduction train lists of them; all of them are lists of runs.
+"""
+
+import json
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch_geometric import seed_everything
+from tqdm import tqdm
+
+from models.cemobam import CemoBAM
+from utils.config import Config, display_name
+from utils.device import describe
+from utils.errors import InputError, Interrupted, deferred_interrupt
+from utils.io import atomic_write, environment_info, read_json, try_lock, write_json
+from utils.training.folder import (
+    SEED_FOLDER,
+    check_description,
+    claim_folder,
+    read_curves,
+    read_log,
+    read_metrics,
+    restore_state,
+    save_state,
+    seed_folders,
+    write_log,
+)
+from utils.training.graph import TrainingData
+from utils.training.loop import TrainingState, evaluate_selected, fit, start_training
+from utils.training.metrics import mean_and_std
+
+SAVE_SECONDS = 60  # a kill -9 loses at most this much training
+POLL_SECONDS = 0.5  # between checks of runs that other processes train
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A configuration that is trained over several seeds, one folder ``seed<k>`` per run.
+
+    Without ``keep_weights`` a finished run keeps its metrics, log and predictions only.
+    """
+
+    config: Config
+    folder: Path
+    keep_weights: bool = True
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seed of a trial."""
+
+    trial: Trial
+    seed: int
+    data: TrainingData | None = None  # not needed to read results
+
+    @property
+    def config(self) -> Config:
+        return self.trial.config
+
+    @property
+    def folder(self) -> Path:
+        return self.trial.folder / SEED_FOLDER.format(self.seed)
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / "metrics.json").exists()
+
+    def __str__(self) -> str:
+        return f"{self.trial.folder.name}, seed {self.seed}"
+
+    def describe(self) -> dict:
+        """Configuration, data with its fingerprint, versions and command line: what ``config.json`` holds."""
+        data = self.data
+        return {
+            "config": self.config.to_dict(),
+            "seed": self.seed,
+            "class_names": list(data.class_names),
+            "text_dim": data.dims[0],
+            "audio_dim": data.dims[1],
+            "data": {
+                split: {"path": str(features.path.resolve()), "sha256": features.sha256, "utterances": len(features)}
+                for split, features in data.splits.items()
+            },
+            **environment_info("torch", "torch-geometric", "numpy"),
+        }
+
+    @contextmanager
+    def lock(self) -> Iterator[bool]:
+        """Whether no other process trains this run; it is locked inside the block. Never waits."""
+        self.trial.folder.mkdir(parents=True, exist_ok=True)
+        with (self.trial.folder / f".{self.folder.name}.lock").open("ab") as file, try_lock(file) as mine:
+            yield mine
+
+    def error(self) -> str | None:
+        """The recorded failure of the last attempt, if it failed."""
+        path = self.folder / "error.json"
+        return str(read_json(path).get("error")) if path.exists() else None
+
+    def outcome(self) -> dict | None:
+        """The metrics and the ``seconds`` of training, or the ``error``; None for a run that is not finished."""
+        if self.finished:
+            metrics = read_metrics(self.folder, self.seed, self.config.epochs)
+            log = read_curves(self.folder, self.config.epochs)
+            return {**metrics, "seconds": round(sum(line["seconds"] for line in log), 3)}
+        error = self.error()
+        return None if error is None else {"seed": self.seed, "error": error}
+
+
+def open_runs(runs: Sequence[Run], resume: bool = True, overwrite: bool = False) -> None:
+    """Check all folders before anything is trained, and remove those to overwrite.
+
+    Raises:
+        InputError: a seed of one of the trials, requested or not, has another configuration or other data; a run is
+            unfinished, and neither ``resume`` nor ``overwrite`` is set; or another process trains a run that is to be
+            overwritten. Nothing is changed then.
+    """
+    requested = {run.folder for run in runs}
+    for run in {run.trial.folder: run for run in runs}.values():
+        description = {name: value for name, value in run.describe().items() if name != "seed"}
+        for folder in seed_folders(run.trial.folder).values():
+            if (folder / "config.json").exists() and not (overwrite and folder in requested):
+                check_description(folder, description)
+    if overwrite:
+        for run in runs:
+            _remove(run)
+        return
+    for run in runs:
+        if not resume and not run.finished and (run.folder / "config.json").exists() and run.error() is None:
+            raise InputError(
+                f"{run.folder}: holds an unfinished run; add --resume to resume it, or --overwrite to start again"
+            )
+
+
+def _remove(run: Run) -> None:
+    """Move a run's folder aside, then remove it and what was computed from it."""
+    trial = run.trial.folder
+    if not run.folder.exists():
+        return
+    with run.lock() as mine:
+        if not mine:
+            raise InputError(f"{run.folder}: another process trains this run")
+        aside = trial / f".{run.folder.name}.{uuid.uuid4().hex}"  # a part of it would be taken for a whole
+        run.folder.rename(aside)
+    for name in ("summary.json", "training_curves.png"):
+        (trial / name).unlink(missing_ok=True)
+    for folder in (trial / "eval", aside):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Progress:
+    """One bar over the epochs of all runs.
+
+    Args:
+        note: text beside the bar, asked for after each run; without it, the losses of the current epoch.
+    """
+
+    def __init__(self, runs: Sequence[Run], note: Callable[[Run | None], str] | None = None):
+        self._note = note
+        self._count, self._done = len(runs), sum(run.finished for run in runs)
+        epochs = sum(run.config.epochs for run in runs)
+        self._target = sum(run.config.epochs for run in runs if run.finished)
+        self._bar = tqdm(
+            total=epochs, initial=self._target, unit="epoch", dynamic_ncols=True, disable=self._target == epochs
+        )
+        self._show(note and note(None))
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+    def start(self, run: Run, epoch: int) -> None:
+        self._bar.set_description(f"{run} ({self._done + 1}/{self._count})", refresh=False)
+        self._bar.update(epoch)
+
+    def epoch(self, line: dict) -> None:
+        if self._note is None:
+            self._show(f"loss={line['train_loss']:.3f}, val_wf1={100 * line['val_w_f1']:.1f}")
+        self._bar.update()
+
+    def finish(self, run: Run) -> None:
+        """Count a run that is finished or failed, here or in another process."""
+        self._done += 1
+        self._target += run.config.epochs
+        self._bar.update(self._target - self._bar.n)
+        if not run.finished:
+            self.write(f"failed: {run}: {run.error()}")
+        self._show(self._note and self._note(run))
+
+    def write(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._bar.write(line, file=sys.stderr)
+
+    def _show(self, note: str | None) -> None:
+        if note is not None:
+            self._bar.set_postfix_str(note, refresh=False)
+
+
+def claim(runs: Sequence[Run], progress: Progress) -> Iterator[Run]:
+    """Yield each run that is left to train, locked while the caller has it.
+
+    Several processes share the runs. A run that another process trains is left to it, and taken over if that process is
+    killed. A failure from before this call is tried again.
+    """
+    failed_before = {run.folder: _failed_at(run) for run in runs}
+    left = [run for run in runs if not run.finished]
+    while left:
+        for run in left:
+            with run.lock() as mine:
+                if not mine:
+                    continue
+                left.remove(run)
+                if not run.finished and _failed_at(run) == failed_before[run.folder]:
+                    yield run
+                progress.finish(run)
+                break
+        else:
+            time.sleep(POLL_SECONDS)
+
+
+def _failed_at(run: Run) -> int | None:
+    path = run.folder / "error.json"
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def train_run(run: Run, device: torch.device, progress: Progress) -> None:
+    """Train a claimed run, or resume it; a failure is recorded in its folder.
+
+    Raises:
+        InputError: the folder holds another configuration.
+        Interrupted: Ctrl-C or SIGTERM; the run is saved after the current epoch.
+        torch.AcceleratorError: the GPU itself is in error and would fail every further run.
+    """
+    description = run.describe()
+    claim_folder(run.folder, description)
+    (run.folder / "error.json").unlink(missing_ok=True)
+    try:
+        seed_everything(run.seed)
+        model = CemoBAM(run.config.model, *run.data.dims, len(run.data.class_names))
+        state = start_training(model.to(device), run.config)
+        restore_state(state, run.folder, description)
+        train, val = (run.data.graph(split, run.config, device) for split in ("train", "val"))
+        progress.start(run, state.epoch)
+        with _recording(run, state, description, progress) as on_epoch:
+            fit(state, train, val, run.config, on_epoch)
+        last_weights = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+        test = run.data.graph("test", run.config, device)
+        metrics, predictions = evaluate_selected(state, val, test)
+    except torch.AcceleratorError:
+        raise
+    except (InputError, RuntimeError, MemoryError) as error:  # out of memory is a RuntimeError of torch
+        write_json(run.folder / "error.json", {"error": _message(error)})
+        return
+    labels = run.data.splits["test"].label
+    table = pd.DataFrame({"label": labels.tolist(), "prediction": predictions.tolist()})
+    atomic_write(run.folder / "test_predictions.csv", table.to_csv(index=False).encode())
+    if not run.trial.keep_weights:
+        for name in ("best.pt", "last.pt"):
+            (run.folder / name).unlink(missing_ok=True)
+    graphs = {"train": train.describe(), "val": val.describe(), "test": test.describe()}
+    facts = {"seed": run.seed, "device": describe(device), "graphs": graphs}
+    write_json(run.folder / "metrics.json", {**facts, **metrics})
+    if run.trial.keep_weights:  # finished: what resuming needs is only weight
+        state.model.load_state_dict(last_weights)
+        save_state(state, run.folder, description, resumable=False)
+
+
+@contextmanager
+def _recording(
+    run: Run, state: TrainingState, description: dict, progress: Progress
+) -> Iterator[Callable[[dict], None]]:
+    """Log each epoch and save from time to time; on an interrupt, finish the epoch, save, and raise Interrupted."""
+    path = run.folder / "log.jsonl"
+    write_log(path, read_log(path, state.epoch))  # epochs after the last save are trained again
+    saved_at = time.monotonic()
+
+    def on_epoch(line: dict) -> None:
+        nonlocal saved_at
+        log.write(json.dumps(line) + "\n")
+        log.flush()
+        progress.epoch(line)
+        if interrupted():
+            save_state(state, run.folder, description, resumable=True)
+            progress.write(
+                f"{run}: saved after epoch {state.epoch} in {run.folder}; train.py --resume resumes it, "
+                "selected_topK.sh and reproduce.sh with the same command"
+            )
+            raise Interrupted
+        if time.monotonic() - saved_at > SAVE_SECONDS:
+            save_state(state, run.folder, description, resumable=True)
+            saved_at = time.monotonic()
+
+    with path.open("a") as log, deferred_interrupt() as interrupted:
+        yield on_epoch
+    if run.trial.keep_weights:
+        save_state(state, run.folder, description, resumable=True)
+
+
+def _message(error: Exception) -> str:
+    text = " ".join(str(error).split()) or "no message"
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+
+
+def finished_seeds(trial: Trial) -> dict[int, dict]:
+    """``metrics.json`` of each finished seed of a trial, in order of the seeds."""
+    folders = {seed: path for seed, path in seed_folders(trial.folder).items() if (path / "metrics.json").is_file()}
+    return {seed: read_metrics(path, seed, trial.config.epochs) for seed, path in folders.items()}
+
+
+def summarise(trial: Trial, class_names: Sequence[str]) -> dict[int, dict]:
+    """Write ``summary.json``: metrics of each finished seed, their mean and sample standard deviation.
+
+    Returns:
+        ``metrics.json`` of each finished seed.
+    """
+    per_seed = finished_seeds(trial)
+    first = next(iter(per_seed.values()), None)
+    if first is None:
+        return {}
+    summary = {
+        "dataset": display_name(trial.config.dataset),
+        "config": trial.config.to_dict(),
+        "class_names": list(class_names),
+        "device": first["device"],
+        "graphs": first["graphs"],
+    }
+    for split in ("val", "test"):
+        mean, std = mean_and_std([metrics[split] for metrics in per_seed.values()])
+        seeds = {str(seed): metrics[split] for seed, metrics in per_seed.items()}
+        summary[split] = {"seeds": seeds, "mean": mean, "std": std}
+    write_json(trial.folder / "summary.json", summary)
+    return per_seed
