@@ -355,6 +355,18 @@ def test_a_failure_of_another_process_is_not_tried_again(make_run, monkeypatch):
     assert claimed == [3]
 
 
+def test_a_failed_run_whose_next_attempt_was_killed_is_trained(make_run):
+    """The attempt removes error.json; killed after that, it leaves neither a failure nor metrics."""
+    runs = [make_run(seed=seed) for seed in (3, 4)]
+    write_json(runs[1].folder / "error.json", {"error": "before this command"})
+    claimed = []
+    with Progress(runs) as progress:
+        for run in claim(runs, progress):
+            claimed.append(run.seed)
+            (runs[1].folder / "error.json").unlink(missing_ok=True)
+    assert claimed == [3, 4]
+
+
 def test_finished_seeds_are_those_of_every_command(make_run):
     runs = [make_run(seed=seed) for seed in (10, 3)]
     expected = {run.seed: train(run) for run in runs}

@@ -221,7 +221,7 @@ def claim(runs: Sequence[Run], progress: Progress) -> Iterator[Run]:
                 if not mine:
                     continue
                 left.remove(run)
-                if not run.finished and _failed_at(run) == failed_before[run.folder]:
+                if not run.finished and _failed_at(run) in (None, failed_before[run.folder]):
                     yield run
                 progress.finish(run)
                 break
