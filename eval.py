@@ -12,9 +12,10 @@ from utils.data.features import SPLITS, Features, info_path, read_info
 from utils.data.leakage import leakage_lines
 from utils.data.published import published_checkpoint
 from utils.device import describe, pick_device, set_matmul_precision
-from utils.errors import InputError, reading, run_main
-from utils.io import read_json, write_json
+from utils.errors import InputError, printable, reading, run_main
+from utils.io import write_json
 from utils.plots import plot_confusion, plot_tsne
+from utils.training.folder import read_metrics
 from utils.training.graph import GraphData, check_neighbors, prepare
 from utils.training.loop import embed, evaluate
 from utils.training.metrics import METRICS, recall_table, results_table
@@ -84,7 +85,7 @@ def main() -> None:
     if device.type == "cuda":  # a CPU evaluates in float32 what TF32 trained
         set_matmul_precision(config.matmul_precision, device)
     features, data = load_graph(first, args, device)
-    print(f"{len(trained)} checkpoint{'s' * (len(trained) > 1)} of {folder}\nfeatures {features.path}")
+    print(f"{len(trained)} checkpoint{'s' * (len(trained) > 1)} of {folder}\nfeatures {printable(str(features.path))}")
     print(f"device {describe(device)}\n{data.line(args.split)}")
     if args.split == "test" and (info := read_info(features.path)):
         with reading(info_path(features.path), "its leakage report is damaged"):
@@ -122,12 +123,12 @@ def draw(out: Path, split: str, trained: list[Trained], results: dict[str, dict]
 
 def compare_with_training(trained: Trained, metrics: dict, features: Features, split: str) -> None:
     """Print where the metrics on the same data differ from ``metrics.json``."""
-    path = trained.path.with_name("metrics.json")
-    if trained.path.name != "best.pt" or not path.is_file() or split == "train":
+    folder = trained.path.parent
+    if trained.path.name != "best.pt" or not (folder / "metrics.json").is_file() or split == "train":
         return
     if trained.data[split]["sha256"] != features.sha256:
         return
-    before = read_json(path)[split]
+    before = read_metrics(folder, trained.seed, trained.config.epochs)[split]
     for name, label in METRICS.items():
         if before[name] != metrics[name]:
             print(

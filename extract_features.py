@@ -17,9 +17,10 @@ from utils.device import describe, pick_device, set_matmul_precision
 from utils.errors import InputError, run_main
 from utils.extraction.bad_recordings import BadRecordings
 from utils.extraction.encoding import BATCH_SECONDS
-from utils.extraction.feature_writer import check_sources
+from utils.extraction.feature_writer import check_sources, report_path
 from utils.extraction.hub import AUDIO_MODEL, TEXT_MODEL
 from utils.extraction.pipeline import Extraction, load_encoders, usable_recordings
+from utils.io import exclusive
 
 
 def parse_args() -> argparse.Namespace:
@@ -87,7 +88,7 @@ def main() -> None:
     utterances["split"], split = split_utterances(
         utterances, args.metadata, args.split, args.fold, args.folds, args.seed
     )
-    bad = BadRecordings(folder / f"{args.dataset}_bad_recordings.csv", args.skip_bad)
+    bad = BadRecordings(report_path(folder, args.dataset), args.skip_bad)
     table, recordings = usable_recordings(utterances, class_names, split["kind"], bad)
     hours = sum(recording.seconds for recording in recordings.values()) / 3600
     print(f"{len(recordings)} recordings, {hours:.2f} hours; device {describe(device)}")
@@ -102,8 +103,9 @@ def main() -> None:
     }
     names = ("dataset", "cache_dir", "batch_seconds", "batch_tokens", "overwrite")
     extraction = Extraction(folder, **{name: getattr(args, name) for name in names})
-    for line in extraction.run(table, recordings, encoders, info, bad):
-        print(line)
+    with exclusive(folder / args.dataset):  # two extractions of one name would mix their files
+        for line in extraction.run(table, recordings, encoders, info, bad):
+            print(line)
     elsewhere = "" if args.feature_dir == default_feature_dir() else f"FEATURE_DIR={shlex.quote(args.feature_dir)} "
     print(f"train with: {elsewhere}bash run_training.sh {args.dataset}")
 

@@ -4,6 +4,7 @@ Validation UA selects the best epoch and stops the training; the test split is n
 """
 
 import argparse
+import os
 import re
 import shlex
 from dataclasses import fields, replace
@@ -25,7 +26,7 @@ from utils.finetuning.config import PRECISIONS, TuneConfig, pick_precision
 from utils.finetuning.folder import ENCODER, finished, open_folder, run_finetuning
 from utils.finetuning.source import Source, read_extracted, read_given
 from utils.finetuning.trainer import Trainer
-from utils.io import check_writable
+from utils.io import check_writable, exclusive
 
 OPTIONS = [f for f in fields(TuneConfig) if f.metadata]
 
@@ -119,22 +120,22 @@ def main() -> None:
         trainer = Trainer(train, val, config)
     except ValueError as error:
         raise InputError(f"--unfreeze_layers {config.unfreeze_layers}: {error}") from error
-    if folder.resolve() in Path(description["name"]).parents:
+    if Path(os.path.realpath(folder)) in Path(description["name"]).parents:
         raise InputError(f"--model {description['name']}: in the output folder {folder}; give another --model_name")
     check_writable(folder.parent)
-    open_folder(folder, config, source, description, args.resume, args.overwrite)
-
     count = sum(p.numel() for p in encoder.parameters())
     tuned = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
     print(f"folder {folder}\ndevice {describe(device)}, training in {config.precision}")
     print(f"{args.modality} {description['name']} ({description['type']}): {tuned:,} of {count:,} weights are tuned")
     sizes = ", ".join(f"{split} {len(table)}" for split, table in source.splits.items())
     print(f"{sizes} utterances of {', '.join(source.class_names)}")
-    metrics = finished(folder)
-    if metrics:
-        print("already finished, kept")
-    else:
-        metrics = run_finetuning(trainer, source, tuned_on(description["name"]), folder)
+    with exclusive(folder):
+        open_folder(folder, config, source, description, args.resume, args.overwrite)
+        metrics = finished(folder)
+        if metrics:
+            print("already finished, kept")
+        else:
+            metrics = run_finetuning(trainer, source, tuned_on(description["name"]), folder)
     wa, ua = (100 * metrics["val"][name] for name in ("wa", "ua"))
     print(f"selected epoch {metrics['selected_epoch']}: val WA {wa:.2f}, UA {ua:.2f} percent")
     print(f"saved in {folder}: {ENCODER} (a transformers folder), metrics.json, training_curves.png")

@@ -48,8 +48,6 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # file names may be in any encoding
     _, paths = find_checkpoints(args.checkpoint, Path(args.save_path))
     trained = load_run(paths)
     graph = load_training_graph(trained[0])

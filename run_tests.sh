@@ -2,7 +2,7 @@
 # Lint and run the whole test suite, two tests at a time: bash run_tests.sh [pytest options...]
 set -euo pipefail
 REQUIREMENTS="requirements.txt requirements-ray.txt tests/requirements.txt"
-source "$(dirname "${BASH_SOURCE[0]}")/utils/environment.sh"
+source -- "$(dirname -- "${BASH_SOURCE[0]}")/utils/environment.sh"
 
 cd "$ROOT"
 "$PYTHON" -m ruff check .

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+import torch
+
 from models.cemobam import CemoBAM
 from utils.cli import (
     add_config_options,
@@ -40,9 +42,10 @@ def main() -> int:
     runs = [Run(trial, seed, data) for seed in args.seeds]
 
     print(f"run folder {trial.folder}\ndevice {describe(device)}\nconfiguration\n{config_lines(config)}")
-    parameters = sum(p.numel() for p in CemoBAM(config.model, *data.dims, len(data.class_names)).parameters())
+    with torch.device("meta"):  # counted, not allocated
+        model = CemoBAM(config.model, *data.dims, len(data.class_names))
     print(f"classes {', '.join(data.class_names)}\nembeddings text {data.dims[0]}, audio {data.dims[1]}")
-    print(f"parameters {parameters:,}")
+    print(f"parameters {sum(p.numel() for p in model.parameters()):,}")
     open_runs(runs, args.resume, args.overwrite)
     for split in ("train", "val"):
         print(data.graph(split, config, device).line(split))

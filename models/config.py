@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import reprlib
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 
@@ -36,10 +38,13 @@ def within(low: float, high: float = math.inf, ends: str = "[)") -> Rule:
 
     def holds(value: float) -> bool:
         above = value > low or (value == low and ends[0] == "[")
-        return above and (value < high or (value == high < math.inf and ends[1] == "]"))
+        below = value < high or (value == high and ends[1] == "]")
+        return above and below and value <= sys.float_info.max  # no greater integer is a number of torch
 
     if high == math.inf:
         return holds, f"at least {low}" if ends[0] == "[" else f"above {low}"
+    if ends == "[]":
+        return holds, f"at least {low} and at most {high}"
     return holds, f"in {ends[0]}{low}, {high}{ends[1]}"
 
 
@@ -59,12 +64,13 @@ def check_options(config: object) -> None:
             continue
         value, choices, rule = getattr(config, f.name), f.metadata["choices"], f.metadata["rule"]
         allowed = (int, float) if isinstance(f.default, float) else type(f.default)
+        shown = reprlib.repr(value)
         if not isinstance(value, allowed) or isinstance(value, bool):
-            raise ValueError(f"{f.name} {value!r}: must be of type {type(f.default).__name__}")
+            raise ValueError(f"{f.name} {shown}: must be of type {type(f.default).__name__}")
         if choices and value not in choices:
-            raise ValueError(f"{f.name} {value}: expected one of {', '.join(choices)}")
+            raise ValueError(f"{f.name} {shown[1:-1]}: expected one of {', '.join(choices)}")
         if rule and not rule[0](value):
-            raise ValueError(f"{f.name} {value}: must be {rule[1]}")
+            raise ValueError(f"{f.name} {shown}: must be {rule[1]}")
 
 
 @dataclass(frozen=True)
@@ -75,9 +81,11 @@ class ModelConfig:
         ValueError: names the field whose value is not possible.
     """
 
-    hidden_dim: int = option(512, "width D of the projections and of both branches", rule=within(CBAM_REDUCTION))
-    heads: int = option(4, "attention heads, in CH-GAT and in xCBAM", rule=within(1))
-    num_layers: int = option(3, "GAT layers", rule=within(2))
+    hidden_dim: int = option(
+        512, "width D of the projections and of both branches", rule=within(CBAM_REDUCTION, 16384, "[]")
+    )
+    heads: int = option(4, "attention heads, in CH-GAT and in xCBAM", rule=within(1, 1024, "[]"))
+    num_layers: int = option(3, "GAT layers", rule=within(2, 100, "[]"))
     dropout: float = option(0.3, "dropout of projections, CH-GAT, xCBAM and classifier", rule=within(0, 1))
     fusion_type: str = option("min", "fusion of the two streams of xCBAM", FUSIONS)
     ablation: str = option("none", "remove a part of the network", ABLATIONS)

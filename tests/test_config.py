@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from models.config import ModelConfig
 from tests.conftest import ROOT, environment
@@ -116,12 +117,38 @@ def test_best_k_of_the_paper(dataset, k):
         ({"dataset": "../x"}, "--dataset ../x: must consist of letters"),
         ({"lr_decay": 0.0}, "--lr_decay 0.0: must be in (0, 1]"),
         ({"weight_decay": float("inf")}, "--weight_decay inf: must be at least 0"),
+        ({"hidden_dim": 10**9}, "--hidden_dim 1000000000: must be at least 16 and at most 16384"),
+        ({"heads": 2048}, "--heads 2048: must be at least 1 and at most 1024"),
+        ({"num_layers": 10**6}, "--num_layers 1000000: must be at least 2 and at most 100"),
+        ({"epochs": 10**12}, "--epochs 1000000000000: must be at least 1 and at most 1000000"),
+        ({"lr_patience": 10**12}, "--lr_patience 1000000000000: must be at least 1 and at most 1000000"),
+        ({"k_text": 10**12}, "--k_text 1000000000000: must be at least 1 and at most 1000000"),
+        ({"k_audio": -(10**99)}, "--k_audio -10000000000000000...0000000000000000000: must be at least 1"),
+        ({"epochs": 10**5000}, "int"),
+        ({"lr": 10**400}, "--lr 100000000000000000...0000000000000000000: must be above 0"),
+        ({"lr": [10**5000]}, "int"),
+        ({"lr": float("inf")}, "--lr inf: must be above 0"),
+        ({"gat_layer_scale": float("nan")}, "--gat_layer_scale nan: must be at least 0"),
+        ({"label_smoothing": float("-inf")}, "--label_smoothing -inf: must be in [0, 1)"),
+        ({"fusion_type": "a\nb" * 999}, "--fusion_type a\\nba\\nba\\"),
+        ({"dataset": "a\nb"}, r"--dataset a\nb: must consist of letters"),
+        ({"dropout": torch.zeros(3, 3)}, "--dropout tensor([[0., ...[0., 0., 0.]]): must be of type float"),
     ],
 )
 def test_values_out_of_range_are_named(options, message):
     with pytest.raises(InputError) as caught:
         make_config(options)
     assert message in str(caught.value)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 200
+
+
+def test_a_list_of_many_lists_is_named():
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    for value in (deep, deep * 100_000):
+        with pytest.raises(InputError, match=r"^--heads \[.*\]: must be of type int$"):
+            make_config({"heads": value})
 
 
 def test_run_is_named_after_what_differs_from_its_profile():

@@ -1,14 +1,16 @@
+import io
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from tests.conftest import ROOT
 from utils.device import pick_device, set_matmul_precision
-from utils.errors import InputError, run_main
+from utils.errors import InputError, is_printable, printable, run_main, shown
 
 
 @pytest.mark.parametrize(
@@ -71,3 +73,71 @@ def test_tf32_is_refused_without_cuda_and_set_with_it():
             assert matmul.fp32_precision == theirs
     finally:
         matmul.fp32_precision = before
+
+
+def script(code: str, redirection: str = "", **variables: str) -> subprocess.CompletedProcess:
+    """Run a script's ``main``, given as code, with some redirection of the shell."""
+    whole = f"from utils.errors import InputError, run_main\ndef main():\n    {code}\nrun_main(main)"
+    command = f'"{sys.executable}" -c "$CODE" {redirection}'
+    environment = {**os.environ, "CODE": whole, **variables}
+    return subprocess.run(["bash", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_output_that_cannot_show_a_sign_shows_its_number():
+    done = script("print('1 ± 2', '\\udcff')", PYTHONIOENCODING="ascii")
+    assert (done.stdout, done.stderr, done.returncode) == ("1 \\xb1 2 \\udcff\n", "", 0)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_output_is_no_error(closed, tmp_path):
+    """What is opened next must not become the output."""
+    code = f"import tqdm; f = open('{tmp_path}/x', 'w'); print('y', flush=True); list(tqdm.tqdm([1])); f.write('x')"
+    done = script(code, closed)
+    assert "Error" not in done.stdout + done.stderr
+    assert done.returncode == 0
+    assert (tmp_path / "x").read_text() == "x"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_output_to_a_full_disk_is_one_line():
+    done = script("print('x')", "> /dev/full", PYTHONUNBUFFERED="")
+    assert done.stderr == "error: standard output: No space left on device\n"
+    assert done.returncode == 2
+
+
+def test_a_message_shows_escape_sequences_instead_of_sending_them():
+    done = script("raise InputError('x\\x1b[2J\\udcff\\n: ä\\u2028')")
+    assert done.stderr == "error: x\\x1b[2J\\udcff\\n: ä\\u2028\n"
+
+
+def test_values_of_any_size_are_shown_shortened():
+    nested = []
+    for _ in range(10_000):
+        nested = [nested]
+    for value in ("x" * 10**6, list(range(10**6)), 10**5000, nested, "\x1b"):
+        assert len(shown(value)) < 200
+        assert shown(value).isprintable()
+
+
+def test_words_with_joiners_are_printable():
+    """Persian for bored; a family of three."""
+    for text in ("بی\u200cحوصله", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "a\xa0b"):
+        assert is_printable(text)
+    for text in ("a\u200b", "\x1b[2J", "\u202egnp.exe", "\udcff", "a\nb", "\ufeff"):
+        assert not is_printable(text)
+        assert printable(text).isascii()
+
+
+def test_an_output_that_is_no_text_stream_is_left_as_it_is(monkeypatch):
+    """As in a notebook."""
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    with pytest.raises(SystemExit) as caught:
+        run_main(lambda: print("1 ± 2"))
+    assert not caught.value.code
+    assert sys.stdout.getvalue() == "1 ± 2\n"
+
+
+def test_a_message_that_quotes_a_whole_book_is_shortened():
+    message = str(InputError("x.csv: line 2: label " + "x" * 10**6 + " is none of a, b"))
+    assert message.startswith("x.csv: line 2: label xxx") and message.endswith("xxx is none of a, b")
+    assert len(message) < 2100

@@ -1,10 +1,14 @@
+import errno
+import hashlib
 import json
+import os
 import stat
+import sys
 
 import pytest
 
 from utils.errors import InputError
-from utils.io import atomic_write, read_json
+from utils.io import atomic_write, bounded_memory, exclusive, file_sha256, lock, read_file, read_json
 
 
 def test_atomic_write_replaces_whole(tmp_path):
@@ -37,3 +41,65 @@ def test_json_without_an_object(tmp_path):
     (tmp_path / "x.json").write_text(json.dumps([1]))
     with pytest.raises(InputError, match="expected a JSON object, found a list"):
         read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999", "1" + "0" * 400, "9" * 5000])
+def test_json_with_a_number_that_is_not_finite(tmp_path, number):
+    (tmp_path / "x.json").write_text(f'{{"a": [{number}]}}')
+    with pytest.raises(InputError, match=f"the number {number[:20]} is not finite"):
+        read_json(tmp_path / "x.json")
+
+
+def test_json_numbers_keep_their_type(tmp_path):
+    (tmp_path / "x.json").write_text('{"a": [1, -2, 3.0, 1e3]}')
+    assert list(map(repr, read_json(tmp_path / "x.json")["a"])) == ["1", "-2", "3.0", "1000.0"]
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(InputError, match=f"^{path}: not a regular file$"):
+            read_file(path)
+    with pytest.raises(InputError, match="nowhere: no such file"):
+        read_file(tmp_path / "nowhere")
+
+
+def test_an_error_of_the_disk_names_the_file(tmp_path, monkeypatch):
+    def broken(self):
+        raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "x").write_bytes(b"x")
+    monkeypatch.setattr("pathlib.Path.read_bytes", broken)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        read_file(tmp_path / "x")
+    assert caught.value.filename == str(tmp_path / "x")
+
+
+def test_a_file_of_several_blocks_has_the_hash_of_its_contents(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc" * 10**6)
+    assert file_sha256(tmp_path / "x") == hashlib.sha256(b"abc" * 10**6).hexdigest()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 10**5, b"1" * 10_000, b""])
+def test_damaged_json_is_one_line(tmp_path, content):
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.json: not JSON"):
+        read_json(tmp_path / "x.json")
+
+
+def test_one_process_at_a_time(tmp_path):
+    path = tmp_path / "new" / "run"
+    with exclusive(path):
+        with lock(path) as mine:
+            assert not mine
+        with pytest.raises(InputError, match=f"^{path}: another command is writing it$"), exclusive(path):
+            pass
+    with lock(path) as mine:
+        assert mine
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux only")
+def test_memory_is_bounded_inside_the_block_alone():
+    with pytest.raises(MemoryError), bounded_memory(1 << 28):
+        bytearray(1 << 29)
+    assert len(bytearray(1 << 29)) == 1 << 29

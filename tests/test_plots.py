@@ -1,8 +1,12 @@
+import subprocess
+import sys
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
+from tests.conftest import ROOT
 from utils import plots
 
 
@@ -40,6 +44,97 @@ def test_tsne_has_every_utterance_under_its_class_name(tmp_path, figures):
     assert [t.get_text() for t in axes.get_legend().get_texts()] == ["anger (5)", "joy (7)"]
     assert [len(c.get_offsets()) for c in axes.collections] == [5, 7]
     assert is_png(path)
+
+
+@pytest.mark.parametrize("classes, ticks", [(21, 21), (150, 75), (2500, 93)])
+def test_confusion_of_many_classes_is_bounded(tmp_path, figures, classes, ticks):
+    """Of 2500 classes, three share a cell."""
+    confusion = np.eye(classes, dtype=int)
+    names = [f"class {i} {'x' * 5000}" for i in range(classes)]
+    plots.plot_confusion(tmp_path / "c.png", [confusion, 3 * confusion], names, "title")
+    axes, _ = figures[0].axes
+    shares = axes.images[0].get_array()
+    assert (shares.diagonal() == 100).all() and shares.sum() == 100 * len(shares)
+    assert len(shares) == (834 if classes == 2500 else classes)
+    assert not axes.texts
+    assert ("3 classes" in axes.get_xlabel()) == ("3 classes" in axes.get_ylabel()) == (classes == 2500)
+    second = {21: "class 1 xxx…", 150: "class 2 xxx…", 2500: "class 27 xx…"}[classes] + "x" * 11
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert (len(labels), labels[1].get_text()) == (ticks, second)
+    assert max(plt.imread(tmp_path / "c.png").shape) < 3800  # pixels
+
+
+NAMES = ("x_$", "cost$ and $ more", "\\frac{$\\frac{$", "_first", "two\nlines\0", "\udc80")
+LITERAL = ["x_$", "cost$ and $ more", "\\frac{$\\frac{$", "_first", "two?lines?", "?"]
+
+
+def test_names_are_literal_in_every_text(tmp_path, figures):
+    rng, labels = np.random.default_rng(0), np.arange(12) % 6
+    log = [{"epoch": 1, "train_loss": 1.0, "val_loss": 1.0, "val_w_f1": 0.5}]
+    title = "$x_$ \\frac{$\nsecond"
+    plots.plot_confusion(tmp_path / "c.png", [np.eye(6, dtype=int)], NAMES, title)
+    plots.plot_tsne(tmp_path / "t.png", rng.standard_normal((12, 8)), labels, NAMES, title)
+    plots.plot_training_curves(tmp_path / "l.png", {"$x_$": log}, {"$x_$": 1}, title)
+    confusion, tsne, curves = (figure.axes for figure in figures)
+    assert [t.get_text() for t in confusion[0].get_xticklabels()] == LITERAL
+    assert [t.get_text() for t in tsne[0].get_legend().get_texts()] == [f"{name} (2)" for name in LITERAL]
+    assert [t.get_text() for t in curves[1].get_legend().get_texts()] == ["$x_$"]
+    assert not any(text.get_parse_math() for figure in figures for text in figure.findobj(plt.Text))
+    assert figures[2].get_suptitle() == title
+
+
+def test_a_long_title_does_not_widen_the_figure(tmp_path, figures):
+    log = [{"epoch": 1, "train_loss": 1.0, "val_loss": 1.0, "val_w_f1": 0.5}]
+    plots.plot_training_curves(tmp_path / "l.png", {"a": log}, {"a": 1}, "DEMO, run " + "x" * 2000 + "\nlast")
+    assert plt.imread(tmp_path / "l.png").shape[1] < 2500
+    first, last = figures[0].get_suptitle().split("\n")
+    assert first.startswith("DEMO, run xxx") and len(first) <= 120 and last == "last"
+
+
+def test_curves_of_many_seeds_have_a_legend_that_fits(tmp_path, figures):
+    log = [{"epoch": 1, "train_loss": 1.0, "val_loss": 1.0, "val_w_f1": 0.5}]
+    curves = {f"seed {i}": log for i in range(100)}
+    plots.plot_training_curves(tmp_path / "l.png", curves, dict.fromkeys(curves, 1), "title")
+    entries = [t.get_text() for t in figures[0].axes[1].get_legend().get_texts()]
+    assert (len(entries), entries[0], entries[-1]) == (21, "seed 0", "and 80 more")
+    assert plt.imread(tmp_path / "l.png").shape[0] < 700
+
+
+def test_tsne_of_many_classes_names_the_most_frequent(tmp_path, figures):
+    labels = np.concatenate([np.arange(100), np.arange(30, 90)])
+    embeddings = np.random.default_rng(0).standard_normal((len(labels), 8))
+    plots.plot_tsne(tmp_path / "t.png", embeddings, labels, [f"c{i}" for i in range(3000)], "title")
+    axes = figures[0].axes[0]
+    entries = [t.get_text() for t in axes.get_legend().get_texts()]
+    assert entries == ["2940 other classes (40)", *(f"c{i} (2)" for i in range(30, 90))]
+    looks = {(tuple(c.get_facecolor()[0]), c.get_paths()[0].vertices.tobytes()) for c in axes.collections}
+    assert len(looks) == 61
+
+
+def test_tsne_of_equal_tiny_or_huge_embeddings(tmp_path):
+    """In a process of its own, since sklearn would take this one down."""
+    code = (
+        "import sys, numpy as np\nfrom pathlib import Path\nfrom utils import plots\n"
+        "offsets = lambda figure: figure.axes[0].collections[0].get_offsets()\n"
+        "plots.plt.close = lambda figure: print(np.ptp(offsets(figure), axis=0).max() > 0)\n"
+        "x = np.arange(32.0).reshape(8, 4) ** 1.5\n"
+        "for each in (1.1 + 0 * x, 1e-30 * x, 1e36 * x):\n"
+        "    plots.plot_tsne(Path(sys.argv[1]), each.astype(np.float32), np.zeros(8, int), ['a', 'b'], 't')\n"
+    )
+    path = tmp_path / "t.png"
+    result = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "False\nTrue\nTrue\n", "")
+    assert is_png(path)
+
+
+def test_topk_grid_of_many_k_is_bounded(tmp_path, figures):
+    index = pd.MultiIndex.from_product([range(1, 25), range(1, 23)], names=["k_text", "k_audio"])
+    summary = pd.DataFrame({"seeds": 1, "val_w_f1_mean": 0.5, "test_w_f1_mean": 0.4}, index=index)
+    plots.plot_topk_grid(tmp_path / "g.png", summary, 1, summary.loc[7, 8], None, "title")
+    axes = figures[0].axes[0]
+    assert axes.images[0].get_array().shape == (24, 22) and not axes.texts
+    assert [t.get_text() for t in axes.get_xticklabels()] == [str(k) for k in range(1, 23, 2)]
+    assert max(plt.imread(tmp_path / "g.png").shape) < 3800
 
 
 def test_training_curves_mark_the_selected_epoch(tmp_path, figures):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -322,6 +323,34 @@ def test_environment_is_made_once_and_mended_when_broken(tmp_path):
     assert "making the environment .venv" in source()
 
 
+@pytest.mark.parametrize("script", ["reproduce", "run_eval", "run_training", "selected_topK"])
+@pytest.mark.parametrize("folder, name", [(" a", "repo"), ("a b", "-r p$o")])
+def test_the_scripts_find_their_folder_from_any_other(tmp_path, monkeypatch, folder, name, script):
+    """By a relative path, with what a shell may have exported."""
+    root = tmp_path / folder / name
+    (root / "utils").mkdir(parents=True)
+    (tmp_path / "elsewhere" / name / "utils").mkdir(parents=True)
+    for path in (f"{script}.sh", "utils/environment.sh"):
+        shutil.copy(ROOT / path, root / path)
+    (root / "requirements.txt").write_text("# nothing\n")
+    program = {"run_eval": "eval", "run_training": "train", "selected_topK": "sweep"}.get(script, script)
+    (root / f"{program}.py").write_text("import sys\nfrom utils import here\nprint(here.__file__, sys.argv[1:])\n")
+    for module in ("__init__", "here"):
+        (root / "utils" / f"{module}.py").touch()
+    (tmp_path / "elsewhere" / "utils.py").touch()
+    for variable, value in {
+        "CDPATH": f"{tmp_path}/elsewhere",
+        "PYTHONPATH": f"{tmp_path}/elsewhere",
+        "PYTHONSAFEPATH": "1",
+        "PYTHONHOME": "/nowhere",
+    }.items():
+        monkeypatch.setenv(variable, value)
+    command = ["bash", "--", f"{name}/{script}.sh", "--a b", "*"]
+    result = subprocess.run(command, cwd=root.parent, env=environment(), capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"{root}/utils/here.py ['--a b', '*']\n"
+
+
 @pytest.mark.slow
 def test_demo_makes_its_features_and_trains(tmp_path):
     options = [
@@ -371,3 +400,32 @@ def test_default_folders_follow_the_repository_not_the_caller(monkeypatch, tmp_p
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FEATURE_DIR", raising=False)
     assert Path(default_feature_dir()).resolve() == ROOT / "feature"
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"seed": 1, "selected_epoch": "2"}'])
+def test_damaged_metrics_are_one_line_in_evaluation(trained, call, content):
+    run = next((trained[0] / "TOY").iterdir())
+    (run / "seed1" / "metrics.json").write_text(content)
+    code, line = call(evaluation.main, run)
+    assert code == 2
+    assert re.search(r"^error: .*seed1/metrics\.json: (not the metrics of a run|expected a JSON object)", line)
+
+
+def test_one_file_as_all_splits_trains_nothing(tmp_path, feature_dir, call):
+    path = feature_dir / "TOY_BERT_WAV2VEC_train.pkl"
+    options = ["--train_path", path, "--valid_path", path, "--test_path", path, *TINY]
+    code, line = call(train.main, *options, "--save_path", tmp_path / "runs")
+    assert (code, line) == (2, f"error: {path}: the val split has the same utterances as train, {path}")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_that_is_not_in_utf8(tmp_path, feature_dir):
+    """Its name is shown as it can be, also where the output has no plus-minus sign."""
+    runs = os.fsencode(tmp_path) + b"/ru\xffns"
+    options = ["--dataset", "TOY", *TINY, "--feature_dir", feature_dir, "--save_path", runs]
+    environment_ = environment(PYTHONIOENCODING="ascii")
+    for script, arguments in (("train.py", options), ("eval.py", ["TOY", "--save_path", runs])):
+        done = subprocess.run([sys.executable, script, *arguments], cwd=ROOT, env=environment_, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        assert b"ru\\udcffns" in done.stdout
+        assert b"\\xb1" in done.stdout or script == "eval.py"

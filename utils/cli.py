@@ -1,7 +1,6 @@
 """Options that commands share, and what they stand for: configuration, features, device."""
 
 import argparse
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import Field
@@ -20,6 +19,7 @@ from utils.config import (
     default_save_path,
     make_config,
 )
+from utils.data.features import MAX_CLASSES
 from utils.data.published import find_features
 from utils.device import pick_device, set_matmul_precision
 from utils.errors import InputError
@@ -86,10 +86,10 @@ def _default_help(name: str) -> str:
 
 
 def check_above_zero(args: argparse.Namespace, *names: str) -> None:
-    """Raise an InputError for the first of these options that was given and is not a finite number above 0."""
+    """Raise an InputError for the first of these options that was given and is not above 0, or above a billion."""
     for name in names:
-        if (value := getattr(args, name)) is not None and not 0 < value < math.inf:
-            raise InputError(f"--{name} {value}: must be above 0")
+        if (value := getattr(args, name)) is not None and not 0 < value <= 1e9:
+            raise InputError(f"--{name} {value}: must be above 0 and at most 1e9")
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
@@ -110,8 +110,8 @@ def parse_shared_options(parser: argparse.ArgumentParser) -> tuple[argparse.Name
     args, options = parse_options(parser)
     if args.model_name is not None and not re.fullmatch(NAME, args.model_name):
         raise InputError(f"--model_name {args.model_name}: must be a folder name of letters, digits and . _ - + =")
-    if args.num_classes is not None and args.num_classes < 2:
-        raise InputError(f"--num_classes {args.num_classes}: must be at least 2")
+    if args.num_classes is not None and not 2 <= args.num_classes <= MAX_CLASSES:
+        raise InputError(f"--num_classes {args.num_classes}: must be at least 2 and at most {MAX_CLASSES}")
     check_seeds(args.seeds)
     return args, options
 

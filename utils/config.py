@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import reprlib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = (42, 123, 456, 789, 101112)
+MOST = 1_000_000  # epochs or neighbours; more are a mistake
 NAME = r"[\w+=][\w.+=-]*"  # of a dataset or a run, both of which are names of folders
 
 
@@ -75,8 +77,8 @@ class Config:
 
     dataset: str = option("DEMO", "DEMO, IEMOCAP, ESD, or any name with pickles in the feature folder")
     profile: str = option("paper", "defaults of all options: published code, paper, or refined", PROFILES)
-    k_text: int = option(7, "text neighbours of a node", rule=within(1))
-    k_audio: int = option(8, "audio neighbours of a node", rule=within(1))
+    k_text: int = option(7, "text neighbours of a node", rule=within(1, MOST, "[]"))
+    k_audio: int = option(8, "audio neighbours of a node", rule=within(1, MOST, "[]"))
     model: ModelConfig = field(default_factory=ModelConfig)
     # graph
     message_flow: str = option(
@@ -91,7 +93,7 @@ class Config:
         "split", "graph of val and test: the split alone, or the split and train", ("split", "with_train")
     )
     # training
-    epochs: int = option(100, "full-batch steps", rule=within(1))
+    epochs: int = option(100, "full-batch steps", rule=within(1, MOST, "[]"))
     lr: float = option(1e-4, "learning rate of Adam", rule=within(0, ends="()"))
     weight_decay: float = option(5e-4, "L2 penalty of Adam", rule=within(0))
     label_smoothing: float = option(0.0, "label smoothing (ours) of the cross entropy", rule=within(0, 1))
@@ -100,7 +102,7 @@ class Config:
     )
     lr_decay: float = option(0.3, "decay factor of the learning rate", rule=within(0, 1, "(]"))
     lr_patience: int = option(
-        30, "epochs between decays (step), or without improvement before one (plateau)", rule=within(1)
+        30, "epochs between decays (step), or without improvement before one (plateau)", rule=within(1, MOST, "[]")
     )
     train_mode: str = option(
         "first_step",
@@ -113,7 +115,7 @@ class Config:
     def __post_init__(self):
         check_options(self)
         if not re.fullmatch(NAME, self.dataset):
-            raise ValueError(f"dataset {self.dataset}: must consist of letters, digits and . _ - +")
+            raise ValueError(f"dataset {reprlib.repr(self.dataset)[1:-1]}: must consist of letters, digits and . _ - +")
 
     def to_dict(self) -> dict[str, object]:
         """All options of the run and of its model by name, as ``config.json`` and checkpoints hold them."""

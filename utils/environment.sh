@@ -1,7 +1,8 @@
 # Sourced by the scripts of the top level: sets ROOT and PYTHON, makes the environment where there is none.
 # REQUIREMENTS names the requirement files, several with spaces between (default: requirements.txt).
 
-ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+ROOT="$(CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)" # with CDPATH, cd goes elsewhere, and prints it
+unset PYTHONHOME PYTHONSAFEPATH # Python would look for its library, or for the modules beside the script, elsewhere
 REQUIREMENTS="${REQUIREMENTS:-requirements.txt}"
 
 satisfies() { # PYTHON: does it hold every pinned package?

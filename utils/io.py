@@ -1,9 +1,11 @@
-"""Atomic writes, JSON, file locks, text tables, and the environment that a file was made in."""
+"""Whole reads, atomic writes, JSON, locks, text tables, and the environment that a file was made in."""
 
 import fcntl
+import functools
 import hashlib
 import json
 import platform
+import resource
 import shlex
 import sys
 import tempfile
@@ -11,47 +13,93 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
+from math import isfinite
 from pathlib import Path
 from typing import IO
 
 from utils.errors import InputError
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name ``path`` in an OSError of the block, also where the system names no file (full disk, failing disk)."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
 def atomic_write(path: Path, data: bytes) -> None:
     """Write a file whole or not at all: a temporary file in the same folder replaces it.
 
     Raises:
-        OSError: names ``path``, also where the system names no file (full disk).
+        OSError: names ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        with naming(path):
+            temporary.write_bytes(data)
+            temporary.replace(path)
     finally:
         with suppress(OSError):  # where it cannot be removed, it could not be written: that error is the one to see
             temporary.unlink(missing_ok=True)
 
 
+def read_file(path: Path) -> bytes:
+    """The contents of a file.
+
+    Raises:
+        InputError: there is none, or it is a folder, a pipe or a device, which may have no end.
+        OSError: names ``path``.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
+    with naming(path):
+        return path.read_bytes()
+
+
+@contextmanager
+def bounded_memory(most: int) -> Iterator[None]:
+    """At most ``most`` further bytes of address space inside the block, then a MemoryError (on Linux only).
+
+    For files that may be hostile: a few bytes of a pickle can ask for any amount of memory. The limit is that of the
+    whole process, so two threads must not be in such a block at once.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    before, highest = resource.getrlimit(resource.RLIMIT_AS)
+    limit = pages * resource.getpagesize() + most
+    if before != resource.RLIM_INFINITY:
+        limit = min(limit, before)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, highest))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (before, highest))
+
+
 def file_sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """The SHA-256 of a file of any size, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with naming(path), path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
-def blob_id(path: Path) -> str:
-    """The git blob id of a file: the SHA-1 of its length and contents."""
-    data = path.read_bytes()
+def blob_id(data: bytes) -> str:
+    """The git blob id of a file's contents: the SHA-1 of their length and of them."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def check_writable(folder: Path) -> None:
     """Create a folder; raise an OSError that names it if nothing can be written to it."""
     folder.mkdir(parents=True, exist_ok=True)
-    try:
+    with naming(folder):
         tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def write_json(path: Path, data: dict) -> None:
@@ -62,12 +110,10 @@ def read_json(path: Path) -> dict:
     """Read a JSON object.
 
     Raises:
-        InputError: the file is missing or holds something else.
+        InputError: the file is missing or holds something else, or a number that is not finite.
     """
     try:
-        data = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
+        data = json.loads(read_file(path), parse_int=_number, parse_float=_number, parse_constant=_number)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error})") from error
     if not isinstance(data, dict):
@@ -75,14 +121,23 @@ def read_json(path: Path) -> dict:
     return data
 
 
+def _number(digits: str) -> int | float:
+    """A number of a JSON file, in which Python would also accept NaN, infinities, and integers beyond any float."""
+    number = float(digits)
+    if not isfinite(number):
+        raise ValueError(f"the number {digits[:20]} is not finite")
+    return int(digits) if digits.removeprefix("-").isdecimal() else number
+
+
 @contextmanager
-def try_lock(file: IO) -> Iterator[bool]:
-    """Whether no other process holds the lock of a file; it is held inside the block. Never waits.
+def try_lock(file: IO, wait: bool = False) -> Iterator[bool]:
+    """Whether no other process holds the lock of a file, or true after the ``wait``; it is held inside the block.
 
     The system releases it however the process ends.
     """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with naming(Path(file.name)):
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         yield False
         return
@@ -92,10 +147,34 @@ def try_lock(file: IO) -> Iterator[bool]:
         fcntl.flock(file, fcntl.LOCK_UN)
 
 
+@contextmanager
+def lock(path: Path, wait: bool = False) -> Iterator[bool]:
+    """:func:`try_lock` of the file ``.<name>.lock`` beside a file or folder that one process at a time writes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("ab") as file, try_lock(file, wait) as mine:
+        yield mine
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold the :func:`lock` of a path.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    with lock(path) as mine:
+        if not mine:
+            raise InputError(f"{path}: another command is writing it")
+        yield
+
+
+_version = functools.cache(version)  # it reads a file each time
+
+
 def environment_info(*libraries: str) -> dict:
     """``versions`` of Python and the libraries, and the ``command`` line, for files that document their origin."""
     return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in libraries}},
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in libraries}},
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
     }
 

@@ -1,6 +1,7 @@
 """Figures as PNGs: training curves, confusion matrix, t-SNE, the Top-K grid, effects with their intervals."""
 
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,8 +18,16 @@ from sklearn.manifold import TSNE
 
 from utils.io import atomic_write
 
+matplotlib.rcParams.update({"text.parse_math": False, "text.usetex": False})  # a name with $ or \ is no formula
+
 COLORS = plt.get_cmap("tab10").colors
 MARKERS = "osD^vP*Xph"
+# Whatever the number of classes, seeds or cells, a figure can be read, and its pixels fit in memory
+LARGEST_SIDE = 22.0  # inches
+NUMBERED = 20  # rows or columns of a heat map whose cells have room for numbers, curves that have room for names
+TICKS = 100  # labels of an axis that do not overlap
+CELLS = 1000  # cells along a side that can be told apart
+ENTRIES = 60  # of the legend of classes
 
 
 def plot_training_curves(
@@ -38,8 +47,10 @@ def plot_training_curves(
         loss.plot(epoch, [line["train_loss"] for line in log], color=color)
         if log[0]["val_loss"] is not None:
             loss.plot(epoch, [line["val_loss"] for line in log], color=color, linestyle="--")
-        score.plot(epoch, values, color=color, label=name)
+        score.plot(epoch, values, color=color, label=_short(name) if i < NUMBERED else None)
         score.plot(selected[name], values[selected[name] - 1], "o", color=color, markeredgecolor="black")
+    if len(curves) > NUMBERED:
+        score.plot([], [], " ", label=f"and {len(curves) - NUMBERED} more")
     loss.plot([], [], color="grey", label="train (dropout and label smoothing as configured)")
     loss.plot([], [], color="grey", linestyle="--", label="val (plain)")
     label = {"w_f1": "w-F1", "ua": "UA"}[metric]
@@ -51,37 +62,67 @@ def plot_training_curves(
 
 
 def plot_confusion(path: Path, confusions: Sequence[Sequence], class_names: Sequence[str], title: str) -> None:
-    """Shares of each true class, over all seeds, with the mean count of utterances per seed."""
-    counts = np.mean(confusions, axis=0)
+    """Shares of each true class, over all seeds, with the mean count of utterances per seed.
+
+    Above :data:`NUMBERED` classes there are colours alone; above :data:`CELLS`, a cell is of several classes in a row.
+    """
+    pool = math.ceil(len(class_names) / CELLS)
+    first = np.arange(0, len(class_names), pool)  # class of each cell
+    counts = np.mean([_pooled(confusion, first) for confusion in confusions], axis=0)
     support = counts.sum(1, keepdims=True)
     shares = 100 * counts / np.where(support > 0, support, 1)
-    side = 2.6 + 0.95 * len(class_names)
+    numbered = len(first) <= NUMBERED
+    side = min(2.6 + (0.95 if numbered else 0.2) * len(first), LARGEST_SIDE)
     figure, axes = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-    ticks = range(len(class_names))
-    axes.set_xticks(ticks, class_names, rotation=30, ha="right")
-    axes.set_yticks(ticks, class_names)
-    for i in ticks:
-        for j in ticks:
-            color = "white" if shares[i, j] > 55 else "black"
-            axes.text(j, i, f"{shares[i, j]:.1f}%\n({counts[i, j]:.4g})", ha="center", va="center", color=color)
-    axes.set(xlabel="predicted emotion", ylabel="true emotion")
+    ticks = range(0, len(first), math.ceil(len(first) / TICKS))
+    names = [_short(class_names[first[tick]]) for tick in ticks]
+    axes.set_xticks(ticks, names, rotation=30 if numbered else 90, ha="right" if numbered else "center")
+    axes.set_yticks(ticks, names)
+    for i, j in np.ndindex(shares.shape if numbered else (0, 0)):
+        color = "white" if shares[i, j] > 55 else "black"
+        axes.text(j, i, f"{shares[i, j]:.1f}%\n({counts[i, j]:.4g})", ha="center", va="center", color=color)
+    note = "" if pool == 1 else f" (cells of {pool} classes, each named after its first)"
+    axes.set(xlabel=f"predicted emotion{note}", ylabel=f"true emotion{note}")
     figure.colorbar(image, fraction=0.046, label="share of the true class (%)")
     save_figure(figure, path, title)
 
 
+def _pooled(confusion: Sequence[Sequence], first: np.ndarray) -> np.ndarray:
+    """Sums over cells of classes, row by row, which needs no copy of a large matrix; ``first`` class of each cell."""
+    return np.add.reduceat([np.add.reduceat(row, first) for row in confusion], first)
+
+
 def plot_tsne(path: Path, embeddings: np.ndarray, labels: np.ndarray, class_names: Sequence[str], title: str) -> None:
-    """t-SNE of the classifier's last hidden layer [N, D], N at least 4, coloured by true class."""
-    perplexity = min(30, (len(embeddings) - 1) / 3)
-    points = TSNE(perplexity=perplexity, init="pca", random_state=42).fit_transform(embeddings)
-    figure, axes = plt.subplots(figsize=(7, 7), layout="constrained")
-    for i, name in enumerate(class_names):
-        of_class = points[labels == i]
-        style = {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)], "edgecolor": "white"}
-        axes.scatter(*of_class.T, s=28, alpha=0.8, linewidth=0.4, label=f"{name} ({len(of_class)})", **style)
+    """t-SNE of the classifier's last hidden layer [N, D], N at least 4, coloured by true class.
+
+    Beyond :data:`ENTRIES` classes, those with the fewest utterances are grey. Equal embeddings are one point.
+    """
+    offsets = embeddings.astype(float) - embeddings[0]
+    spread = np.abs(offsets).max()
+    points = np.zeros((len(embeddings), 2))
+    if spread > 0:  # sklearn crashes without any, and squares overflow float32 at 1e20
+        perplexity = min(30, (len(embeddings) - 1) / 3)
+        points = TSNE(perplexity=perplexity, init="pca", random_state=42).fit_transform(offsets / spread)
+    counts = np.bincount(labels, minlength=len(class_names))
+    shown = np.sort(np.argsort(-counts, kind="stable")[:ENTRIES])
+    handles, names = [], [f"{_short(class_names[i])} ({counts[i]})" for i in shown]
+    rows = math.ceil((len(shown) + 1) / 3)
+    figure, axes = plt.subplots(figsize=(7, 6.4 + 0.22 * rows), layout="constrained")
+    if len(shown) < len(counts):
+        others = ~np.isin(labels, shown)
+        handles.append(axes.scatter(*points[others].T, s=12, color="lightgrey"))
+        names.insert(0, f"{len(counts) - len(shown)} other classes ({others.sum()})")
+    for i, label in enumerate(shown):
+        tens, ones = divmod(i, len(COLORS))  # no two classes have both the colour and the marker in common
+        style = {"color": COLORS[ones], "marker": MARKERS[(ones + tens) % len(MARKERS)], "edgecolor": "white"}
+        handles.append(axes.scatter(*points[labels == label].T, s=28, alpha=0.8, linewidth=0.4, **style))
     axes.set(xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)")
-    axes.legend(title="true emotion (utterances)", loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3)
-    save_figure(figure, path, f"{title}\nlast hidden layer of the classifier")
+    axes.legend(
+        handles, names, title="true emotion (utterances)", loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3
+    )
+    note = "" if spread > 0 else ", the same for every utterance"
+    save_figure(figure, path, f"{title}\nlast hidden layer of the classifier{note}")
 
 
 def plot_topk_grid(
@@ -97,13 +138,15 @@ def plot_topk_grid(
     k_texts, k_audios = (list(level) for level in summary.index.levels)
     marks = (("best on validation", best, "red", "-", 0.92), ("the paper's best", paper, "black", "--", 0.78))
     size = 4.5 + 1.05 * max(len(k_audios), 3), 2.4 + 0.42 * max(len(k_texts), 3)
+    size = [min(side, LARGEST_SIDE) for side in size]
     figure, both = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
     for axes, (split, name) in zip(both, (("val", "validation"), ("test", "test")), strict=True):
         means = summary[f"{split}_w_f1_mean"].where(summary["seeds"] >= seeds)
         image = _heat_map(axes, 100 * means.unstack().to_numpy(float))
         figure.colorbar(image, ax=axes)
-        axes.set_xticks(range(len(k_audios)), k_audios)
-        axes.set_yticks(range(len(k_texts)), k_texts)
+        for axis, values in ((axes.xaxis, k_audios), (axes.yaxis, k_texts)):
+            step = math.ceil(len(values) / NUMBERED)
+            axis.set_ticks(range(0, len(values), step), values[::step])
         axes.set(xlabel="k_audio (neighbours)", ylabel="k_text (neighbours)", title=f"{name} w-F1 (%)")
         for of_trial, trial, color, style, side in marks:
             if trial is None:
@@ -120,10 +163,10 @@ def plot_topk_grid(
 
 
 def _heat_map(axes: plt.Axes, values: np.ndarray) -> AxesImage:
-    """Numbers on colours; a dash on grey for NaN."""
+    """Numbers on colours; a dash on grey for NaN. Above :data:`NUMBERED` rows or columns, colours alone."""
     axes.set_facecolor("lightgrey")
     image = axes.imshow(values, cmap="viridis", origin="lower", aspect="auto")
-    for (i, j), value in np.ndenumerate(values):
+    for (i, j), value in np.ndenumerate(values if max(values.shape) <= NUMBERED else []):
         color = "white" if image.norm(value) < 0.6 else "black"
         axes.text(j, i, f"{value:.1f}" if np.isfinite(value) else "–", ha="center", va="center", color=color)
     return image
@@ -169,7 +212,7 @@ def plot_homophily(
     axes.plot(possible.keys(), possible.values(), "k--", label="Bayes-optimal: whole scene over utterance alone")
     axes.axhline(0, color="black", linewidth=1)
     for color, (dataset, value) in zip(COLORS[4:], real.items(), strict=False):
-        axes.axvline(value, color=color, linestyle=":", label=f"homophily of {dataset}'s test graph")
+        axes.axvline(value, color=color, linestyle=":", label=f"homophily of {_short(dataset)}'s test graph")
     _label(axes, "homophily of the test graph (share of edges between equal labels)", "gain in WA (points)")
     save_figure(figure, path, title)
 
@@ -178,14 +221,21 @@ def _label(axes: plt.Axes, xlabel: str, ylabel: str = "", title: str = "") -> No
     """Name the axes of a panel, and add its grid and its legend, if any."""
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     axes.grid(alpha=0.3)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8)
+    if handles := axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8, ncols=math.ceil(len(handles) / 12))
 
 
 def save_figure(figure: plt.Figure, path: Path, title: str) -> None:
     """Close a figure, and write it whole or not at all."""
-    figure.suptitle(title)
+    figure.suptitle("\n".join(_short(line, 120) for line in title.split("\n")))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight")
     plt.close(figure)
     atomic_write(path, buffer.getvalue())
+
+
+def _short(name: str, most: int = 24) -> str:
+    """A name as a figure shows it: one line of at most ``most`` characters, both ends of a longer one."""
+    half = (most - 1) // 2
+    name = name if len(name) <= most else f"{name[:half]}…{name[-half:]}"
+    return "".join(c if c.isprintable() else "?" for c in name)

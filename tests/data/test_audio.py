@@ -1,9 +1,12 @@
+import struct
+
 import numpy as np
 import pytest
 import soundfile
 import torch
 from torchaudio.functional import resample
 
+from utils.data import audio
 from utils.data.audio import Segment, _ratio, load_segment, probe, split_into_segments
 from utils.errors import InputError
 
@@ -178,3 +181,141 @@ def test_a_stream_of_unknown_size_is_complete(tmp_path):
     data[4:8] = data[40:44] = b"\xff" * 4
     path.write_bytes(data)
     assert len(load(path)) == RATE
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("suffix", "subtype"), [("wav", "FLOAT"), ("flac", None), ("wav", "GSM610")])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_a_recording_decoded_in_blocks_is_the_same_to_the_last_bit(tmp_path, monkeypatch, suffix, subtype, channels):
+    """GSM cannot seek and is read from its beginning."""
+    channels = 1 if subtype == "GSM610" else channels
+    recording = probe(write(tmp_path / f"a.{suffix}", noise(3.0, 8_000, channels), 8_000, subtype=subtype))
+    segments = [Segment(recording, 0, recording.frames), Segment(recording, 9_000, 20_000)]
+    at_once = [load_segment(segment, RATE) for segment in segments]
+    monkeypatch.setattr(audio, "_BLOCK", 5_001)
+    assert all(torch.equal(load_segment(s, RATE), one) for s, one in zip(segments, at_once, strict=True))
+
+
+def sparse(path, channels, rate=768_000, seconds=3600):
+    """A W64 that claims an hour and is a hole behind its header."""
+    data = bytearray(write(path, np.zeros((8, channels)), rate, format="W64", subtype="PCM_16").read_bytes())
+    begin, size = data.index(b"data") + 24, rate * channels * 2 * seconds
+    data[16:24] = struct.pack("<Q", begin + size)
+    data[begin - 8 : begin] = struct.pack("<Q", size + 24)
+    path.write_bytes(data[:begin])
+    with path.open("r+b") as file:
+        file.truncate(begin + size)
+    return path
+
+
+def test_what_is_decoded_at_once_is_bounded(tmp_path, monkeypatch):
+    asked, read = [], soundfile.SoundFile.read
+
+    def watched(self, frames=-1, *args, **kwargs):
+        asked.append(frames * self.channels)
+        return read(self, frames, *args, **kwargs)
+
+    recording = probe(sparse(tmp_path / "a.w64", audio.MAX_CHANNELS))
+    monkeypatch.setattr(soundfile.SoundFile, "read", watched)
+    load_segment(Segment(recording, 0, recording.rate), RATE)
+    assert len(asked) == 2
+    assert max(asked) <= audio._BLOCK
+
+
+def test_more_channels_than_any_microphone_array_are_refused(tmp_path):
+    path = sparse(tmp_path / "a.w64", 1024)
+    with pytest.raises(InputError, match=rf"^{path}: 1024 channels, more than 64$"):
+        probe(path)
+
+
+def test_a_recording_that_does_not_fit_into_memory_is_named(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise MemoryError
+
+    path = write(tmp_path / "a.wav", noise(1.0))
+    monkeypatch.setattr(soundfile.SoundFile, "read", full)
+    with pytest.raises(InputError, match=rf"^{path}: 1\.0 s of it do not fit into memory$"):
+        load(path)
+
+
+# ---- joined files ----------------------------------------------------------------------------------------------------
+
+ID3V1 = b"TAG" + b"title".ljust(125, b"\0")
+APE = b"APETAGEX" + struct.pack("<IIIIQ", 2000, 532, 1, 0x80000000, 0) + b"x" * 500
+# a JPEG in it, whose FF E0 and FF E2 look like the sync word of a frame
+PICTURE = b"\xff\xd8\xff\xe0\0\x10JFIF" + np.random.default_rng(0).bytes(5000) + b"\xff\xe2\x0cX" * 3
+ID3V2 = b"ID3\3\0\0" + bytes((len(PICTURE) + 600 >> shift & 127) for shift in (21, 14, 7, 0)) + PICTURE + bytes(600)
+
+
+def mp3(folder, seconds, mode="VARIABLE", rate=RATE):
+    loud = np.linspace(0, 0.3, int(seconds * rate)) ** 4  # frames of many sizes
+    path = write(folder / "part.mp3", loud * noise(seconds, rate), rate, bitrate_mode=mode, compression_level=0.5)
+    return path.read_bytes()
+
+
+def without_header(data):
+    """As encoders write it that know no header: libsndfile estimates the length."""
+    return data[audio._mp3_frame(data, 0)[0] :]
+
+
+def joined(path, *parts):
+    path.write_bytes(b"".join(parts))
+    return path
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "AVERAGE", "VARIABLE"])
+@pytest.mark.parametrize("between", [b"", ID3V1 + ID3V2], ids=["bare", "tags"])
+@pytest.mark.parametrize("rate", [8_000, 44_100])
+def test_joined_mp3s_are_refused(tmp_path, mode, between, rate):
+    first = mp3(tmp_path, 2.0, mode)
+    path = joined(tmp_path / "a.mp3", ID3V2, first, between, mp3(tmp_path, 0.5, mode, rate))
+    message = rf"^{path}: only 2\.00 s of its 2\.[5-9]\d s can be read \(several files joined, or no header\); convert"
+    with pytest.raises(InputError, match=message):
+        probe(path)
+    with pytest.raises(InputError, match=message):
+        probe(joined(path, first, without_header(mp3(tmp_path, 0.5, mode, rate))))
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "AVERAGE", "VARIABLE"])
+@pytest.mark.parametrize("rate", [8_000, 22_050, 48_000])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(b"", b""), (ID3V2, b""), (b"", ID3V1), (b"", APE + ID3V1), (b"", ID3V2), (bytes(700), bytes(9000)), (ID3V2, APE)],
+)
+def test_tags_and_padding_of_an_mp3_are_no_audio(tmp_path, mode, rate, before, after):
+    assert len(load(joined(tmp_path / "a.mp3", before, mp3(tmp_path, 0.7, mode, rate), after))) == 0.7 * RATE
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+@pytest.mark.parametrize("after", [b"", ID3V1, ID3V2], ids=["bare", "ID3v1", "ID3v2"])
+def test_an_mp3_without_header_is_read_whole(tmp_path, rate, after):
+    data = without_header(mp3(tmp_path, 3.0, "CONSTANT", rate))
+    recording = probe(joined(tmp_path / "a.mp3", data, after))
+    assert recording.frames == audio._mp3_frames(recording.path, 10**9, rate)
+    assert 3.0 <= recording.seconds < 3.2
+    load_segment(Segment(recording, 0, recording.frames), RATE)
+    twice = probe(joined(tmp_path / "b.mp3", data, data))
+    assert twice.frames == 2 * recording.frames
+
+
+def test_an_mp3_without_header_whose_first_frame_is_large_is_refused(tmp_path):
+    """Its length is estimated from the first frame, and too short."""
+    data = without_header(mp3(tmp_path, 3.0))
+    loud = without_header(write(tmp_path / "loud.mp3", noise(0.2), bitrate_mode="CONSTANT").read_bytes())
+    with pytest.raises(InputError, match=r"a\.mp3: only \d\.\d\d s of its 3\.\d\d s can be read"):
+        probe(joined(tmp_path / "a.mp3", loud, data))
+
+
+@pytest.mark.parametrize("suffix, subtype", [("ogg", "VORBIS"), ("ogg", "OPUS"), ("flac", "PCM_16")])
+def test_joined_files_of_another_format_are_refused(tmp_path, suffix, subtype):
+    parts = [
+        write(tmp_path / f"{i}.{suffix}", noise(seconds), subtype=subtype).read_bytes()
+        for i, seconds in enumerate((2.0, 0.5))
+    ]
+    for data in ((parts[0], parts[1]), (parts[0], parts[0])):
+        path = joined(tmp_path / f"a.{suffix}", *data)
+        with pytest.raises(InputError, match=rf"^{path}: several files joined, only 2\.00 s can be read; convert it"):
+            probe(path)
+    assert len(load(joined(tmp_path / f"b.{suffix}", parts[0], ID3V1))) == 2 * RATE

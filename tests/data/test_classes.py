@@ -41,6 +41,13 @@ def test_bad_classes(given, message):
         parse_classes(given, {})
 
 
+def test_class_words_are_normalised_as_labels_are():
+    given = ["Zoe\u0301", "joy=ｈａｐ+very\u00a0 glad"]
+    assert parse_classes(given, {}) == {"Zoé": (), "joy": ("hap", "very glad")}
+    with pytest.raises(InputError, match=r"^--classes a\\x1b\[m: expected NAME"):
+        parse_classes(["a\x1b[m", "b"], {})
+
+
 def test_labels_merge_emotions_and_excluded_emotions_are_counted():
     table = labelled("exc", "Happy", "neu", "xxx", "HAP", "fru", "xxx", "anger")
     table.index = range(10, 18)

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from utils.data.corpora import (
     CORPORA,
     decode_text,
     esd_groups,
+    files_below,
     iemocap_groups,
     ravdess_groups,
 )
@@ -129,6 +131,57 @@ def test_esd_emotion_is_the_folder_and_nested_splits_are_read(tmp_path):
     assert table["raw_text"].tolist() == ["First.", *(f"Text {name}." for name in names)]
     assert table["speaker"].tolist() == ["0011"] + ["0012"] * 5
     assert set(table["session"]) | set(table["dialogue"]) == {""}
+
+
+def test_esd_in_linked_folders_is_read_once(tmp_path):
+    write_esd(tmp_path / "corpus", [esd_line("0011_000001", "Yes.")])
+    write_esd(tmp_path / "moved", [esd_line("0011_000002", "No.")])
+    sad = tmp_path / "corpus" / "0011" / "Sad"
+    (sad / "more").symlink_to(tmp_path / "moved" / "0011" / "Sad")
+    (sad / "again").symlink_to(sad)
+    assert [Path(path).name for path in read_esd(tmp_path / "corpus")["audio_file"]] == [
+        "0011_000001.wav",
+        "0011_000002.wav",
+    ]
+
+
+@pytest.mark.parametrize("name", ["ESD", "RAVDESS"])
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch, name):
+    if name == "ESD":
+        refused = write_esd(tmp_path, [esd_line("0011_000001", "Yes.")]) / "0011" / "Sad"
+    else:
+        refused = write_ravdess(tmp_path, [1, 2]) / "Actor_02"
+    for module, function in ((os, "scandir"), (os, "listdir")):
+        call = getattr(module, function)
+
+        def refusing(path, call=call):
+            if Path(path) == refused:
+                raise PermissionError(13, "Permission denied", str(path))
+            return call(path)
+
+        monkeypatch.setattr(module, function, refusing)
+    with pytest.raises(PermissionError, match=str(refused)):
+        CORPORA[name].read(tmp_path)
+
+
+def test_a_recording_that_may_not_be_looked_up_is_a_problem(tmp_path, monkeypatch):
+    root = write_iemocap(tmp_path, TURNS)
+    is_file = Path.is_file
+
+    def refusing(path):
+        if path.name == "Ses02F_script03_2_M041.wav":
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refusing)
+    table = read_iemocap(root)
+    assert table["problem"].tolist() == ["", "", "", "cannot be read (Permission denied)", ""]
+
+
+def test_a_recording_of_a_corpus_that_cannot_be_printed_is_refused(tmp_path):
+    root = write_iemocap(tmp_path / "a\x1b[2J", TURNS)
+    with pytest.raises(InputError, match=r"^'.*a\\x1b\[2J/.*': a recording with an unprintable name; rename it$"):
+        read_iemocap(root)
 
 
 def test_esd_ignores_chinese_speakers_and_other_files(tmp_path):
@@ -262,3 +315,12 @@ def test_decode_text(tmp_path, data, text):
 def test_decode_text_names_a_missing_file(tmp_path):
     with pytest.raises(InputError, match=r"/0011\.txt: no such file$"):
         decode_text(tmp_path / "0011.txt")
+
+
+def test_a_link_to_a_folder_above_is_not_followed(tmp_path):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    (tmp_path / "other.wav").touch()
+    (folder / "a.wav").touch()
+    (folder / "up").symlink_to("..")
+    assert [path.name for path in files_below(folder, pytest.fail)] == ["a.wav"]

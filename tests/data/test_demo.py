@@ -1,11 +1,15 @@
+import pickle
 from itertools import product
 from math import erf, sqrt
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from tests.conftest import make_rows, write_pickle
+from utils.data import demo as demo_module
 from utils.data.demo import (
     AGREEMENT,
     AMBIENT,
@@ -19,6 +23,7 @@ from utils.data.demo import (
     write_demo,
 )
 from utils.data.features import SPLITS, load_splits
+from utils.errors import InputError
 from utils.training.graph import build_graph, edge_homophily, neighbor_lists
 
 
@@ -36,6 +41,61 @@ def test_same_bytes_at_every_call(tmp_path):
         write_demo(tmp_path / name)
     for path in sorted((tmp_path / "a").iterdir()):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {path.name: (path.stat().st_ino, path.read_bytes()) for path in folder.iterdir()}
+
+
+def test_a_demo_that_is_there_is_kept(tmp_path, monkeypatch):
+    """As another machine made it, and where nothing can be written."""
+    write_demo(tmp_path)
+    path = tmp_path / "DEMO_BERT_WAV2VEC_val.pkl"
+    rows = pickle.loads(path.read_bytes())
+    write_pickle(path, [{**row, "text_embed": row["text_embed"] * np.float32(1 + 1e-6)} for row in rows])
+    before = contents(tmp_path)
+    monkeypatch.setattr(demo_module, "atomic_write", None)
+    write_demo(tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_missing_split_is_made_beside_the_others(tmp_path):
+    write_demo(tmp_path)
+    before = contents(tmp_path)
+    (tmp_path / "DEMO_BERT_WAV2VEC_val.pkl").unlink()
+    write_demo(tmp_path)
+    after = contents(tmp_path)
+    assert {name: data for name, (_, data) in after.items()} == {name: data for name, (_, data) in before.items()}
+
+
+def changed_embedding(rows):
+    return [{**rows[0], "audio_embed": rows[0]["audio_embed"] + np.float32(1e-3)}, *rows[1:]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        changed_embedding,
+        lambda rows: [{**rows[0], "label": 3 - rows[0]["label"]}, *rows[1:]],
+        lambda rows: rows[1:],
+        lambda rows: make_rows(24),
+        lambda rows: "mine",
+        None,
+    ],
+    ids=["embedding", "label", "a row less", "dimensions", "something else", "dangling link"],
+)
+def test_another_file_of_a_demo_name_is_kept_and_nothing_is_written(tmp_path, change):
+    path = tmp_path / "DEMO_BERT_WAV2VEC_test.pkl"
+    if change is None:
+        path.symlink_to(tmp_path / "unmounted")
+    else:
+        write_demo(tmp_path / "made")
+        write_pickle(path, change(pickle.loads((tmp_path / "made" / path.name).read_bytes())))
+    before = None if change is None else path.read_bytes()
+    with pytest.raises(InputError, match=r"DEMO_BERT_WAV2VEC_test\.pkl: not this version's DEMO; move it elsewhere"):
+        write_demo(tmp_path)
+    assert [each.name for each in tmp_path.glob("*.pkl")] == [path.name]
+    assert path.is_symlink() if change is None else path.read_bytes() == before
 
 
 def test_bounds_of_one_utterance_in_closed_form():

@@ -1,16 +1,28 @@
+import json
+import resource
+import sys
+
 import numpy as np
 import pytest
 import torch
 
 from tests.conftest import make_rows, write_pickle
-from utils.data.features import load_features, load_splits
+from utils.data import features
+from utils.data.features import SPLITS, check_disjoint, load_features, load_splits, read_info
 from utils.errors import InputError
+from utils.io import file_sha256
 
 
 def broken(row: int, **changes) -> list[dict]:
     rows = make_rows(8)
     rows[row].update(changes)
     return rows
+
+
+def write_splits(folder, **rows) -> dict:
+    """Three different feature files, or the given rows instead."""
+    plain = {split: make_rows(20 - 5 * seed, seed=seed) for seed, split in enumerate(SPLITS)}
+    return {split: write_pickle(folder / f"{split}.pkl", each) for split, each in {**plain, **rows}.items()}
 
 
 def without(row: int, key: str) -> list[dict]:
@@ -36,6 +48,7 @@ BAD = {
     "NaN": (broken(5, text_embed=filled(np.nan)), "row 5: text_embed holds nan at position 2"),
     "infinity": (broken(5, text_embed=filled(-np.inf, 4)), "row 5: text_embed holds -inf at position 4"),
     "too large for float32": (broken(0, text_embed=[1e39] * 6), "row 0: text_embed holds inf at position 0"),
+    "would overflow": (broken(1, text_embed=filled(1e37)), r"row 1: text_embed holds 9\.9\d+e\+36 at position 2"),
     "zero vector": (broken(6, audio_embed=np.zeros(5)), "row 6: audio_embed is a zero vector"),
     "mixed dimensions": (broken(3, audio_embed=np.ones(4)), "row 3: audio_embed has 4 values, row 0 has 5"),
     "matrix": (broken(3, audio_embed=np.ones((2, 5))), r"row 3: audio_embed has shape \[2, 5\]"),
@@ -135,3 +148,93 @@ def test_real_features(iemocap_small):
     assert {name: len(f) for name, f in loaded.items()} == {"train": 331, "val": 109, "test": 111}
     assert all(f.dims == (768, 768) for f in loaded.values())
     assert loaded["train"].label.bincount().tolist() == [61, 98, 104, 68]
+
+
+def test_the_sha256_is_that_of_what_was_read(tmp_path, monkeypatch):
+    """The file is replaced while it is read."""
+    path = write_pickle(tmp_path / "x.pkl", make_rows(8))
+    read, expected = features.read_file, file_sha256(path)
+
+    def replaced(path):
+        data = read(path)
+        write_pickle(path, make_rows(9))
+        return data
+
+    monkeypatch.setattr(features, "read_file", replaced)
+    loaded = load_features(path)
+    assert (len(loaded), loaded.sha256) == (8, expected)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux only")
+@pytest.mark.parametrize("content", [b"\x80\x04Nr\xff\xff\xff\xff.", b"\x80\x04K\x01p99999999999\n."])
+def test_a_pickle_that_asks_for_any_amount_of_memory_is_one_line(tmp_path, content):
+    """Its memo is as long as the largest index in it."""
+    (tmp_path / "x.pkl").write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.pkl: does not fit into memory, or asks for more than its \d+ bytes need"):
+        load_features(tmp_path / "x.pkl")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux only")
+def test_rows_that_share_one_long_vector_are_not_multiplied(tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "MEMORY", 100 << 20)
+    vector = np.ones(1_000_000, np.float32)
+    rows = [{"text_embed": vector, "audio_embed": vector, "label": i % 2} for i in range(1000)]
+    with pytest.raises(InputError, match=r"x\.pkl: does not fit into memory, or asks for more than its \d+ bytes need"):
+        load_features(write_pickle(tmp_path / "x.pkl", rows))
+    assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
+
+
+def test_labels_that_cannot_be_printed_are_named(tmp_path):
+    for label in (10**5000, -(10**5000), ["\x1b[2J" * 100], "\x1b[2J"):
+        with pytest.raises(InputError, match=r"x\.pkl: row 3: label .*(out of range|not an integer)") as caught:
+            load_features(write_pickle(tmp_path / "x.pkl", broken(3, label=label)))
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 300
+
+
+def test_one_class_is_no_classification(tmp_path):
+    paths = write_splits(tmp_path, train=[{**row, "label": 0} for row in make_rows(8)])
+    with pytest.raises(InputError, match=r"train\.pkl: every label is 0; at least two classes are required"):
+        load_splits(paths, None)
+
+
+def test_one_file_as_two_splits_is_refused(tmp_path):
+    paths = write_splits(tmp_path)
+    with pytest.raises(InputError, match=r"train\.pkl: the test split has the same utterances as train, .*train\.pkl"):
+        check_disjoint(load_splits({**paths, "test": paths["train"]}, None)[0])
+    again = [{**row, "audio_embed": torch.from_numpy(row["audio_embed"])} for row in make_rows(20, seed=0)[::-1]]
+    with pytest.raises(InputError, match=r"val\.pkl: the val split has the same utterances as train, .*train\.pkl"):
+        check_disjoint(load_splits(write_splits(tmp_path, val=again), None)[0])
+
+
+def test_utterances_in_two_splits_are_counted(tmp_path, capsys):
+    paths = write_splits(tmp_path, test=[*make_rows(8, seed=7), *make_rows(20, seed=0)[:3]])
+    check_disjoint(load_splits(paths, None)[0])
+    assert capsys.readouterr().out == f"note: 3 of 11 utterances of {paths['test']} are in {paths['train']}, too\n"
+
+
+def info_of(**changes) -> dict:
+    """The JSON beside feature pickles, as far as it is checked."""
+    encoder = {"name": "x", "revision": None, "pooling": "mean", "weights_sha256": "0"}
+    info = {"class_names": ["a", "b"], "encoders": {"text": encoder, "audio": encoder}, "leakage": {}}
+    return info | {"files": {split: {} for split in SPLITS}} | changes
+
+
+@pytest.mark.parametrize(
+    "encoders", [None, {}, {"text": {}, "audio": {}}, {"text": info_of()["encoders"]["text"]}, {"text": 1, "audio": 2}]
+)
+def test_encoders_that_are_not_described_are_refused(tmp_path, encoders):
+    path = tmp_path / "TOY_BERT_WAV2VEC.json"
+    path.write_text(json.dumps(info_of()))
+    assert read_info(tmp_path / "TOY_BERT_WAV2VEC_train.pkl") == info_of()
+    path.write_text(json.dumps(info_of(encoders=encoders)))
+    with pytest.raises(InputError, match=r"TOY_BERT_WAV2VEC\.json: (not written by|does not name its encoders)"):
+        read_info(tmp_path / "TOY_BERT_WAV2VEC_train.pkl")
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "a"], ["a", 1], "ab", ["a", "b\x1b[2J"], [["a"], "b"], None])
+def test_class_names_that_are_not_texts_are_refused(tmp_path, names):
+    (tmp_path / "TOY_BERT_WAV2VEC.json").write_text(json.dumps(info_of(class_names=names)))
+    with pytest.raises(InputError, match=r"TOY_BERT_WAV2VEC\.json: its class names are ") as caught:
+        read_info(tmp_path / "TOY_BERT_WAV2VEC_train.pkl")
+    assert str(caught.value).isprintable()

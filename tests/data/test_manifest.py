@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,61 @@ def test_missing_recordings_keep_their_groups(tmp_path, path):
     assert (row["speaker"], row["session"], row["dialogue"]) == ("Ses01M", "Ses01", "Ses01F_impro04")
 
 
+def test_dialogues_that_differ_by_case_are_two(tmp_path):
+    """They may be names of videos."""
+    path = write_csv(tmp_path, "audio_file,raw_text,label,dialogue\na.wav,Hi,0,dQw4\nb.wav,Hi,1,dqw4\n")
+    assert utterances_of([path], "MINE", None)["dialogue"].tolist() == ["dQw4", "dqw4"]
+
+
+@pytest.mark.parametrize("column", ["speaker", "session"])
+def test_groups_that_differ_by_case_are_refused(tmp_path, column):
+    rows = "".join(f"{i}.wav,Hi,{i % 2},{name}\n" for i, name in enumerate(("Anna", "Bo", "anna", "Bo")))
+    path = write_csv(tmp_path, f"audio_file,raw_text,label,{column}\n{rows}")
+    with pytest.raises(InputError, match=rf"^{path}: line 4: {column} 'anna' is spelled 'Anna' elsewhere$"):
+        utterances_of([path], "MINE", None)
+
+
+ALIKE = ("Zo\u00e9 A", "Zoe\u0301 A", "Ｚｏé A", "Zoé\u00a0A", "Zoé  A", "Zoé\u3000A", '"Zoé\nA"')
+
+
+@pytest.mark.parametrize("typed", ALIKE, ids=ascii)
+def test_names_that_look_the_same_are_one(tmp_path, typed):
+    text = f"audio_file,raw_text,label,speaker,session,dialogue\nx.wav,Hi,{typed},{typed},{typed},{typed}\n"
+    path = write_csv(tmp_path, text)
+    row = utterances_of([path], "MINE", None).iloc[0]
+    assert row[["emotion", "speaker", "session", "dialogue"]].tolist() == ["Zoé A"] * 4
+
+
+def test_transcripts_and_names_of_files_are_not_normalised(tmp_path):
+    touch(tmp_path, "e\u0301.wav", "ａ  b.wav")
+    path = write_csv(tmp_path, f"{HEADER}e\u0301.wav,ｅ\u0301  x,1\nａ  b.wav,Hi,0\n")
+    table = utterances_of([path], "MINE", None)
+    assert table["audio_file"].tolist() == [str(tmp_path / "e\u0301.wav"), str(tmp_path / "ａ  b.wav")]
+    assert table["raw_text"].tolist() == ["ｅ\u0301  x", "Hi"]
+
+
+@pytest.mark.parametrize("column", ["label", "speaker", "session", "dialogue", "split"])
+def test_cells_that_cannot_be_printed_are_refused(tmp_path, column):
+    header = ["audio_file", "raw_text", *dict.fromkeys(["label", column])]
+    row = ["b.wav", "Hi", *(["\x1b[31mx"] if column == "label" else ["1", "\x1b[31mx"])]
+    good = ["a.wav", "Hi", *"01"[: len(row) - 2]]
+    path = write_csv(tmp_path, "".join(",".join(each) + "\n" for each in (header, good, row)))
+    with pytest.raises(InputError, match=rf"^{path}: line 3: {column} '\\x1b\[31mx' cannot be printed$"):
+        read_manifest(path)
+
+
+def test_a_recording_that_cannot_be_printed_is_refused_with_its_line(tmp_path):
+    path = write_csv(tmp_path, f"{HEADER}a.wav,Hi,0\nb\x1b[2J.wav,Hi,1\n")
+    with pytest.raises(InputError, match=rf"^{path}: line 3: 'b\\x1b\[2J\.wav': a recording with an unprintable name"):
+        utterances_of([path], "MINE", None)
+
+
+def test_a_header_is_shown_without_its_escape_sequences(tmp_path):
+    path = write_csv(tmp_path, "audio_file,raw_text,\x1b]0;x\na.wav,Hi,0\n")
+    with pytest.raises(InputError, match=r"needs one column label \(it has audio_file, raw_text, \\x1b\]0;x\)$"):
+        read_manifest(path)
+
+
 # ---- locate ----------------------------------------------------------------------------------------------------------
 
 
@@ -243,3 +299,42 @@ def test_an_impossible_file_name_is_missing(tmp_path):
 def test_without_corpus_dir_nothing_is_searched(tmp_path):
     touch(tmp_path, "x/a.wav")
     assert locate(["/them/x/a.wav"], None, tmp_path)[0][1] != ""
+
+
+def test_linked_folders_are_searched_once_and_without_end(tmp_path):
+    corpus, elsewhere = tmp_path / "corpus", tmp_path / "elsewhere"
+    real, linked = touch(corpus, "s1/a.wav")[0], touch(elsewhere, "b.wav")[0]
+    (corpus / "a_link").symlink_to(corpus / "s1")  # read before s1, but s1 is the name of the folder
+    for name in ("one", "two"):
+        (corpus / name).symlink_to(elsewhere)
+    (elsewhere / "up").symlink_to(corpus)
+    found = locate(["/them/s1/a.wav", "/them/b.wav"], corpus, tmp_path)
+    assert found[0] == (real, "")
+    assert found[1][0].samefile(linked)
+    assert found[1][1] == ""
+
+
+def refuse(folder):
+    """Path.is_file and os.scandir of what is below the folder, for a user who may not read it; root reads all."""
+
+    def refusing(call):
+        def refused(path, *args):
+            if folder in (Path(path), *Path(path).parents):
+                raise PermissionError(13, "Permission denied", str(path))
+            return call(path, *args)
+
+        return refused
+
+    return refusing
+
+
+def test_a_recording_that_may_not_be_read_is_its_rows_problem(tmp_path, monkeypatch):
+    good, secret = touch(tmp_path, "ok/b.wav", "secret/a.wav")
+    monkeypatch.setattr(Path, "is_file", refuse(tmp_path / "secret")(Path.is_file))
+    monkeypatch.setattr(os, "scandir", refuse(tmp_path / "secret")(os.scandir))
+    there, searched, other, absent = locate(["secret/a.wav", "/them/a.wav", "b.wav", str(secret)], tmp_path, tmp_path)
+    problem = f"no such recording in {tmp_path}"
+    assert there == (Path("secret/a.wav"), f"{problem} ({secret}: Permission denied)")
+    assert searched == (Path("/them/a.wav"), f"{problem} ({secret.parent}: Permission denied)")
+    assert other == (good, "")
+    assert absent == (secret, f"{problem} ({secret}: Permission denied)")

@@ -338,15 +338,18 @@ def test_manifest_with_an_invalid_split_is_refused(small_csv):
         prepare("MINE", None, [small_csv(*rows, columns="audio_file,raw_text,label,split")])
 
 
-def test_three_manifests_override_the_column_split(tmp_path):
+def test_the_column_split_of_three_manifests_must_agree_with_them(tmp_path):
     paths = []
-    for name in ("x", "y", "z"):
-        rows = [f"{name}{i}.wav,Hi,{('sad', 'joy')[i]},train\n" for i in range(2)]
+    for name, split in (("x", "train"), ("y", "val"), ("z", "test")):
+        rows = [f"{name}{i}.wav,Hi,{('sad', 'joy')[i]},{split}\n" for i in range(2)]
         (tmp_path / f"{name}.csv").write_text("audio_file,raw_text,label,split\n" + "".join(rows))
         paths.append(tmp_path / f"{name}.csv")
     prepared = prepare("MINE", tmp_path, paths)
     assert prepared.table["split"].tolist() == ["train"] * 2 + ["val"] * 2 + ["test"] * 2
     assert prepared.table["where"].tolist() == [f"{path}: line {line}" for path in paths for line in (2, 3)]
+    paths[1].write_text(paths[1].read_text().replace("y1.wav,Hi,joy,val", "y1.wav,Hi,joy,test"))
+    with pytest.raises(InputError, match=r"y\.csv: line 3: split 'test' in the manifest of val; remove the column"):
+        prepare("MINE", tmp_path, paths)
 
 
 def test_blank_transcript_is_a_problem(small_csv):

@@ -1,12 +1,17 @@
 import hashlib
 import json
+import os
 import pickle
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain, repeat
 from pathlib import Path
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 
 import pytest
 import torch
@@ -77,14 +82,14 @@ def publish(server, tmp_path, monkeypatch):
     def publish(name: str, content: bytes) -> None:
         server.files[name] = content
         (tmp_path / "blob").write_bytes(content)
-        monkeypatch.setitem(published.BLOBS, name, blob_id(tmp_path / "blob"))
+        monkeypatch.setitem(published.BLOBS, name, blob_id((tmp_path / "blob").read_bytes()))
 
     return publish
 
 
 def test_blob_id_is_that_of_git(tmp_path):
     (tmp_path / "a").write_bytes(b"hello\n")
-    assert blob_id(tmp_path / "a") == "ce013625030ba8dba906f756967f9e9ca394464a"  # git hash-object
+    assert blob_id((tmp_path / "a").read_bytes()) == "ce013625030ba8dba906f756967f9e9ca394464a"  # git hash-object
 
 
 def test_the_published_ids_are_unchanged():
@@ -231,6 +236,82 @@ def test_a_full_disk_is_named(server, publish, tmp_path, monkeypatch):
     assert caught.value.filename == str(tmp_path / "f.pkl.part")
 
 
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "folder"])
+def test_a_part_that_is_no_regular_file_is_refused(server, publish, tmp_path, kind):
+    publish(NAME, CONTENT)
+    part, other = tmp_path / "f.pkl.part", tmp_path / "mine"
+    if kind == "link":
+        other.write_bytes(CONTENT[:9])
+    if "link" in kind:
+        part.symlink_to(other)
+    elif kind == "pipe":
+        os.mkfifo(part)
+    else:
+        part.mkdir()
+    with pytest.raises(InputError, match=r"f\.pkl\.part: not a regular file; remove it$"):
+        published.fetch(NAME, tmp_path / "f.pkl")
+    assert other.exists() == (kind == "link")
+    assert kind != "link" or other.read_bytes() == CONTENT[:9]
+    assert server.asked == []
+
+
+def test_a_part_longer_than_the_file_is_replaced_without_ranges(server, publish, tmp_path):
+    publish(NAME, CONTENT)
+    server.ranges = False
+    (tmp_path / "f.pkl.part").write_bytes(CONTENT + b"and more")
+    published.fetch(NAME, tmp_path / "f.pkl")
+    assert (tmp_path / "f.pkl").read_bytes() == CONTENT
+    assert len(server.asked) == 1
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+ENDLESS = {
+    "drip": (chain([OK, b"Content-Length: 9999\r\n\r\n", b"x" * 99], repeat(b"x")), "bytes per second"),
+    "drip of headers": (chain([OK], repeat(b"A")), "bytes per second"),
+    "continues": (repeat(b"HTTP/1.1 100 Continue\r\n\r\n" * 9999), "more than 1 MiB received"),
+    "headers": (chain([OK], repeat(b"A: b\r\n" * 99)), "got more than 100 headers"),
+    "one header": (chain([OK], repeat(b"A" * 9999)), "got more than 65536 bytes when reading header line"),
+    "trailers": (
+        chain([OK, b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n0\r\n"], repeat(b"A: b\r\n" * 9999)),
+        "more than 1 MiB received|[Tt]railer",
+    ),
+    "body of a redirect": (
+        chain([b"HTTP/1.1 302 Found\r\nLocation: ftp://127.0.0.1/x\r\n\r\n"], repeat(b"x" * 9999)),
+        "more than 1 MiB received",
+    ),
+    "redirects": (repeat(b"HTTP/1.1 302 Found\r\nLocation: /x\r\n\r\n" * 999), "more than 1 MiB received"),
+    "claim": ([OK, b"Content-Length: " + b"9" * 4000 + b"\r\n\r\n", b"x" * 99], "not the published file"),
+}
+
+
+@pytest.mark.parametrize("pieces, message", ENDLESS.values(), ids=ENDLESS)
+def test_whatever_a_server_sends_without_end_ends_in_one_line(publish, tmp_path, monkeypatch, pieces, message):
+    publish(NAME, CONTENT)
+    for name, value in {"LARGEST": 1 << 20, "PATIENCE": 0.3, "_CHUNK": 1 << 10, "SLOWEST": 1 << 12}.items():
+        monkeypatch.setattr(download, name, value)
+
+    class Endless(BaseRequestHandler):
+        def handle(self):
+            self.request.recv(9999)
+            with suppress(OSError):
+                for piece in pieces:
+                    self.request.sendall(piece)
+                    time.sleep(0.02 if len(piece) == 1 else 0)
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Endless) as tcp:
+        tcp.daemon_threads = True  # a client that gives up may leave its connection open until it ends
+        threading.Thread(target=tcp.serve_forever, args=(0.01,), daemon=True).start()
+        monkeypatch.setenv("CEMOBAM_MIRROR", f"http://127.0.0.1:{tcp.server_address[1]}")
+        began = time.monotonic()
+        with pytest.raises(InputError, match=message) as caught:
+            published.fetch(NAME, tmp_path / "f.pkl")
+        tcp.shutdown()
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+    assert time.monotonic() - began < 60
+    kept = [path.name for path in tmp_path.glob("f.pkl*")]
+    assert kept == (["f.pkl.part"] if "the partial file is kept" in str(caught.value) else [])
+
+
 def test_training_names_missing_features_in_three_lines_then_fetches_them(server, publish, run, tmp_path):
     folder = tmp_path / "feature"
     options = ["--dataset", "IEMOCAP", "--feature_dir", folder, "--save_path", tmp_path / "runs", "--seeds", 1]
@@ -265,9 +346,13 @@ def test_demo_is_written_unless_a_split_is_given(tmp_path, capsys):
     assert paths == {split: tmp_path / f"DEMO_BERT_WAV2VEC_{split}.pkl" for split in SPLITS}
     assert all(path.is_file() for path in paths.values())
     assert capsys.readouterr().out == f"making the synthetic DEMO features in {tmp_path}\n"
+    assert published.find_features("DEMO", tmp_path, dict.fromkeys(SPLITS), False) == paths
+    assert capsys.readouterr().out == ""
     given = {"train": str(paths["train"]), "val": None, "test": None}
     paths["val"].write_bytes(b"mine")
     assert published.find_features("DEMO", tmp_path, given, False) == paths
+    with pytest.raises(InputError, match=r"DEMO_BERT_WAV2VEC_val\.pkl: not this version's DEMO"):
+        published.find_features("DEMO", tmp_path, dict.fromkeys(SPLITS), False)
     assert paths["val"].read_bytes() == b"mine"
     assert capsys.readouterr().out == ""
 

@@ -1,7 +1,9 @@
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from utils.errors import InputError
 from utils.extraction import embedding_cache
@@ -61,15 +63,32 @@ class Evil:
 
 def test_nothing_in_a_file_of_the_cache_is_run(tmp_path):
     (tmp_path / "cache").mkdir()
-    keys = np.array([Evil(tmp_path / "ran")], dtype=object)
-    np.savez(tmp_path / "cache" / "a.npz", keys=keys, vectors=np.zeros((1, 3), np.float32))
-    with pytest.raises(InputError, match=r"a\.npz: a damaged file"):
+    torch.save({"keys": [Evil(tmp_path / "ran")], "vectors": torch.zeros(1, 3)}, tmp_path / "cache" / "a.pt")
+    with pytest.raises(InputError, match=r"a\.pt: refused.*nothing in it was run; remove this file"):
         EmbeddingCache(tmp_path / "cache", 3)
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_flipped_bit_is_found(tmp_path):
+    cache = EmbeddingCache(tmp_path, 3)
+    cache.add("a", np.array([1, 2, 3], np.float32))
+    cache.save()
+    (path,) = tmp_path.iterdir()
+    content = bytearray(path.read_bytes())
+    content[content.index(np.float32(3).tobytes())] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"damaged: the checksum of its record .*data/0 is wrong; remove this file"):
+        EmbeddingCache(tmp_path, 3)
+
+
+def test_a_pipe_in_the_cache_is_named_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.pt")
+    with pytest.raises(InputError, match=r"a\.pt: not a regular file; remove this file"):
+        EmbeddingCache(tmp_path, 3)
+
+
 def test_a_long_key_does_not_make_the_others_wide(tmp_path):
-    """An array of strings is as wide as the longest of them; a transcript may have 100 000 letters."""
+    """A transcript may have 100 000 letters."""
     cache = EmbeddingCache(tmp_path, 3)
     cache.add("x" * 100_000, vector(0))
     for i in range(1000):
@@ -79,7 +98,7 @@ def test_a_long_key_does_not_make_the_others_wide(tmp_path):
     assert np.array_equal(EmbeddingCache(tmp_path, 3)["x" * 100_000], vector(0))
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "pickle", "npy", "keys", "width"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "npy", "keys", "type", "width"])
 def test_a_damaged_file_is_named(tmp_path, damage):
     cache = EmbeddingCache(tmp_path, 3)
     cache.add("a", vector(1))
@@ -89,12 +108,12 @@ def test_a_damaged_file_is_named(tmp_path, damage):
         path.write_bytes(path.read_bytes()[:100])
     elif damage == "empty":
         path.write_bytes(b"")
-    elif damage == "pickle":
-        np.savez(path, keys=np.array(["a"], dtype=object), vectors=np.zeros((1, 3), np.float32))
     elif damage == "npy":
         with path.open("wb") as file:
             np.save(file, np.zeros(3))
     elif damage == "keys":
-        np.savez(path, keys=np.array([["a"]]), vectors=np.zeros((1, 3), np.float32))
-    with pytest.raises(InputError, match=f"^{path}: "):
+        torch.save({"keys": [["a"]], "vectors": torch.zeros(1, 3)}, path)
+    elif damage == "type":
+        torch.save({"keys": ["a"], "vectors": torch.zeros(1, 3, dtype=torch.float64)}, path)
+    with pytest.raises(InputError, match=f"^{path}: .*; remove this file of the embedding cache"):
         EmbeddingCache(tmp_path, 4 if damage == "width" else 3)

@@ -21,6 +21,7 @@ from tests.conftest import ROOT, SHARED, environment, make_rows, write_pickle
 from utils.data.features import SPLITS, load_features
 from utils.extraction import feature_writer
 from utils.extraction.hub import load_audio_encoder, load_text_encoder
+from utils.io import lock
 
 RATE = 16_000
 EMOTIONS = ("glad", "gloomy", "mad")
@@ -214,6 +215,24 @@ def test_a_manifest_that_was_read_is_not_overwritten(corpus, encoders, run):
     assert source.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["MINE_bad_recordings.csv", "MINE_BERT_WAV2VEC.json", "MINE_BERT_WAV2VEC_test.csv"])
+@pytest.mark.parametrize("link", [None, Path.symlink_to, Path.hardlink_to])
+def test_no_output_takes_the_place_of_the_manifest(corpus, encoders, run, name, link):
+    """Nor is it removed, as the report of an earlier extraction is."""
+    output = corpus / "feature" / name
+    output.parent.mkdir()
+    source = corpus / "mine.csv" if link else (corpus / "mine.csv").rename(output)
+    if link:
+        link(output, source)
+    before = source.read_bytes()
+    code, _, err = run(extract_features.main, *arguments(corpus, encoders, "--metadata", source, "--overwrite"))
+    assert (code, err.splitlines()[-1]) == (
+        2,
+        f"error: {source}: would be overwritten; move it, or give another --dataset or --feature_dir",
+    )
+    assert source.read_bytes() == output.read_bytes() == before
+
+
 def test_downloaded_features_are_not_overwritten(corpus, encoders, run):
     path = write_pickle(corpus / "feature" / "MINE_BERT_WAV2VEC_val.pkl", make_rows(8))
     before = path.read_bytes()
@@ -339,7 +358,7 @@ def test_an_interrupted_extraction_resumes_with_the_same_result(corpus, encoders
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     waited = time.monotonic()
-    while len(list((corpus / "cache").glob("audio-*/*.npz"))) < 3:
+    while len(list((corpus / "cache").glob("audio-*/*.pt"))) < 3:
         assert time.monotonic() - waited < 90
         assert process.poll() is None, process.stderr.read().decode()
         time.sleep(0.05)
@@ -350,7 +369,7 @@ def test_an_interrupted_extraction_resumes_with_the_same_result(corpus, encoders
     assert "Traceback" not in errors
     assert "huggingface/tokenizers" not in errors
     assert not pickles(corpus / "feature").keys() & {"MINE_BERT_WAV2VEC_train.pkl"}
-    kept = len(list((corpus / "cache").glob("audio-*/*.npz")))
+    kept = len(list((corpus / "cache").glob("audio-*/*.pt")))
     assert run(extract_features.main, *arguments(corpus, encoders, "--batch_seconds", 1))[0] == 0
     assert kept >= 3
     whole = [load_features(corpus / "feature" / f"WHOLE_BERT_WAV2VEC_{split}.pkl") for split in SPLITS]
@@ -394,3 +413,19 @@ def test_real_speech_through_to_a_confusion_matrix(tmp_path, run, monkeypatch):
     assert results_of_run["class_names"] == ["angry", "sad"]
     assert results_of_run["seed 42"]["wa"] > 0.7
     assert (results.parent / "test_confusion_matrix.png").stat().st_size > 10_000
+
+
+def test_two_extractions_do_not_share_a_name(corpus, encoders, run):
+    with lock(corpus / "feature" / "MINE"):
+        code, _, err = run(extract_features.main, *arguments(corpus, encoders))
+        assert (code, err.split("\r")[-1]) == (
+            2,
+            f"error: {corpus / 'feature' / 'MINE'}: another command is writing it\n",
+        )
+        assert run(extract_features.main, *arguments(corpus, encoders, "--dataset", "OTHER"))[0] == 0
+    assert not pickles(corpus / "feature").keys() & {"MINE_BERT_WAV2VEC_train.pkl"}
+
+
+def test_a_budget_beyond_any_number_is_refused(corpus, encoders, call):
+    code, line = call(extract_features.main, *arguments(corpus, encoders, "--batch_seconds", "1e308"))
+    assert (code, line) == (2, "error: --batch_seconds 1e+308: must be above 0 and at most 1e9")

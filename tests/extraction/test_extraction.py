@@ -215,6 +215,35 @@ def test_a_recording_that_was_changed_is_computed_again(encoder, paths, tmp_path
     assert not np.allclose(before[paths[0]], after[paths[0]])
 
 
+def test_a_change_of_equal_size_and_time_is_computed_again(encoder, paths, tmp_path):
+    before = embed(encoder, paths, EmbeddingCache(tmp_path / "cache", encoder.dim))
+    status = Path(paths[0]).stat()
+    soundfile.write(paths[0], 0.1 * np.random.default_rng(9).standard_normal(RATE), RATE)
+    os.utime(paths[0], ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert Path(paths[0]).stat().st_size == status.st_size
+    after = embed(encoder, paths, EmbeddingCache(tmp_path / "cache", encoder.dim))
+    assert not np.allclose(before[paths[0]], after[paths[0]])
+
+
+def test_a_moved_corpus_keeps_its_cache(encoder, paths, tmp_path):
+    before = embed(encoder, paths, EmbeddingCache(tmp_path / "cache", encoder.dim))
+    encoder.batches = []
+    moved = [str(Path(path).replace(tmp_path / f"moved{i}.wav")) for i, path in enumerate(paths)]
+    after = embed(encoder, moved, EmbeddingCache(tmp_path / "cache", encoder.dim))
+    assert encoder.batches == []
+    assert all(np.array_equal(before[a], after[b]) for a, b in zip(paths, moved, strict=True))
+
+
+def test_a_recording_that_vanishes_after_its_header_was_read_is_a_bad_one(encoder, paths):
+    recordings = probe_all(paths, stop)
+    Path(paths[2]).unlink()
+    bad = []
+    cache = EmbeddingCache(None, encoder.dim)
+    found = embed_recordings(encoder, recordings, cache, 3.0, lambda path, error: bad.append(str(error)))
+    assert bad == [f"{paths[2]}: cannot be read (No such file or directory)"]
+    assert list(found) == [path for path in paths if path != paths[2]]
+
+
 def test_an_interruption_keeps_what_was_computed(encoder, paths, tmp_path, monkeypatch):
     forward = Counted.forward
 

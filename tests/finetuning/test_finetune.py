@@ -17,6 +17,7 @@ import extract_features
 import finetune
 from utils.finetuning import folder as finetuning_folder
 from utils.finetuning.trainer import Trainer
+from utils.io import lock
 
 SHORT = ["--epochs", 2, "--unfreeze_layers", 1, "--lr", 1e-2, "--model_name", "tuned"]
 _opened: int | None = None  # file descriptor that the audit hook, which cannot be removed, writes to
@@ -225,6 +226,12 @@ def test_a_full_disk_leaves_the_best_encoder_as_it_was(tones, run, monkeypatch):
     assert any(not torch.equal(tensor, kept[name]) for name, tensor in weights(tuned(tones)).items())
 
 
+def test_a_folder_that_is_a_link_to_itself_is_one_line(tones, run):
+    (tones / "runs").symlink_to(tones / "runs")
+    code, _, err = tune(tones, run)
+    assert (code, err) == (2, f"error: {tuned(tones).parent}: Too many levels of symbolic links")
+
+
 def test_a_finished_tuning_is_kept_and_another_one_refused(tones, run):
     assert tune(tones, run)[0] == 0
     before = (tuned(tones) / "encoder" / "model.safetensors").stat().st_mtime_ns
@@ -245,7 +252,9 @@ def test_a_finished_tuning_is_kept_and_another_one_refused(tones, run):
         ("log.jsonl", None, "0 epochs, last.pt has 1; --overwrite"),
         ("log.jsonl", '{"epo', "line 1: not JSON"),
         ("log.jsonl", "[]", "line 1: not the line of an epoch"),
-        ("last.pt", "state", "damaged ('upper'); --overwrite starts from scratch"),
+        ("last.pt", {"upper": None}, "damaged (upper: None); --overwrite starts from scratch"),
+        ("last.pt", {"best_epoch": 2}, "damaged (epoch 1, step 2, best epoch 2); --overwrite starts from scratch"),
+        ("last.pt", {"schedule": {}}, "damaged (schedule: {}); --overwrite starts from scratch"),
         ("last.pt", "half", "not a complete checkpoint"),
         ("config.json", None, "holds encoder without config.json; remove the folder"),
     ],
@@ -260,8 +269,9 @@ def test_damaged_files_are_found_before_anything_is_tuned(tones, run, monkeypatc
     path = tuned(tones) / name
     if contents is None:
         path.unlink()
-    elif contents == "state":
-        torch.save({**torch.load(path, weights_only=True), "state": {}}, path)
+    elif isinstance(contents, dict):
+        saved = torch.load(path, weights_only=True)
+        torch.save({**saved, "state": saved["state"] | contents}, path)
     elif contents == "half":
         path.write_bytes(path.read_bytes()[:1000])
     else:
@@ -286,7 +296,7 @@ def test_a_finished_fine_tuning_without_its_results_is_an_error(tones, run):
     assert code == 2
     assert err.endswith("encoder: finetuning.json is missing; --overwrite starts from scratch")
     assert tune(tones, run, "--overwrite")[0] == 0
-    assert [path.name for path in (tones / "runs" / "TONES").iterdir()] == ["tuned"]
+    assert {path.name for path in (tones / "runs" / "TONES").iterdir()} == {"tuned", ".tuned.lock"}
 
 
 def test_only_a_fine_tuning_is_overwritten(tones, run):
@@ -398,6 +408,16 @@ def test_what_cannot_be_tuned_is_said_in_one_line(tones, run, options, message):
     assert err.startswith(f"error: {message}")
 
 
+def test_a_validation_loss_that_is_not_finite_ends_the_fine_tuning(tones, run, monkeypatch):
+    def diverge(trainer, on_step):
+        torch.nn.init.constant_(trainer.objective.head[1].bias, torch.inf)
+        return 0.0
+
+    monkeypatch.setattr(Trainer, "train_epoch", diverge)
+    code, _, err = tune(tones, run)
+    assert (code, err) == (2, "error: epoch 1: the validation loss is nan; try a smaller --head_lr")
+
+
 def test_files_that_are_not_what_they_should_be_are_named(tones, run):
     val = tones / "feature" / "TONES_BERT_WAV2VEC_val.csv"
     good = val.read_text()
@@ -417,3 +437,10 @@ def test_files_that_are_not_what_they_should_be_are_named(tones, run):
     assert code == 2
     assert err.startswith(f"error: {recording}: truncated")
     assert not (tones / "runs").exists()
+
+
+def test_two_fine_tunings_do_not_share_a_folder(tones, run):
+    with lock(tuned(tones)):
+        code, _, err = tune(tones, run)
+    assert (code, err) == (2, f"error: {tuned(tones)}: another command is writing it")
+    assert not tuned(tones).exists()

@@ -219,7 +219,7 @@ def test_the_learning_rate_rises_and_falls(monkeypatch, tmp_path):
             trainer = Trainer(data, data, config)
             trainer.restore(torch.load(tmp_path / "state.pt", weights_only=True))
         trainer.train_epoch(lambda last: None)
-        trainer.epoch, trainer.step, trainer.loss = epoch + 1, 0, 0.0
+        trainer.epoch, trainer.best_epoch, trainer.step, trainer.loss = epoch + 1, 1, 0, 0.0
     assert len(rates) == 20
     assert rates[0] == [0, 0]
     assert rates[1] == [pytest.approx(TuneConfig.lr / 2), pytest.approx(TuneConfig.head_lr / 2)]

@@ -99,6 +99,14 @@ def drop(state, name):
             "differs from its lin_src",
         ),
         (lambda s: {**s, "gnn.conv1.att_src": torch.ones(4)}, r"'gnn.conv1.att_src' has shape \[4\], expected 3"),
+        (lambda s: {**s, "cross_fusion.text_attention.in_proj_bias": torch.ones(())}, "chunk"),
+        (lambda s: {**s, "cross_fusion.text_attention.in_proj_bias": torch.ones(1)}, "out of range"),
+        (lambda s: {**s, "mlp.4.weight": torch.ones(0, 32)}, "the weights do not fit"),
+        (
+            lambda s: {**s, "mlp.4.bias": torch.full((5,), torch.inf)},
+            "classifier.4.bias holds a value",
+        ),
+        (lambda s: {7: torch.ones(1), **s}, "expected names for keys, found 7"),
         (lambda s: {**s, "mlp.0.weight": 3}, "not a state dict, which holds tensors alone"),
     ],
 )

@@ -9,9 +9,10 @@ from models.cemobam import CemoBAM
 from models.ops import NeighborGraph
 from tests.conftest import make_rows, write_pickle
 from utils.data.features import load_features
+from utils.data.safe_pickle import save_tensors
 from utils.errors import InputError
 from utils.prediction.inductive import Attachment, Predictor, TrainingGraph, load_training_graph
-from utils.training.folder import GRAPH_FILE, save_checkpoint, save_training_graph
+from utils.training.folder import GRAPH_FILE, save_training_graph
 from utils.training.graph import NeighborLists, build_graph, neighbor_lists, prepare, top_k_neighbors
 from utils.training.trained import Trained
 
@@ -161,14 +162,14 @@ def test_a_training_graph_that_is_not_the_runs_is_refused(train, new, small_conf
         assert str(caught.value) == other
     for wrong in ({"text": train.text * torch.nan}, {"text": train.text.to_sparse()}, {"audio": train.audio[:0]}):
         save_training_graph(path.parent, replace(train, **wrong), lists, k, {})
-        refused = r"training_graph.pt: (its \w+ is not a (finite )?matrix|not a complete checkpoint)"
+        refused = r"training_graph.pt: (its \w+ is not a (finite )?matrix|holds a tensor that is not a dense one)"
         with pytest.raises(InputError, match=refused):
             load_training_graph(trained)
     for encoders in ("x", {"text": "x"}, {"text": {"name": "x"}}):
         save_training_graph(path.parent, train, lists, k, encoders)
         with pytest.raises(InputError, match=r"training_graph.pt: does not name its encoders"):
             load_training_graph(trained)
-    save_checkpoint(path, {"text": [1, 2]})
+    save_tensors(path, {"text": [1, 2]})
     with pytest.raises(InputError, match=r"its text is not a matrix of torch.float32"):
         load_training_graph(trained)
     path.write_bytes(path.read_bytes()[:100])

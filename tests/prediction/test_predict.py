@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from utils.data.audio import load_segment, probe, split_into_segments
 from utils.data.features import load_features
 from utils.extraction import encoding
 from utils.extraction.hub import load_audio_encoder
+from utils.io import lock
 from utils.prediction.answers import Answers
 from utils.prediction.inductive import GRAPH_FILE, Predictor, load_training_graph
 from utils.training.trained import find_checkpoints, load_run
@@ -149,6 +151,73 @@ def test_names_that_no_encoding_or_file_system_takes_are_failed_recordings(tones
     assert ask(run, trained, "--wav", *wavs)[0] == 1
 
 
+def test_names_with_escape_sequences_are_shown_escaped(tones, run, trained):
+    folder = tones / "odd"
+    folder.mkdir()
+    shutil.copy(tones / "corpus" / "s0" / "00.wav", folder / "a\x1b[2J.wav")
+    (folder / "b\x1b]0;x\x07.wav").touch()
+    (folder / "c.t\x1bxt").touch()
+    code, out, err = ask(run, trained, "--wav", folder)
+    assert code == 1
+    assert out.splitlines()[-1].startswith(f"{folder}/a\\x1b[2J.wav  ")
+    assert f"error: {folder}/b\\x1b]0;x\\x07.wav: an empty file" in err
+    assert "were skipped (.t\\x1bxt)" in err
+    assert "\x1b" not in out + err.replace("\x1b[A", "")  # tqdm's
+    found = answers(ask(run, trained, "--wav", folder, "--json")[1])
+    assert {each["audio_file"] for each in found} == {f"{folder}/a\x1b[2J.wav", f"{folder}/b\x1b]0;x\x07.wav"}
+
+
+def test_linked_folders_are_answered_once(tones, run, trained):
+    folder = tones / "linked"
+    folder.mkdir()
+    for name, target in (("one", "s0"), ("two", "s0"), ("three", "s1")):
+        (folder / name).symlink_to(tones / "corpus" / target)
+    (folder / "round").symlink_to(folder)
+    code, out, _ = ask(run, trained, "--wav", folder, "--json")
+    found = [each["audio_file"] for each in answers(out)]
+    assert code == 0
+    assert found == sorted(found)
+    assert sorted(os.path.realpath(path) for path in found) == sorted(
+        str(path) for name in ("s0", "s1") for path in (tones / "corpus" / name).iterdir()
+    )
+
+
+def test_a_folder_that_cannot_be_read_is_a_failed_request(tones, run, trained, monkeypatch):
+    secret, scandir = tones / "corpus" / "s1", os.scandir
+
+    def refusing(path):
+        if str(path) == str(secret):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    code, out, err = ask(run, trained, "--wav", tones / "corpus", "--json")
+    failed = [each for each in answers(out) if "error" in each]
+    assert code == 1
+    assert failed == [{"audio_file": str(secret), "raw_text": None, "error": "cannot be read (Permission denied)"}]
+    assert err.splitlines()[-1] == "1 of 31 recordings failed"
+
+
+def test_a_row_in_a_folder_that_cannot_be_read_does_not_stop_the_rest(tones, run, trained, monkeypatch):
+    secret, is_file = tones / "corpus" / "s1", Path.is_file
+
+    def refusing(path):
+        if secret in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refusing)
+    (tones / "loop.wav").symlink_to("loop.wav")
+    rows = ["corpus/s1/01.wav", "loop.wav", f"{'x' * 300}.wav", "corpus/s0/00.wav"]
+    (tones / "requests.csv").write_text("\n".join(["audio_file", *rows]) + "\n")
+    code, out, _ = ask(run, trained, "--csv", tones / "requests.csv", "--json")
+    found = {each["audio_file"]: each for each in answers(out)}
+    assert code == 1
+    assert found[rows[0]]["error"].endswith(f"({secret / '01.wav'}: Permission denied)")
+    assert all(found[row]["error"].startswith("no such recording") for row in rows[:3])
+    assert "emotion" in found[rows[3]]
+
+
 def test_what_stands_in_for_a_missing_transcript_is_said(tones, run, trained):
     """With a transcript whose embedding is the mean of train's, the answer is the same."""
     wav = tones / "corpus" / "s0" / "00.wav"
@@ -237,7 +306,7 @@ def test_an_export_takes_the_encoders_along(tones, run, encoders, monkeypatch):
     assert code == 0, err
     size = sum(path.stat().st_size for path in (tones / "out").rglob("*") if path.is_file())
     assert f"exported to {tones / 'out'}, {size / 1e6:.1f} MB" in out
-    assert not list(tones.glob(".out*"))
+    assert {path.name for path in tones.glob("*out*")} == {"out", ".out.lock"}
     code, _, err = ask(run, trained, "--export", tones / "out")
     assert (code, err.splitlines()[-1]) == (
         2,
@@ -297,7 +366,7 @@ def test_features_that_do_not_name_their_encoders_cannot_be_used(tones, run, fea
         (["--csv", "a.csv", "--corpus_dir", "none"], "--corpus_dir none: no such folder"),
         (["--wav", "a.wav", ""], "--wav: one of the paths is empty"),
         (["--wav", "a.wav", "--text", "\udcff"], "--text '\\udcff': not in UTF-8"),
-        (["--wav", "a.wav", "--batch_seconds", 0], "--batch_seconds 0.0: must be above 0"),
+        (["--wav", "a.wav", "--batch_seconds", 0], "--batch_seconds 0.0: must be above 0 and at most 1e9"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_one_line(run, trained, tmp_path, monkeypatch, options, message):
@@ -330,3 +399,27 @@ def test_resuming_a_finished_run_writes_its_training_graph_again(tones, run, tra
     )
     assert torch.equal(first["text"], second["text"])
     assert torch.equal(first["audio_neighbors"], second["audio_neighbors"])
+
+
+def test_a_killed_export_is_in_nobodys_way(tones, run, trained):
+    """A kill -9 leaves a part, which the next export replaces; a folder of the user's that has its name is kept."""
+    part = tones / "out.part"
+    (part / "seed1").mkdir(parents=True)
+    (part / "seed1" / "best.pt").write_bytes(b"cut")
+    code, _, err = ask(run, trained, "--export", tones / "out")
+    assert (code, err.splitlines()[-1]) == (2, f"error: {part}: in the way of --export; move it elsewhere")
+    assert (part / "seed1" / "best.pt").read_bytes() == b"cut"
+    (part / ".unfinished_export").touch()
+    with lock(tones / "out"):
+        code, _, err = ask(run, trained, "--export", tones / "out")
+        assert (code, err.splitlines()[-1]) == (2, f"error: {tones / 'out'}: another command is writing it")
+    code, _, err = ask(run, trained, "--export", tones / "out")
+    assert code == 0, err
+    assert not part.exists()
+    assert {path.name for path in (tones / "out").iterdir()} == {
+        "seed1",
+        "seed2",
+        "training_graph.pt",
+        "text_encoder",
+        "audio_encoder",
+    }

@@ -5,6 +5,7 @@ import math
 import pickle
 import re
 import shutil
+from collections import Counter
 from contextlib import contextmanager
 
 import numpy as np
@@ -22,11 +23,10 @@ from utils.config import (
     profile_defaults,
 )
 from utils.data.demo import AGREEMENT
-from utils.data.download import blob_id
 from utils.data.features import SPLITS
 from utils.data.published import BLOBS
 from utils.errors import InputError
-from utils.io import file_sha256, write_json
+from utils.io import blob_id, file_sha256, write_json
 from utils.reproduction import claims, statistics
 from utils.reproduction.claims import NOT_REPRODUCED, REPRODUCED, SMALLER, UNDECIDED
 from utils.reproduction.report import write_report
@@ -35,7 +35,7 @@ from utils.reproduction.statistics import Estimate, estimate
 from utils.reproduction.trials import ABLATIONS, FUSIONS, MAIN, NO_CHGAT, STEPPED, Plan
 from utils.training import run as training_run
 from utils.training.metrics import compute_metrics
-from utils.training.run import Run, Trial
+from utils.training.run import Trial
 
 SEEDS = (1, 2, 3)
 SMALL = {"epochs": 1, "hidden_dim": 16}
@@ -395,7 +395,7 @@ def test_a_level_on_the_published_test_split_is_left_to_the_seeds(plain, monkeyp
     for trial in plain.tables("IEMOCAP"):  # 81.85 as the paper, give or take 0.9 over the seeds, 3.2 over utterances
         write_run(trial, hits(0.818, n=551), sizes=(4407, 551), test_sha256=file_sha256(path))
     assert verdicts(plain)[:2] == [UNDECIDED, UNDECIDED]  # as many utterances as the paper's, of another split
-    monkeypatch.setitem(BLOBS, f"feature/{path.name}", blob_id(path))
+    monkeypatch.setitem(BLOBS, f"feature/{path.name}", blob_id(path.read_bytes()))
     assert verdicts(plain)[:2] == [REPRODUCED, UNDECIDED]
     assert "**reproduced**<br>81.85 [80.95, 82.75]" in (plain.root / "report.md").read_text()
     for trial in plain.tables("IEMOCAP"):
@@ -670,13 +670,14 @@ def test_features_that_are_missing_are_named(run, tmp_path):
 
 def test_runs_that_another_command_trains_are_left_to_it(command, tmp_path, monkeypatch):
     order = []
-    real, busy = reproduce.train_run, [True]
+    real, locked = reproduce.train_run, Counter()
 
     @contextmanager
-    def lock(run):
-        yield not (busy and busy.pop())
+    def lock_(path, wait=False):
+        locked[path] += 1
+        yield not (path.match("paper/seed1") and locked[path] == 1)
 
-    monkeypatch.setattr(Run, "lock", lock)
+    monkeypatch.setattr(training_run, "lock", lock_)
     monkeypatch.setattr(reproduce, "train_run", lambda run, *args: (order.append(run.folder), real(run, *args)))
     assert command("--profiles", "paper", "--parts", "tables")[0] == 0
     folder = tmp_path / "out" / "TOY" / "paper"

@@ -15,7 +15,7 @@ import torch
 
 import sweep
 import train
-from tests.conftest import ROOT, environment, sweep_tables
+from tests.conftest import ROOT, environment, make_rows, sweep_tables, write_pickle
 from utils.config import make_config, read_config
 from utils.errors import InputError
 from utils.sweep import run as sweep_run
@@ -303,9 +303,10 @@ def test_bad_options_end_in_one_line_and_leave_nothing(tmp_path, options, call, 
 
 def test_another_configuration_or_data_is_refused(tmp_path, options, run_sweep, call):
     run_sweep([*options, "--model_name", "mine"])
+    other = write_pickle(tmp_path / "other.pkl", make_rows(12, seed=9))
     for extra, message in (
         (["--dropout", "0.5"], r"seed\d: holds a run of another configuration \(dropout was 0\.3, now 0\.5\)"),
-        (["--train_path", options[options.index("--feature_dir") + 1] / "TOY_BERT_WAV2VEC_test.pkl"], "the train data"),
+        (["--train_path", other], "the train data"),
     ):
         code, line = call(sweep.main, *options, "--model_name", "mine", *extra)
         assert code == 2
@@ -344,7 +345,6 @@ def train_run(run, device, progress):
         log.write(f"{{run.trial.folder.name}}/{{run.folder.name}} {{name}}\\n")
     while name == "hung" and str(run.folder).endswith("k1_4/seed1"):
         time.sleep(0.1)
-    run.folder.mkdir(parents=True)
     metrics = dict.fromkeys(("wa", "ua", "w_f1", "macro_f1"), run.config.k_text / 10)
     metrics |= {{"recall": [1.0], "confusion": [[1]]}}
     graphs = {{split: {{"homophily": 0.5}} for split in ("train", "val", "test")}}

@@ -1,7 +1,9 @@
 """Runs in their folders: layout, resuming, locks, failures, what is refused."""
 
+import dataclasses
 import json
 import re
+import shutil
 import signal
 import threading
 import time
@@ -11,7 +13,7 @@ import torch
 
 from utils.config import Config
 from utils.errors import InputError, Interrupted
-from utils.io import write_json
+from utils.io import lock, write_json
 from utils.training import graph
 from utils.training import run as training_run
 from utils.training.graph import neighbor_lists
@@ -26,7 +28,7 @@ from utils.training.run import (
     summarise,
     train_run,
 )
-from utils.training.trained import find_checkpoints, load_trained
+from utils.training.trained import find_checkpoints, load_run, load_trained
 
 CPU = torch.device("cpu")
 KEPT = {"config.json", "log.jsonl", "metrics.json", "test_predictions.csv"}
@@ -240,7 +242,7 @@ def test_open_runs_asks_what_to_do_with_an_unfinished_run(make_run):
     assert (run.folder / "best.pt").exists()
     open_runs([run], resume=True)
     open_runs([run], overwrite=True)
-    assert not run.folder.exists()
+    assert [path.name for path in run.folder.iterdir()] == ["config.json"]
 
 
 def test_open_runs_refuses_another_configuration_before_anything_is_written(make_run):
@@ -263,9 +265,9 @@ def test_open_runs_looks_at_every_seed_of_the_trial(make_run):
 def test_overwriting_a_run_that_another_process_trains_is_refused(make_run):
     run = make_run()
     train(run)
-    with run.lock() as mine:
+    with lock(run.folder) as mine:
         assert mine
-        with pytest.raises(InputError, match="seed3: another process trains this run"):
+        with pytest.raises(InputError, match="seed3: another command is writing it"):
             open_runs([run], overwrite=True)
     assert run.finished
 
@@ -333,7 +335,7 @@ def test_a_run_of_another_process_is_left_to_it_and_taken_over(make_run, monkeyp
     monkeypatch.setattr(training_run, "POLL_SECONDS", 0.01)
     runs = [make_run(seed=seed) for seed in (3, 4)]
     order = []
-    with runs[0].lock():
+    with lock(runs[0].folder):
         thread = threading.Thread(target=lambda: order.extend(run.seed for run in claim(runs, Progress(runs))))
         thread.start()
         deadline = time.monotonic() + 10
@@ -376,6 +378,9 @@ def test_finished_seeds_are_those_of_every_command(make_run):
     assert list(finished_seeds(trial)) == [3, 10]
     (runs[1].folder / "metrics.json").write_text('{"seed": 3}')
     with pytest.raises(InputError, match=r"seed3/metrics.json: not the metrics of a run \(KeyError"):
+        finished_seeds(trial)
+    (runs[1].folder / "metrics.json").write_text(json.dumps(expected[3] | {"val": expected[3]["val"] | {"wa": True}}))
+    with pytest.raises(InputError, match=r"seed3/metrics.json: not the metrics of a run \(ValueError: val wa True"):
         finished_seeds(trial)
 
 
@@ -435,7 +440,8 @@ def test_latest_run_of_a_dataset_is_taken_and_said(make_run, tmp_path, capsys):
     "change, message",
     [
         (lambda s: s["weights"].popitem(), "the weights do not fit their configuration"),
-        (lambda s: s.update(text_dim="x"), "its dimensions are text 'x', audio 5"),
+        (lambda s: s.update(text_dim="x"), "its text_dim is 'x'"),
+        (lambda s: s.update(text_dim=2**63), "its text_dim is 9223372036854775808"),
         (lambda s: s.update(text_dim=7), "the weights do not fit their configuration"),
         (lambda s: s["config"].update(heads=2), "the weights do not fit their configuration"),
         (lambda s: s["config"].pop("heads"), "written by another version"),
@@ -463,3 +469,216 @@ def test_neighbour_lists_are_computed_once_for_every_smaller_k(toy_data, small_c
     assert computed == [9, 9, 9]  # once per split
     toy_data.graph("train", small_config(k_text=10, k_audio=1), CPU)
     assert computed == [9, 9, 9, 10]
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "log.jsonl", "best.pt"])
+def test_what_is_in_a_folder_without_a_configuration_is_not_trusted(make_run, name):
+    """As an interrupted removal leaves it."""
+    run = make_run()
+    train(run)
+    content = (run.folder / name).read_bytes()
+    for path in run.folder.iterdir():
+        path.unlink()
+    (run.folder / name).write_bytes(content)
+    assert not run.finished
+    assert finished_seeds(run.trial) == {}
+    with pytest.raises(InputError, match=r"seed3/config\.json: no such file"):
+        open_runs([run])
+    open_runs([run], overwrite=True)
+    assert [path.name for path in run.folder.iterdir()] == ["config.json"]
+
+
+def test_of_two_commands_with_other_options_the_second_is_refused_at_once(make_run):
+    """Neither has trained anything yet."""
+    open_runs([make_run(seed=seed) for seed in (3, 4)], resume=False)
+    for seed in (3, 4, 5):
+        with pytest.raises(InputError, match=r"another configuration \(lr was 0\.01, now 0\.5\)"):
+            open_runs([make_run(seed=seed, lr=0.5)], resume=False)
+    open_runs([make_run(seed=seed) for seed in (3, 4)], resume=False)  # claimed, not begun: nothing to resume
+
+
+def test_a_run_that_another_command_finished_with_other_options_is_not_taken_for_its_own(make_run):
+    runs, other = [make_run(seed=seed) for seed in (3, 4)], make_run(seed=4, lr=0.5)
+    open_runs(runs)
+    with Progress(runs) as progress:
+        mine = claim(runs, progress)
+        next(mine)
+        shutil.rmtree(runs[1].folder)
+        train(other)
+        with pytest.raises(InputError, match=r"seed4: holds a run of another configuration \(lr was 0\.5, now 0\.01\)"):
+            next(mine)
+
+
+def test_overwriting_is_refused_as_a_whole(make_run):
+    runs = [make_run(seed=seed) for seed in (3, 4)]
+    train(*runs)
+    with lock(runs[1].folder), pytest.raises(InputError, match="seed4: another command is writing it"):
+        open_runs(runs, overwrite=True)
+    assert all(run.finished for run in runs)
+
+
+def test_seeds_of_one_run_must_be_of_one_training(make_run, toy_data):
+    runs = [make_run(seed=seed) for seed in (3, 4)]
+    train(*runs)
+    paths = [run.folder / "best.pt" for run in runs]
+    assert [each.seed for each in load_run(paths)] == [3, 4]
+    copy = runs[0].folder.with_name("seed5")
+    shutil.copytree(runs[0].folder, copy)
+    with pytest.raises(InputError, match=r"seed5/best\.pt: holds seed 3, in the folder of another seed"):
+        load_run([*paths, copy / "best.pt"])
+    test = dataclasses.replace(toy_data.splits["test"], sha256="another")
+    other_data = dataclasses.replace(toy_data, splits={**toy_data.splits, "test": test})
+    narrow = {name: dataclasses.replace(each, text=each.text[:, :3]) for name, each in toy_data.splits.items()}
+    for data, message in (
+        (other_data, "trained on other test data than"),
+        (dataclasses.replace(toy_data, splits=narrow), "another configuration than"),
+    ):
+        shutil.rmtree(copy)
+        train(dataclasses.replace(make_run(seed=5), data=data))
+        with pytest.raises(InputError, match=rf"seed5/best\.pt: {message} .*seed3/best\.pt"):
+            load_run([*paths, copy / "best.pt"])
+
+
+def test_folders_of_one_seed_are_counted_once(make_run):
+    run = make_run()
+    train(run)
+    for name in ("seed03", "seed٣", "seed3 (copy)", "seed"):
+        shutil.copytree(run.folder, run.folder.with_name(name))
+    assert list(finished_seeds(run.trial)) == [3]
+
+
+STATES = {
+    "epoch is a text": lambda s: s.update(epoch="5"),
+    "epoch is 0": lambda s: s.update(epoch=0),
+    "no best weights": lambda s: s.update(best_weights=None),
+    "best weights of another network": lambda s: s["best_weights"].popitem(),
+    "schedule of texts": lambda s: s["scheduler"].update(last_epoch="3"),
+    "no schedule": lambda s: s.pop("scheduler"),
+    "no optimizer": lambda s: s.pop("optimizer"),
+    "generator": lambda s: s.update(rng=torch.zeros(3)),
+    "betas": lambda s: s["optimizer"]["param_groups"][0].update(betas=b"x"),
+    "other betas": lambda s: s["optimizer"]["param_groups"][0].update(betas=(0.5, 0.9)),
+    "no learning rate": lambda s: s["optimizer"]["param_groups"][0].update(lr=torch.nan),
+    "moment of a number": lambda s: s["optimizer"]["state"][0].update(exp_avg=1.0),
+    "moment of booleans": lambda s: s["optimizer"]["state"][0].update(exp_avg=s["model"]["classifier.4.bias"] > 0),
+    "infinite moment": lambda s: s["optimizer"]["state"][0]["exp_avg_sq"].fill_(torch.inf),
+    "moments of another parameter": lambda s: s["optimizer"]["state"].update({999: s["optimizer"]["state"][0]}),
+    "complex weights": lambda s: s["model"].update({n: t.cfloat() for n, t in s["model"].items()}),
+    "best weights": lambda s: s.update(best_weights=None),
+    "best epoch to come": lambda s: s.update(best_epoch=s["epoch"] + 1),
+    "score": lambda s: s.update(best_score=torch.nan),
+}
+
+
+@pytest.mark.parametrize("change", STATES.values(), ids=STATES)
+def test_a_state_of_another_kind_is_a_failure_and_not_a_traceback(make_run, monkeypatch, python_interrupts, change):
+    run = make_run()
+    interrupt_after(monkeypatch, 3)
+    with pytest.raises(Interrupted):
+        train(run)
+    monkeypatch.undo()
+    saved = torch.load(run.folder / "last.pt", weights_only=True)
+    change(saved["training"])
+    torch.save(saved, run.folder / "last.pt")
+    assert train(run) is None
+    assert re.search(r"last\.pt: not a state of this training \(\w+: ", run.error())
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda s: s.update(seed=3.0), r"its seed is 3\.0"),
+        (lambda s: s.update(class_names=["a", ["b"] * 99]), "its class names are "),
+        (lambda s: s["data"].update(train=None), "does not name its 'train' data"),
+        (lambda s: s["data"].update(x={}), "does not name its 'x' data"),
+        (lambda s: s.update(data=[]), "not the description of a run"),
+        (lambda s: s["config"].update(epochs=8.0), "--epochs 8.0: must be of type int"),
+        (lambda s: s.update(weights=[]), "its weights are not a dict of tensors"),
+        (
+            lambda s: s["weights"].update({"classifier.4.bias": torch.zeros(4, dtype=torch.int8)}),
+            "the weights do not fit",
+        ),
+        (lambda s: s["weights"].update({3: torch.zeros(1)}), r"the weights do not fit their configuration \(3\)"),
+        (lambda s: s["weights"].update(x=1), "its weights are not a dict of tensors"),
+        (
+            lambda s: s["weights"]["classifier.4.bias"].fill_(torch.nan),
+            "classifier.4.bias holds a value that is",
+        ),
+    ],
+)
+def test_checkpoint_of_other_types(make_run, change, message):
+    run = make_run()
+    train(run)
+    saved = torch.load(run.folder / "best.pt", weights_only=True)
+    change(saved)
+    torch.save(saved, run.folder / "best.pt")
+    with pytest.raises(InputError, match=rf"best\.pt: {message}"):
+        load_trained(run.folder / "best.pt")
+
+
+def test_a_checkpoint_that_claims_a_giant_network_allocates_none(make_run):
+    run = make_run()
+    train(run)
+    saved = torch.load(run.folder / "best.pt", weights_only=True)
+    saved.update(text_dim=1 << 40)
+    torch.save(saved, run.folder / "best.pt")
+    with pytest.raises(
+        InputError, match=r"best\.pt: the weights do not fit .* not \[16, 1099511627776\] of torch.float32"
+    ):
+        load_trained(run.folder / "best.pt")
+
+
+@pytest.mark.parametrize("content", [b"[[", b"\xff", b'{"epoch": 1}\n7', b"[" * 10**5])
+def test_a_damaged_log_is_a_failure(make_run, monkeypatch, python_interrupts, content):
+    run = make_run()
+    interrupt_after(monkeypatch, 3)
+    with pytest.raises(Interrupted):
+        train(run)
+    monkeypatch.undo()
+    (run.folder / "log.jsonl").write_bytes(content)
+    assert train(run) is None
+    assert re.search(r"log\.jsonl: line \d: not ", run.error())
+
+
+@pytest.mark.parametrize(
+    "content", ['{"config": 1}', '{"config": {}, "data": {"train": 3}, "class_names": ["a", "b"]}']
+)
+def test_a_configuration_of_other_types_is_refused(make_run, content):
+    run = make_run()
+    train(run)
+    (run.folder / "config.json").write_text(content)
+    with pytest.raises(
+        InputError, match=r"config\.json: (not the description of a run|does not name its 'train' data)"
+    ):
+        open_runs([run])
+
+
+def test_a_full_disk_names_the_log(make_run, monkeypatch):
+    run = make_run()
+    open_runs([run])
+    (run.folder / "log.jsonl").symlink_to("/dev/full")
+    monkeypatch.setattr(training_run, "read_log", lambda *args: [])
+    monkeypatch.setattr(training_run, "write_log", lambda *args: None)
+    with pytest.raises(OSError, match="No space left") as caught:
+        train(run)
+    assert caught.value.filename == str(run.folder / "log.jsonl")
+
+
+def test_finished_runs_in_a_folder_that_cannot_be_written_are_kept(make_run, monkeypatch):
+    run = make_run()
+    train(run)
+    monkeypatch.setattr(training_run, "lock", lambda *args, **kwargs: pytest.fail("a lock file was written"))
+    open_runs([run])
+    assert train(run)
+
+
+def test_a_run_folder_is_opened_by_one_command_at_a_time(make_run):
+    """Otherwise two with --overwrite could each claim some of the seeds."""
+    run = make_run()
+    with lock(run.trial.folder / "open"):
+        other = threading.Thread(target=open_runs, args=([run],))
+        other.start()
+        other.join(0.3)
+        assert not (run.folder / "config.json").exists()
+    other.join()
+    assert (run.folder / "config.json").exists()

@@ -2,12 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import combinations
 
 import pandas as pd
 
-from utils.data.corpora import Classes
-from utils.errors import InputError
+from utils.data.corpora import Classes, normalize
+from utils.data.manifest import check_spelling
+from utils.errors import InputError, is_printable
 
 
 def parse_classes(given: Sequence[str], known: Classes) -> Classes:
@@ -19,11 +19,12 @@ def parse_classes(given: Sequence[str], known: Classes) -> Classes:
     Raises:
         InputError: a malformed or repeated name, fewer than two classes, or an emotion in two classes.
     """
+    given = [normalize(word) for word in given]  # as the labels of a manifest
     classes: Classes = {}
     for word in given:
         name, equals, members = word.partition("=")
         emotions = members.split("+") if equals else [name] if name in known else []
-        if not name or name in classes or "" in emotions:
+        if not name or name in classes or "" in emotions or not is_printable(word):
             raise InputError(f"--classes {word}: expected NAME or NAME=EMOTION+EMOTION, each name once")
         classes[name] = tuple(each for emotion in emotions for each in (*known.get(emotion, ()), emotion))
     option = f"--classes {' '.join(given)}"
@@ -69,9 +70,7 @@ def _derived(first: pd.Series) -> Classes:
         raise InputError(f"{first[names[0]]}: label {names[0]!r} is not a class number, unlike other labels")
     if len(first) < 2:
         raise InputError(f"{first.iloc[0]}: every label is {first.index[0]!r}; at least two classes are required")
-    for one, other in combinations(sorted(names), 2):
-        if one.casefold() == other.casefold():
-            raise InputError(f"{first[other]}: label {other!r} is spelled {one!r} elsewhere")
+    check_spelling(first[names], "label")
     if names:
         return dict.fromkeys(sorted(names), ())
     numbers = sorted(map(int, first.index))

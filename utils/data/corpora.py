@@ -5,6 +5,7 @@ absolute path and its name in the source, transcript, emotion as the corpus spel
 if the corpus has none), and why the recording cannot be used ("" if it can).
 """
 
+import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from utils.config import DATASETS
-from utils.errors import InputError
+from utils.errors import InputError, is_printable
 
 Classes = dict[str, tuple[str, ...]]  # class names in label order, each with its emotions besides its own name
 GROUPS = ("speaker", "session", "dialogue")
@@ -35,14 +36,22 @@ class Corpus:
         """The table of all utterances, sorted by file name.
 
         Raises:
-            InputError: ``folder`` does not contain the corpus, or two recordings have the same name.
+            InputError: ``folder`` does not contain the corpus, two recordings have the same name, or a name cannot be
+                printed.
+            OSError: a folder cannot be read.
         """
         rows = []
         for path, text, emotion in sorted(self.find(folder), key=lambda found: (found[0].name, found[0])):
             if rows and path.name == rows[-1][1]:
                 raise InputError(f"{path}: a second recording of this name; the first is {rows[-1][0]}")
-            problem = "" if path.is_file() else "no such recording"
-            rows.append((str(path.absolute()), path.name, text, emotion, *self.groups(path.stem), problem))
+            path = path.absolute()
+            if not is_printable(str(path)):
+                raise InputError(f"'{path}': a recording with an unprintable name; rename it")
+            try:
+                problem = "" if path.is_file() else "no such recording"
+            except OSError as error:
+                problem = f"cannot be read ({error.strerror})"
+            rows.append((str(path), path.name, text, emotion, *self.groups(path.stem), problem))
         return pd.DataFrame(rows, columns=COLUMNS, dtype=str)
 
 
@@ -91,10 +100,13 @@ def find_esd(folder: Path) -> Iterator[tuple[Path, str, str]]:
         texts = {}
         for line in decode_text(root / speaker / f"{speaker}.txt").splitlines():
             if match := _ESD_LINE.match(line):
-                texts[match[1]] = " ".join(unicodedata.normalize("NFKC", match[2]).split())
+                texts[match[1]] = normalize(match[2])
         for emotion in _ESD_EMOTIONS:
-            for wav in (root / speaker / emotion).rglob(f"{speaker}_*.wav"):
-                yield wav, texts.get(wav.stem, ""), emotion.lower()
+            if not (root / speaker / emotion).is_dir():
+                continue
+            for wav in files_below(root / speaker / emotion, _fail):
+                if wav.name.startswith(f"{speaker}_") and wav.suffix == ".wav":
+                    yield wav, texts.get(wav.stem, ""), emotion.lower()
 
 
 def esd_groups(name: str) -> tuple[str, str, str]:
@@ -111,9 +123,10 @@ _RAVDESS_NAME = re.compile(r"03-01-(0[1-8])-0[12]-(0[12])-0[12]-(\d\d)")  # audi
 
 def find_ravdess(folder: Path) -> Iterator[tuple[Path, str, str]]:
     """Speech recordings ``Actor_*/03-01-*.wav``; their names encode emotion, statement and actor."""
-    for wav in _find_root(folder, "Actor_*", "RAVDESS").glob("Actor_*/*.wav"):
-        if match := _RAVDESS_NAME.fullmatch(wav.stem):
-            yield wav, _RAVDESS_STATEMENTS[match[2]], _RAVDESS_EMOTIONS[int(match[1]) - 1]
+    for actor in _find_root(folder, "Actor_*", "RAVDESS").glob("Actor_*"):
+        for wav in actor.iterdir() if actor.is_dir() else ():
+            if wav.suffix == ".wav" and (match := _RAVDESS_NAME.fullmatch(wav.stem)):
+                yield wav, _RAVDESS_STATEMENTS[match[2]], _RAVDESS_EMOTIONS[int(match[1]) - 1]
 
 
 def ravdess_groups(name: str) -> tuple[str, str, str]:
@@ -139,6 +152,35 @@ CORPORA = {
 def known_classes(corpus: str) -> Classes:
     """The classes of a corpus; {} for an unknown one."""
     return CORPORA[corpus].classes if corpus in CORPORA else {}
+
+
+def files_below(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[Path]:
+    """All files below a folder, in no order. Symbolic links are followed, and each folder is visited once.
+
+    A folder that a link names is visited under its own name if it is below ``folder``, and not if it is above it.
+
+    Args:
+        on_error: Called for each folder that cannot be read.
+    """
+    seen, links, above = set(), [folder], folder.resolve().parents
+    while links:
+        for parent, subfolders, names in os.walk(links.pop(0), onerror=on_error):
+            real = os.path.realpath(parent)
+            if real in seen or Path(real) in above:
+                subfolders.clear()
+                continue
+            seen.add(real)
+            links += [path for name in subfolders if (path := Path(parent, name)).is_symlink()]
+            yield from (Path(parent, name) for name in names)
+
+
+def _fail(error: OSError) -> None:
+    raise error
+
+
+def normalize(text: str) -> str:
+    """One form of texts that look the same: NFKC, with single spaces."""
+    return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
 def decode_text(path: Path) -> str:

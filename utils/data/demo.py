@@ -10,13 +10,16 @@ Top-K graph gains by pooling the evidence of utterances that mostly agree.
     embedding = z Q + AMBIENT N(0, I),    Q a fixed orthonormal [1 + 12, 768] per modality
 """
 
+import os
 import pickle
 from math import erf, sqrt
 from pathlib import Path
 
 import numpy as np
 
-from utils.data.features import SPLITS
+from utils.config import feature_path
+from utils.data.features import SPLITS, load_features
+from utils.errors import InputError
 from utils.io import atomic_write
 
 DIM = 768
@@ -36,9 +39,42 @@ BITS = np.array([[-1, 1], [1, 1], [1, -1], [-1, -1]])
 
 
 def write_demo(folder: Path, agreement: float = AGREEMENT) -> None:
-    """Write ``DEMO_BERT_WAV2VEC_{train,val,test}.pkl`` to ``folder``; deterministic on one machine."""
+    """Write ``DEMO_BERT_WAV2VEC_{train,val,test}.pkl`` to ``folder``, unless they are there.
+
+    Deterministic on one machine.
+
+    Raises:
+        InputError: a file of this name holds something else. Nothing is written, and the file is kept.
+    """
+    missing = {}
+    for split, rows in _draw(agreement).items():
+        path = feature_path(folder, "DEMO", split)
+        if not os.path.lexists(path):
+            missing[path] = rows
+        elif not _holds(path, rows):
+            raise InputError(
+                f"{path}: not this version's DEMO; move it elsewhere, or remove it to have DEMO made again"
+            )
+    for path, rows in missing.items():
+        atomic_write(path, pickle.dumps(rows, protocol=4))
+
+
+def _holds(path: Path, rows: list[dict]) -> bool:
+    """Whether a pickle is these rows, up to the rounding of another machine's LAPACK."""
+    try:
+        found = load_features(path)
+    except InputError:
+        return False
+    text, audio, label = (np.array([row[key] for row in rows]) for key in rows[0])
+    same = found.dims == (DIM, DIM) and np.array_equal(found.label, label)
+    return same and np.allclose(found.text, text, 0, 1e-5) and np.allclose(found.audio, audio, 0, 1e-5)
+
+
+def _draw(agreement: float) -> dict[str, list[dict]]:
+    """The rows of each split's pickle."""
     rng = np.random.default_rng(SEED)
     bases = [np.linalg.qr(rng.standard_normal((DIM, 1 + SIGNATURE_DIM)))[0].T for _ in MARGIN]
+    rows = {}
     for split in SPLITS:
         label = _draw_labels(rng, SCENES[split], agreement).ravel()
         embeddings = []
@@ -47,11 +83,11 @@ def write_demo(folder: Path, agreement: float = AGREEMENT) -> None:
             z = np.column_stack([margin * BITS[label, bit], SIGNATURE * scene])
             z += rng.standard_normal(z.shape) * ([1] + [JITTER] * SIGNATURE_DIM)
             embeddings.append((z @ basis + AMBIENT * rng.standard_normal((len(z), DIM))).astype(np.float32))
-        rows = [
+        rows[split] = [
             {"text_embed": text, "audio_embed": audio, "label": int(y)}
             for text, audio, y in zip(*embeddings, label, strict=True)
         ]
-        atomic_write(folder / f"DEMO_BERT_WAV2VEC_{split}.pkl", pickle.dumps(rows, protocol=4))
+    return rows
 
 
 def _draw_labels(rng: np.random.Generator, scenes: int, agreement: float) -> np.ndarray:

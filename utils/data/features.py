@@ -1,21 +1,24 @@
 """Feature pickles and the JSON beside them: reading and validation (schema in ``feature/README.md``)."""
 
+import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from utils.data.safe_pickle import load_pickle
-from utils.errors import InputError
-from utils.io import file_sha256, read_json
+from utils.data.safe_pickle import MEMORY, load_pickle
+from utils.errors import InputError, is_printable, shown
+from utils.io import bounded_memory, read_file, read_json
 
 SPLITS = ("train", "val", "test")
 MAX_CLASSES = 10_000  # a greater label is a mistake, and would allocate a classifier that fills the memory
+LARGEST = 1e9  # a greater value is a mistake, and would overflow in the network
 _KEYS = ("text_embed", "audio_embed", "label")
 _PICKLE = re.compile(rf"(.*_BERT_WAV2VEC)_(?:{'|'.join(SPLITS)})\.pkl")
 
@@ -48,7 +51,16 @@ def load_features(path: str | Path) -> Features:
         InputError: any row is invalid; names the file, the row (from 0) and the value. No row is ever skipped.
     """
     path = Path(path)
-    rows = load_pickle(path)
+    data = read_file(path)  # once: the SHA-256 is that of what is read
+    try:
+        with bounded_memory(MEMORY + 8 * len(data)):
+            return _features(path, load_pickle(data, path), hashlib.sha256(data).hexdigest())
+    except MemoryError as error:
+        size = f"its {len(data)} bytes need"
+        raise InputError(f"{path}: does not fit into memory, or asks for more than {size}") from error
+
+
+def _features(path: Path, rows: object, sha256: str) -> Features:
     if not isinstance(rows, list):
         raise InputError(f"{path}: expected a list of dicts, found a {type(rows).__name__}")
     if not rows:
@@ -58,10 +70,10 @@ def load_features(path: str | Path) -> Features:
             raise InputError(f"{path}: row {i} is a {type(row).__name__}, expected a dict")
         for key in _KEYS:
             if key not in row:
-                raise InputError(f"{path}: row {i} has no {key!r} (it has {', '.join(map(repr, row)) or 'nothing'})")
+                raise InputError(f"{path}: row {i} has no {key!r} (it has {', '.join(map(shown, row)) or 'nothing'})")
     text, audio = (_embeddings(path, rows, key) for key in _KEYS[:2])
     label = torch.tensor([_label(f"{path}: row {i}: label", row["label"]) for i, row in enumerate(rows)])
-    return Features(path, text, audio, label, file_sha256(path))
+    return Features(path, text, audio, label, sha256)
 
 
 def _embeddings(path: Path, rows: list[dict], key: str) -> Tensor:
@@ -79,7 +91,7 @@ def _vector(where: str, value: object) -> np.ndarray:
         value = value.detach().float().numpy() if value.is_floating_point() else value.detach().numpy()
     try:
         vector = np.asarray(value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is not a vector of numbers but a {type(value).__name__} of lists") from error
     if vector.dtype.kind not in "iuf" and vector.size:
         raise InputError(f"{where} is not a vector of numbers but a {type(value).__name__} of {vector.dtype}")
@@ -89,7 +101,7 @@ def _vector(where: str, value: object) -> np.ndarray:
         vector = vector[0]
     if vector.ndim != 1 or vector.size == 0:
         raise InputError(f"{where} has shape {list(vector.shape)}, expected [D] or [1, D]")
-    invalid = np.flatnonzero(~np.isfinite(vector))
+    invalid = np.flatnonzero(~(np.abs(vector) <= LARGEST))  # NaN is among them
     if len(invalid):
         raise InputError(f"{where} holds {vector[invalid[0]]} at position {invalid[0]}")
     if not vector.any():
@@ -101,9 +113,9 @@ def _label(where: str, value: object) -> int:
     if isinstance(value, Tensor | np.ndarray | np.generic) and math.prod(value.shape) == 1:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InputError(f"{where} {value!r} is not an integer")
+        raise InputError(f"{where} {shown(value)} is not an integer")
     if not 0 <= value < MAX_CLASSES:
-        raise InputError(f"{where} {value} is out of range (0 to {MAX_CLASSES - 1})")
+        raise InputError(f"{where} {shown(value)} is out of range (0 to {MAX_CLASSES - 1})")
     return value
 
 
@@ -117,17 +129,39 @@ def load_splits(paths: dict[str, Path], num_classes: int | None) -> tuple[dict[s
         The features of each split, and the number of classes.
 
     Raises:
-        InputError: a split's dimensions differ from train's, a label >= num_classes, a class missing from train.
+        InputError: a split's dimensions differ from train's, a label >= num_classes, a class missing from train, or a
+            single class.
     """
     splits = {split: load_features(path) for split, path in paths.items()}
     train = splits["train"]
     num_classes = num_classes or int(train.label.max()) + 1
+    if num_classes < 2:
+        raise InputError(f"{train.path}: every label is 0; at least two classes are required")
     for features in splits.values():
         check_sizes(features, train.dims, num_classes, train.path)
     missing = (torch.bincount(train.label, minlength=num_classes) == 0).nonzero()
     if len(missing):
         raise InputError(f"{train.path}: class {int(missing[0])} of {num_classes} has no utterance in train")
     return splits, num_classes
+
+
+def check_disjoint(splits: dict[str, Features]) -> None:
+    """Print how many utterances of a split have the very embeddings of one in another split.
+
+    Raises:
+        InputError: two splits have the same utterances.
+    """
+    rows = {name: [_digest(*row) for row in zip(each.text, each.audio, strict=True)] for name, each in splits.items()}
+    for one, other in combinations(splits, 2):
+        known, path = set(rows[one]), splits[other].path
+        if known == set(rows[other]):
+            raise InputError(f"{path}: the {other} split has the same utterances as {one}, {splits[one].path}")
+        if shared := sum(row in known for row in rows[other]):
+            print(f"note: {shared} of {len(rows[other])} utterances of {path} are in {splits[one].path}, too")
+
+
+def _digest(text: Tensor, audio: Tensor) -> bytes:
+    return hashlib.blake2b(text.numpy().tobytes() + audio.numpy().tobytes(), digest_size=16).digest()
 
 
 def check_sizes(features: Features, dims: tuple[int, int], num_classes: int, reference: Path) -> None:
@@ -161,10 +195,33 @@ def read_info(feature_path: Path) -> dict | None:
     if path is None or not path.is_file():
         return None
     match read_json(path):
-        case {"class_names": [*names], "files": {"train": {}, "val": {}, "test": {}}, "leakage": {}} as info:
-            if names and all(isinstance(name, str) for name in names):
-                return info
+        case {
+            "class_names": names,
+            "encoders": {"text": {}, "audio": {}} as encoders,
+            "files": {"train": {}, "val": {}, "test": {}},
+            "leakage": {},
+        } as info:
+            check_class_names(names, path)
+            check_encoders(encoders, path)
+            return info
     raise InputError(f"{path}: not written by this version of extract_features.py; move it elsewhere")
+
+
+def check_class_names(names: object, path: Path) -> None:
+    """Raise an InputError unless ``names``, read from ``path``, are two or more different printable texts."""
+    texts = isinstance(names, list) and all(isinstance(each, str) and is_printable(each) for each in names)
+    if not texts or len(set(names)) < max(2, len(names)):
+        raise InputError(f"{path}: its class names are {shown(names)}")
+
+
+def check_encoders(encoders: object, path: Path) -> None:
+    """Raise an InputError unless ``encoders``, read from ``path``, are descriptions by modality, or {}."""
+    for each in encoders.values() if isinstance(encoders, dict) else [None]:
+        match each:
+            case {"name": str(name), "revision": str() | None, "pooling": str(), "weights_sha256": str()}:
+                if is_printable(name):
+                    continue
+        raise InputError(f"{path}: does not name its encoders")
 
 
 def encoder_name(description: dict) -> str:
@@ -173,7 +230,7 @@ def encoder_name(description: dict) -> str:
     return f"{name.partition('@')[0]}@{revision}" if revision else name
 
 
-def check_described(features: Features, split: str, class_names: Sequence[str] | None) -> None:
+def check_described(features: Features, split: str, class_names: Iterable[str] | None) -> None:
     """Check a pickle against the JSON beside it, if there is one; ``class_names`` None accepts any.
 
     Raises:

@@ -5,28 +5,32 @@ import io
 import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path, PureWindowsPath
 
 import pandas as pd
 
-from utils.data.corpora import COLUMNS, CORPORA, GROUPS
+from utils.data.corpora import COLUMNS, CORPORA, GROUPS, files_below, normalize
 from utils.data.features import SPLITS
-from utils.errors import InputError
+from utils.data.splits import GROUPED
+from utils.errors import InputError, is_printable
 
 REQUIRED = ("audio_file", "raw_text", "label")
 OPTIONAL = (*GROUPS, "split")
+_NAMES = ("label", *OPTIONAL)  # cells that are compared with each other
 
 
 def read_manifest(path: Path, required: Sequence[str] = REQUIRED, optional: Sequence[str] = OPTIONAL) -> pd.DataFrame:
     """Read the ``required`` columns of a CSV, and the ``optional`` ones that it has, as stripped text.
 
+    Labels, groups and splits are normalised: one that is typed in two ways is one.
+
     Returns:
         These columns, and ``where``: the file and line of each row, for error messages.
 
     Raises:
-        InputError: a malformed file, a missing or duplicate column, an empty required value; names file and line.
+        InputError: a malformed file, a missing or duplicate column, an empty required value, a label, group or split
+            that cannot be printed; names file and line.
     """
     rows = _read_rows(path)
     if len(rows) < 2:
@@ -42,6 +46,11 @@ def read_manifest(path: Path, required: Sequence[str] = REQUIRED, optional: Sequ
     table = pd.DataFrame([row for _, row in rows], columns=header, dtype=str)
     table = table[[name for name in (*required, *optional) if name in header]]
     table = table.assign(where=[where for where, _ in rows])
+    for name in table.columns.intersection(_NAMES):
+        table[name] = table[name].map(normalize)
+        for value, where in table[[name, "where"]].drop_duplicates(name).itertuples(index=False):
+            if not is_printable(value):
+                raise InputError(f"{where}: {name} '{value}' cannot be printed")
     for name in required:
         empty = table.loc[table[name] == "", "where"]
         if len(empty) and name != "raw_text":
@@ -84,11 +93,18 @@ def utterances_of(paths: Sequence[Path], dataset: str, corpus_dir: Path | None) 
         :data:`~utils.data.corpora.COLUMNS`, ``where`` (file and line) and, if the manifests have it, ``split``.
 
     Raises:
-        InputError: a malformed manifest, a class number out of range, or two rows that name one recording.
+        InputError: a malformed manifest, a class number out of range, a split that is not that of its file, groups that
+            differ by case only, a recording with an unprintable name, or two rows that name one recording.
     """
     tables = [read_manifest(path) for path in paths]
     if len(tables) > 1:
-        tables = [table.assign(split=split) for table, split in zip(tables, SPLITS, strict=False)]
+        for split, table in zip(SPLITS, tables, strict=False):
+            given = table["split"] if "split" in table else [split] * len(table)
+            for value, where in zip(given, table["where"], strict=True):
+                if value.casefold() not in ("", split):
+                    hint = "remove the column, or give one manifest"
+                    raise InputError(f"{where}: split {value!r} in the manifest of {split}; {hint}")
+            table["split"] = split
     table = pd.concat(tables, ignore_index=True).fillna("")
     corpus = CORPORA.get(dataset)
     names = list(corpus.classes) if corpus else None
@@ -99,12 +115,26 @@ def utterances_of(paths: Sequence[Path], dataset: str, corpus_dir: Path | None) 
     derived = pd.DataFrame([corpus.groups(path.stem) if corpus else ("", "", "") for path in found], columns=GROUPS)
     for name in GROUPS:
         table[name] = table[name].where(table[name] != "", derived[name]) if name in table else derived[name]
+    for name in GROUPED:
+        check_spelling(table.drop_duplicates(name).set_index(name)["where"], name)
+    for path, where in zip(table["audio_file"], table["where"], strict=True):
+        if not is_printable(path):
+            raise InputError(f"{where}: '{path}': a recording with an unprintable name; rename it")
     first_row: dict[str, str] = {}
     for path, where in table.loc[table["problem"] == "", ["audio_file", "where"]].itertuples(index=False):
         first = first_row.setdefault(os.path.realpath(path), where)
         if first != where:
             raise InputError(f"{where}: {path}: the same recording as {first}")
     return table[[*COLUMNS, "where", *(["split"] if "split" in table else [])]]
+
+
+def check_spelling(first: pd.Series, column: str) -> None:
+    """Raise an InputError if two values of a column differ by case only; ``first`` is where each value occurs first."""
+    spelled: dict[str, str] = {}
+    for value in sorted(first.index):
+        one = spelled.setdefault(value.casefold(), value)
+        if one != value:
+            raise InputError(f"{first[value]}: {column} {value!r} is spelled {one!r} elsewhere")
 
 
 def _emotion(label: str, where: str, names: list[str] | None) -> str:
@@ -139,38 +169,40 @@ def locate(files: Sequence[str], corpus_dir: Path | None, base: Path) -> list[tu
         raise InputError(f"--corpus_dir {corpus_dir}: no such folder")
     paths = [PureWindowsPath(file) for file in files]  # splits at slashes and backslashes
     wanted = {path.name for path in paths}
-    by_name = _files_by_name(corpus_dir, wanted) if corpus_dir else {}
+    by_name, unread = _files_by_name(corpus_dir, wanted) if corpus_dir else ({}, [])
     starts = [folder for folder in (corpus_dir, base) if folder]
     where = f" in {corpus_dir}" if corpus_dir else "; --corpus_dir names the folder to search"
     found = []
     for file, path in zip(files, paths, strict=True):
-        # joining an absolute path replaces the folder
-        best = [each for folder in starts if _is_file(each := (folder / file).absolute())][:1]
+        best, denied = [], []
+        for folder in starts:
+            each = (folder / file).absolute()  # joining an absolute path replaces the folder
+            try:
+                if each.is_file():
+                    best = [each]
+                    break
+            except PermissionError as error:
+                denied.append(f"{each}: {error.strerror}")
+            except OSError:  # a name longer than the system allows
+                pass
         if not best:
             best = _longest_common_suffix(path, by_name.get(path.name, []))
             if len(wanted) < len(files) and path.parent.name:
                 best = [each for each in best if path.parent.name in each.parts]
         problem = f"{len(best)} recordings of this name" if best else "no such recording"
-        found.append((best[0], "") if len(best) == 1 else (Path(path.as_posix()), problem + where))
+        reason = "".join(f" ({each})" for each in (denied + unread)[:1]) if not best else ""
+        found.append((best[0], "") if len(best) == 1 else (Path(path.as_posix()), problem + where + reason))
     return found
 
 
-def _is_file(path: Path) -> bool:
-    with suppress(OSError):  # a name longer than the system allows
-        return path.is_file()
-    return False
-
-
-def _files_by_name(root: Path, wanted: set[str]) -> dict[str, list[Path]]:
-    """Files below ``root`` with these names; symbolic links are followed, each folder is visited once."""
+def _files_by_name(root: Path, wanted: set[str]) -> tuple[dict[str, list[Path]], list[str]]:
+    """Files below ``root`` with these names, and the folders that cannot be read, each with the reason."""
     by_name: dict[str, list[Path]] = {}
-    seen = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        seen.add(os.path.realpath(folder))
-        subfolders[:] = [each for each in subfolders if os.path.realpath(Path(folder, each)) not in seen]
-        for name in wanted.intersection(names):
-            by_name.setdefault(name, []).append(Path(folder, name).absolute())
-    return by_name
+    unread: list[str] = []
+    for path in files_below(root, lambda error: unread.append(f"{error.filename}: {error.strerror}")):
+        if path.name in wanted:
+            by_name.setdefault(path.name, []).append(path.absolute())
+    return by_name, unread
 
 
 def _longest_common_suffix(path: PureWindowsPath, candidates: list[Path]) -> list[Path]:

@@ -42,9 +42,6 @@ def read_utterances(
     table, excluded = give_labels(table, classes)
     if table.empty:
         raise InputError(f"no utterance is of the classes {', '.join(classes)}; found: {', '.join(excluded)}")
-    for path in table["audio_file"]:
-        if not path.isprintable():
-            raise InputError(f"{path!a}: a recording with an unprintable name; rename it")
     counts = Counter(table["label"])
     per_class = ", ".join(f"{counts[i]} {name}" for i, name in enumerate(classes))
     print(f"{corpus}: {len(table)} utterances: {per_class}")

@@ -12,7 +12,7 @@ from utils.config import feature_path
 from utils.data.demo import write_demo
 from utils.data.features import SPLITS
 from utils.errors import InputError
-from utils.io import blob_id
+from utils.io import blob_id, read_file
 
 COMMIT = "06df0ae705215361fa151acb2d573602b9d771c3"
 REPOSITORY = "github.com/nhut-ngnn/CemoBAM"
@@ -37,19 +37,21 @@ _KILOBYTES = 7.0  # per utterance in a published pickle
 def find_features(
     dataset: str, feature_dir: Path, given: Mapping[str, str | Path | None], download: bool
 ) -> dict[str, Path]:
-    """Locate the feature pickle of each split; write the synthetic DEMO first, unless a split is given.
+    """Locate the feature pickle of each split; make the synthetic DEMO first, unless a split is given.
 
     Args:
         given: path of each split; None for the default in ``feature_dir``.
         download: fetch the published features to ``feature_dir``.
 
     Raises:
-        InputError: a file is missing, ``download`` with a given path, or as :func:`fetch_features`.
+        InputError: a file is missing, ``download`` with a given path, or as :func:`write_demo` or
+            :func:`fetch_features`.
     """
     paths = {split: Path(given.get(split) or feature_path(feature_dir, dataset, split)) for split in SPLITS}
     defaults = not any(given.values())
-    if dataset == "DEMO" and defaults:  # written each time, to match this version
-        print(f"making the synthetic DEMO features in {feature_dir}")
+    if dataset == "DEMO" and defaults:
+        if not all(map(os.path.lexists, paths.values())):
+            print(f"making the synthetic DEMO features in {feature_dir}")
         write_demo(feature_dir)
     if download:
         if not defaults:
@@ -67,9 +69,9 @@ def features_missing_error(dataset: str, path: Path) -> InputError:
     """The error for missing features of a published dataset: three lines, with two ways to obtain them."""
     size = sum(UTTERANCES[dataset].values()) * _KILOBYTES / 1000
     return InputError(
-        f"{path}: no such file: the features of {dataset} are missing\n"
-        f"  published features: --download (run_training.sh, run_eval.sh) fetches {size:.0f} MB from {REPOSITORY}\n"
-        f"  from the corpus:    python extract_features.py {dataset} --corpus_dir FOLDER --feature_dir {path.parent}"
+        f"{path}: no such file: the features of {dataset} are missing",
+        f"published features: --download (run_training.sh, run_eval.sh) fetches {size:.0f} MB from {REPOSITORY}",
+        f"from the corpus:    python extract_features.py {dataset} --corpus_dir FOLDER --feature_dir {path.parent}",
     )
 
 
@@ -98,9 +100,9 @@ def published_checkpoint(target: str, save_path: Path, download: bool) -> Path |
     path = save_path / "published" / target
     if not path.is_file() and not download:
         raise InputError(
-            f"{target}: no such file, nor {path}; it is one of the published checkpoints\n"
-            f"  fetch it: add --download (about 45 MB from {REPOSITORY}, verified)\n"
-            f"  or give the path of a copy, with --profile official"
+            f"{target}: no such file, nor {path}; it is one of the published checkpoints",
+            f"fetch it: add --download (about 45 MB from {REPOSITORY}, verified)",
+            "or give the path of a copy, with --profile official",
         )
     fetch(name, path)
     return path
@@ -109,7 +111,7 @@ def published_checkpoint(target: str, save_path: Path, download: bool) -> Path |
 def is_published(path: Path) -> bool:
     """Whether a feature pickle is the authors' file of the same name."""
     blob = BLOBS.get(f"feature/{path.name}")
-    return blob is not None and path.is_file() and blob_id(path) == blob
+    return blob is not None and path.is_file() and blob_id(read_file(path)) == blob
 
 
 def fetch(name: str, path: Path) -> None:

@@ -51,6 +51,17 @@ def probe_all(paths: Sequence[str], on_bad: OnBad) -> dict[str, Recording]:
     return recordings
 
 
+def hash_all(recordings: dict[str, Recording], on_bad: OnBad) -> dict[str, str]:
+    """SHA-256 of the contents of each recording; ``on_bad`` is called for each that cannot be read."""
+    digests = {}
+    for path, recording in tqdm(recordings.items(), desc="contents", unit="file", leave=False, delay=1):
+        try:
+            digests[path] = recording.sha256
+        except OSError as error:
+            on_bad(path, InputError(f"{path}: cannot be read ({error.strerror})"))
+    return digests
+
+
 def embed_recordings(
     encoder: AudioEncoder,
     recordings: dict[str, Recording],
@@ -61,18 +72,19 @@ def embed_recordings(
 ) -> dict[str, np.ndarray]:
     """Embeddings of recordings: the mean over time, of a long recording over all its segments.
 
+    The contents of a recording are its key in the cache: a moved recording is found again, a changed one is not.
+
     Args:
         batch_seconds: Seconds of speech per batch, padding included; a longer segment is a batch of its own.
-        on_bad: Called for each recording that cannot be decoded.
+        on_bad: Called for each recording that cannot be read or decoded.
         desc: Title of the progress bar.
 
     Returns:
         Embeddings [D] by path, without the bad recordings.
     """
-    # a file that was changed has another key
-    keys = {path: f"{each.path.resolve()}|{each.size}|{each.mtime_ns}" for path, each in recordings.items()}
+    keys = hash_all(recordings, on_bad)
     longest = longest_segment(encoder)
-    fresh = [recording for path, recording in recordings.items() if keys[path] not in cache]
+    fresh = [recordings[path] for path, key in keys.items() if key not in cache]
     segments = [segment for each in fresh for segment in split_into_segments(each, longest, encoder.sampling_rate)]
     segments.sort(key=lambda segment: -segment.seconds)  # the batch that needs most memory comes first
     ranges = batches_by_length([encoder.cost(segment.seconds) for segment in segments], batch_seconds)

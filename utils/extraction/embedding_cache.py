@@ -1,7 +1,6 @@
 """Embeddings on disk, for resuming an extraction and for other splits of the same corpus."""
 
 import hashlib
-import io
 import json
 import time
 import uuid
@@ -9,9 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from utils.errors import InputError, one_line
-from utils.io import atomic_write, check_writable
+from utils.data.safe_pickle import load_tensors, save_tensors
+from utils.errors import InputError
+from utils.io import check_writable
 
 SAVE_SECONDS = 30  # computing time that a kill -9 loses at most
 
@@ -34,7 +36,7 @@ class EmbeddingCache:
         self._vectors: dict[str, np.ndarray] = {}
         self._unsaved: dict[str, np.ndarray] = {}
         self._saved_at = time.monotonic()
-        for path in sorted(folder.glob("*.npz")) if folder else ():
+        for path in sorted(folder.glob("*.pt")) if folder else ():
             self._vectors |= _read(path, dim)
 
     def __len__(self) -> int:
@@ -61,9 +63,8 @@ class EmbeddingCache:
     def save(self) -> None:
         """Write the vectors added since the last time to a new file."""
         if self._unsaved and self.folder:
-            buffer = io.BytesIO()
-            np.savez(buffer, keys=np.array(list(self._unsaved)), vectors=np.stack(list(self._unsaved.values())))
-            atomic_write(self.folder / f"{uuid.uuid4().hex}.npz", buffer.getvalue())
+            vectors = torch.from_numpy(np.stack(list(self._unsaved.values())))
+            save_tensors(self.folder / f"{uuid.uuid4().hex}.pt", {"keys": list(self._unsaved), "vectors": vectors})
             self._unsaved = {}
         self._saved_at = time.monotonic()
 
@@ -79,16 +80,18 @@ def open_cache(root: Path, modality: str, description: dict, device: str) -> Emb
 
 
 def _digest(key: str) -> str:
-    """Fixed-length form of a key: in a numpy array, all strings take the space of the longest."""
+    """Fixed-length form of a key, which may be a whole transcript."""
     return hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
 
 
 def _read(path: Path, dim: int) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            keys, vectors = file["keys"], file["vectors"]
-        if keys.ndim != 1 or keys.dtype.kind != "U" or vectors.dtype != np.float32 or vectors.shape != (len(keys), dim):
-            raise ValueError(f"not embeddings of {dim} values")
-    except Exception as error:  # numpy and zipfile raise many types on damaged files
-        raise InputError(f"{path}: a damaged file of the embedding cache ({one_line(error)}); remove it") from error
-    return dict(zip(keys.tolist(), vectors, strict=True))
+        data = load_tensors(path)
+    except InputError as error:
+        raise InputError(f"{error}; remove this file of the embedding cache") from error
+    match data:
+        case {"keys": [*keys], "vectors": Tensor() as vectors}:
+            texts = all(isinstance(key, str) for key in keys)
+            if texts and vectors.dtype == torch.float32 and vectors.shape == (len(keys), dim):
+                return dict(zip(keys, vectors.numpy(), strict=True))
+    raise InputError(f"{path}: not embeddings of {dim} values; remove this file of the embedding cache")

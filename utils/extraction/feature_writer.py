@@ -12,7 +12,7 @@ import pandas as pd
 from utils.config import feature_path
 from utils.data.corpora import GROUPS
 from utils.data.features import SPLITS, info_path, read_info
-from utils.errors import InputError
+from utils.errors import InputError, reading
 from utils.extraction.embedding_cache import EmbeddingCache
 from utils.io import atomic_write, environment_info, write_json
 
@@ -27,16 +27,23 @@ def manifest_path(feature_dir: Path, dataset: str, split: str) -> Path:
     return feature_path(feature_dir, dataset, split).with_suffix(".csv")
 
 
+def report_path(feature_dir: Path, dataset: str) -> Path:
+    """The list of recordings that cannot be used; removed if there are none."""
+    return feature_dir / f"{dataset}_bad_recordings.csv"
+
+
 def output_paths(folder: Path, dataset: str) -> list[Path]:
     """All pickles and manifests of a dataset."""
     return [path(folder, dataset, split) for split in SPLITS for path in (feature_path, manifest_path)]
 
 
 def check_sources(folder: Path, dataset: str, sources: Sequence[Path]) -> None:
-    """Raise an InputError if an input file would be overwritten."""
-    outputs = {path.resolve() for path in output_paths(folder, dataset)}
+    """Raise an InputError if an input file, also by a link to it, would be overwritten or removed."""
+    described = info_path(feature_path(folder, dataset, SPLITS[0]))
+    outputs = [*output_paths(folder, dataset), described, report_path(folder, dataset)]
+    present = [path for path in outputs if path.exists()]
     for source in sources:
-        if source.resolve() in outputs:
+        if source.exists() and any(path.samefile(source) for path in present):
             raise InputError(f"{source}: would be overwritten; move it, or {_ELSEWHERE}")
 
 
@@ -55,7 +62,8 @@ def check_target(folder: Path, dataset: str, info: dict, utterances: int, overwr
             raise InputError(
                 f"{description}: features of another extraction (another {what}); {_ELSEWHERE}, or --overwrite"
             )
-    before = sum(old["files"][split].get("utterances", 0) for split in SPLITS)
+    with reading(description, "does not count its utterances"):
+        before = sum(old["files"][split]["utterances"] for split in SPLITS)
     if utterances < before:
         raise InputError(
             f"{description}: has features of {before} utterances, only {utterances} are usable now; "

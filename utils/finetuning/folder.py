@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from models.encoders import AudioEncoder, TextEncoder
 from utils.data.provenance import PROVENANCE_FILE
+from utils.data.safe_pickle import load_tensors, save_tensors
 from utils.errors import InputError, Interrupted, one_line
 from utils.extraction.hub import WEIGHTS, save_pretrained
 from utils.finetuning.config import TuneConfig
@@ -19,7 +20,7 @@ from utils.finetuning.source import Source
 from utils.finetuning.trainer import Trainer
 from utils.io import environment_info, read_json, write_json
 from utils.plots import plot_training_curves
-from utils.training.folder import claim_folder, load_weights_file, read_log, save_checkpoint, write_log
+from utils.training.folder import claim_folder, read_log, write_log
 
 STATE = "last.pt"  # until the fine-tuning is finished
 LOG = "log.jsonl"
@@ -71,7 +72,7 @@ def run_finetuning(trainer: Trainer, source: Source, before: set[str], folder: P
 
     def save() -> None:
         nonlocal saved_at
-        save_checkpoint(folder / STATE, {"config": config, "state": trainer.state()})
+        save_tensors(folder / STATE, {"config": config, "state": trainer.state()})
         saved_at = time.monotonic()
 
     def on_step(last: bool) -> None:
@@ -113,7 +114,7 @@ def _resume(trainer: Trainer, folder: Path) -> list[dict]:
     """
     path = folder / STATE
     if path.exists():
-        saved = load_weights_file(path)
+        saved = load_tensors(path)
         if saved.get("config") != asdict(trainer.config):
             raise InputError(f"{path}: its configuration is not that of config.json beside it")
         try:

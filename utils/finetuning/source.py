@@ -13,7 +13,7 @@ from utils.data.corpora import Classes, known_classes
 from utils.data.features import info_path, read_info
 from utils.data.manifest import utterances_of
 from utils.errors import InputError
-from utils.extraction.embedding import probe_all
+from utils.extraction.embedding import hash_all, probe_all
 from utils.extraction.encoding import stop_at_bad
 from utils.extraction.feature_writer import manifest_path
 from utils.io import file_sha256
@@ -97,5 +97,5 @@ def _read(paths: Sequence[Path], corpus: str, modality: str, corpus_dir: Path | 
         split: {"path": str(path.resolve()), "sha256": file_sha256(path), "utterances": len(splits[split])}
         for split, path in zip(TUNED_ON, paths, strict=True)
     }
-    digests = {file_sha256(Path(path)) for path in recordings}
+    digests = set(hash_all(recordings, stop_at_bad).values())
     return Source(splits, tuple(classes), recordings, data, digests)

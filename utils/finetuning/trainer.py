@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from math import isfinite
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from utils.errors import InputError, Interrupted, deferred_interrupt
 from utils.finetuning.batches import Batch, Recordings, Transcripts, plan_contrastive_epoch, plan_epoch
 from utils.finetuning.config import PRECISIONS, TuneConfig
 from utils.finetuning.objectives import Classification, NTXent, probe
+from utils.training.loop import check_state
 from utils.training.metrics import compute_metrics
 
 WARMUP = 0.1  # fraction of all steps in which the learning rate rises linearly, before it falls linearly to 0
@@ -64,7 +66,15 @@ class Trainer:
         }
 
     def restore(self, saved: dict) -> None:
-        """Load what :meth:`state` returned."""
+        """Load what :meth:`state` returned.
+
+        Raises:
+            LookupError, TypeError, ValueError, RuntimeError: it is something else.
+        """
+        check_state(saved, self.state(), self.optimizer)
+        epoch, step, best = saved["epoch"], saved["step"], saved["best_epoch"]
+        if not (0 <= epoch <= self.config.epochs and (epoch > 0) <= best <= epoch and step >= 0):
+            raise ValueError(f"epoch {epoch}, step {step}, best epoch {best}")
         for module, weights in zip(self.upper, saved["upper"], strict=True):
             module.load_state_dict(weights)
         for name in ("objective", "optimizer", "schedule", "scaler"):
@@ -169,6 +179,9 @@ class Trainer:
 
         Predictions are those of the classifier trained along, or with NT-Xent those of a logistic regression on the
         training embeddings (loss None).
+
+        Raises:
+            InputError: The loss is not finite.
         """
         self.encoder.eval()
         self.objective.eval()
@@ -176,6 +189,8 @@ class Trainer:
         if isinstance(self.objective, Classification):
             logits: Tensor = self.objective.head(embeddings.to(self.device)).cpu()
             guesses, loss = logits.argmax(1), nn.functional.cross_entropy(logits, self.val.target).item()
+            if not isfinite(loss):
+                raise InputError(f"epoch {self.epoch + 1}: the validation loss is {loss}; try a smaller --head_lr")
         else:
             train = self.train.embed(f"epoch {self.epoch + 1}, train for the probe")
             guesses, loss = probe(train, self.train.target, embeddings), None

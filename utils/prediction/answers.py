@@ -9,8 +9,9 @@ from pathlib import Path
 import soundfile
 from tqdm import tqdm
 
+from utils.data.corpora import files_below
 from utils.data.manifest import locate, read_manifest
-from utils.errors import InputError
+from utils.errors import InputError, printable
 
 # formats that libsndfile recognises; RAW has no header
 _SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats()} - {".raw"} | {".aif", ".oga", ".opus"}
@@ -38,7 +39,7 @@ def requests_of_csv(csv: Path, corpus_dir: Path | None) -> list[Request]:
 
 
 def requests_of_paths(paths: Sequence[str], texts: Sequence[str] | None) -> list[Request]:
-    """Requests of recordings, and of all recordings in a folder.
+    """Requests of recordings, and of all recordings in a folder; a folder below it that cannot be read is a failed one.
 
     Raises:
         InputError: a folder without recordings, or with a transcript.
@@ -55,14 +56,17 @@ def requests_of_paths(paths: Sequence[str], texts: Sequence[str] | None) -> list
         if text is not None:
             raise InputError(f"--text: {given} is a folder; --csv names a transcript for each of its recordings")
         # macOS puts a ._x.wav beside each x.wav on disks of other systems
-        files = sorted(p for p in Path(given).rglob("*") if not p.is_dir() and not p.name.startswith("._"))
+        unread: list[OSError] = []
+        files = sorted(path for path in files_below(Path(given), unread.append) if not path.name.startswith("._"))
         inside = [path for path in files if path.suffix.lower() in _SUFFIXES]
-        if not inside:
+        if not inside and not unread:
             raise InputError(f"{given}: no recordings in this folder")
         if len(inside) < len(files):
             others = ", ".join(sorted({path.suffix or path.name for path in files} - {p.suffix for p in inside}))
-            print(f"note: {len(files) - len(inside)} other files in {given} were skipped ({others})", file=sys.stderr)
+            note = f"note: {len(files) - len(inside)} other files in {given} were skipped ({others})"
+            print(printable(note), file=sys.stderr)
         rows += [Request(str(path), str(path), None) for path in inside]
+        rows += [Request(each.filename, each.filename, None, f"cannot be read ({each.strerror})") for each in unread]
     return rows
 
 
@@ -80,7 +84,7 @@ class Answers:
         self.failed = 0
         self._class_names = class_names
         self._as_json = as_json
-        self._width = max(len(request.given) for request in requests)
+        self._width = max(len(printable(request.given)) for request in requests)
         self._emotion = max(len(name) for name in (*class_names, "emotion"))
         self._count = len(requests)
 
@@ -100,12 +104,12 @@ class Answers:
             rounded = {name: round(value, 6) for name, value in by_class.items()}
             self._object(request, emotion=emotion, probabilities=rounded)
         else:
-            self._row(request.given, emotion, [f"{100 * value:.1f}" for value in probabilities])
+            self._row(printable(request.given), emotion, [f"{100 * value:.1f}" for value in probabilities])
         self._bar.update()
 
     def fail(self, request: Request, reason: str) -> None:
         self.failed += 1
-        tqdm.write(f"error: {request.given}: {reason}", file=sys.stderr)
+        tqdm.write(printable(f"error: {request.given}: {reason}"), file=sys.stderr)
         if self._as_json:
             self._object(request, error=reason)
         self._bar.update()

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from models.ops import NeighborGraph
 from utils.config import Config
+from utils.data.features import check_encoders
+from utils.data.safe_pickle import load_tensors
 from utils.errors import InputError
-from utils.training.folder import GRAPH_FILE, load_weights_file
+from utils.training.folder import GRAPH_FILE
 from utils.training.graph import NeighborLists, build_graph, rank_keys, similarity_steps, unit_rows
 from utils.training.trained import Trained
 
-_ENCODER_KEYS = {"name", "revision", "pooling", "weights_sha256"}
 _TENSORS = {
     "text": torch.float32,
     "audio": torch.float32,
@@ -57,10 +58,10 @@ def load_training_graph(trained: Trained) -> TrainingGraph:
             f"{path}: no such file; train.py writes it into the run folder, and it must be copied along with the "
             "checkpoints (train.py --resume writes it again)"
         )
-    saved = load_weights_file(path)
+    saved = load_tensors(path)
     for name, dtype in _TENSORS.items():
         value = saved.get(name)
-        if not isinstance(value, Tensor) or value.is_meta or (value.dtype, value.layout) != (dtype, torch.strided):
+        if not isinstance(value, Tensor) or value.dtype != dtype:
             raise InputError(f"{path}: its {name} is not a matrix of {dtype}; not a file of train.py")
         if value.ndim != 2 or not value.isfinite().all() or not value.numel():
             raise InputError(f"{path}: its {name} is not a finite matrix; not a file of train.py")
@@ -75,12 +76,8 @@ def load_training_graph(trained: Trained) -> TrainingGraph:
         or saved.get("sha256") != trained.data.get("train", {}).get("sha256")
     ):
         raise InputError(f"{path}: of another training than {trained.path}")
-    encoders = saved.get("encoders")
-    if not isinstance(encoders, dict) or not all(
-        isinstance(each, dict) and each.keys() >= _ENCODER_KEYS for each in encoders.values()
-    ):
-        raise InputError(f"{path}: does not name its encoders; not a file of train.py")
-    return TrainingGraph(saved["text"], saved["audio"], lists, encoders, saved["sha256"])
+    check_encoders(saved.get("encoders"), path)
+    return TrainingGraph(saved["text"], saved["audio"], lists, saved["encoders"], saved["sha256"])
 
 
 class Predictor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.encoders import AudioEncoder
 from utils.data.audio import split_into_segments
-from utils.errors import InputError
+from utils.errors import InputError, printable
 from utils.extraction.embedding import embed_texts, probe_all
 from utils.extraction.embedding_cache import EmbeddingCache
 from utils.extraction.encoding import BATCH_TOKENS, batches_in_order, longest_segment, stream_embeddings
@@ -66,7 +66,7 @@ def answer(
 
     def on_bad(path: str, error: InputError | str) -> None:
         for request in requests_of[path]:
-            answers.fail(request, str(error).removeprefix(f"{path}: "))
+            answers.fail(request, str(error).removeprefix(f"{printable(path)}: "))
 
     batches = batches_in_order(segments, encoder, batch_seconds)
     with answers, closing(stream_embeddings(encoder, batches, on_bad)) as stream:

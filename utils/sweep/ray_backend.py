@@ -16,7 +16,7 @@ import torch
 from utils.config import ROOT
 from utils.device import ALLOCATOR_SETTINGS, set_matmul_precision
 from utils.errors import InputError
-from utils.io import atomic_write, write_json
+from utils.io import atomic_write, lock, write_json
 from utils.training.folder import claim_folder
 from utils.training.graph import TrainingData
 from utils.training.run import POLL_SECONDS, Progress, Run, train_run
@@ -95,18 +95,18 @@ def _train_all(runs: Sequence[Run], progress: Progress, cpus: int, gpus: float) 
     deaths: Counter[Path] = Counter()
     while left or running:
         while len(running) < _slots(cpus, gpus) + AHEAD and (claimed := _claim_one(left)):
-            run, lock = claimed
+            run, held = claimed
+            claim_folder(run.folder, run.describe())
             if run.finished:  # by another sweep
                 progress.finish(run)
-                lock.close()
+                held.close()
             else:
-                claim_folder(run.folder, run.describe())
-                running[start(run)] = run, lock
+                running[start(run)] = run, held
         if not running:
             time.sleep(POLL_SECONDS)  # other sweeps have what is left
             continue
         for task in ray.wait(list(running), timeout=POLL_SECONDS)[0]:
-            run, lock = running.pop(task)
+            run, held = running.pop(task)
             try:
                 files = ray.get(task)
             except (RayTaskError, RuntimeEnvSetupError):  # an error of the program or of a node's installation
@@ -115,23 +115,23 @@ def _train_all(runs: Sequence[Run], progress: Progress, cpus: int, gpus: float) 
                 deaths[run.folder] += 1
                 if deaths[run.folder] <= RETRIES:
                     progress.write(f"again: {run}: {type(error).__name__}")
-                    running[start(run)] = run, lock
+                    running[start(run)] = run, held
                     continue
                 write_json(run.folder / "error.json", {"error": f"{type(error).__name__}: its node or process died"})
             else:
                 _keep(run, files)
             progress.finish(run)
-            lock.close()
+            held.close()
 
 
 def _claim_one(left: list[Run]) -> tuple[Run, ExitStack] | None:
     """Lock the first run that no other process trains, and take it off the list."""
     for run in left:
-        lock = ExitStack()
-        if lock.enter_context(run.lock()):
+        held = ExitStack()
+        if held.enter_context(lock(run.folder)):
             left.remove(run)
-            return run, lock
-        lock.close()
+            return run, held
+        held.close()
     return None
 
 
@@ -153,7 +153,7 @@ def _slots(cpus: int, gpus: float) -> int:
 
 
 def _train(run: Run, data: TrainingData, threads: int, cuda: bool) -> dict[str, bytes]:
-    """Train a run in a temporary folder of the worker and return its files, but for ``config.json``."""
+    """Train a run in a temporary folder of the worker and return its files."""
     device = torch.device("cuda" if cuda else "cpu")
     torch.set_num_threads(threads)
     set_matmul_precision(run.config.matmul_precision, device)
@@ -161,4 +161,4 @@ def _train(run: Run, data: TrainingData, threads: int, cuda: bool) -> dict[str, 
         run = replace(run, trial=replace(run.trial, folder=Path(folder)), data=data)
         with Progress([run], note=lambda run: "") as progress:
             train_run(run, device, progress)
-        return {path.name: path.read_bytes() for path in run.folder.iterdir() if path.name != "config.json"}
+        return {path.name: path.read_bytes() for path in run.folder.iterdir()}

@@ -1,9 +1,6 @@
 """The files of a run folder: configuration, log, checkpoints, metrics (layout in ``checkpoints/README.md``)."""
 
-import io
 import json
-import pickle
-import re
 from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
@@ -11,23 +8,25 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from utils.data.features import SPLITS, Features
-from utils.errors import InputError, reading
-from utils.io import atomic_write, read_json, write_json
+from utils.data.features import SPLITS, Features, check_class_names
+from utils.data.safe_pickle import load_tensors, save_tensors
+from utils.errors import InputError, one_line, reading, shown
+from utils.io import atomic_write, read_file, read_json, write_json
 from utils.training.graph import NeighborLists
 from utils.training.loop import TrainingState
 from utils.training.metrics import METRICS
 
 SEED_FOLDER = "seed{}"
 GRAPH_FILE = "training_graph.pt"  # beside the seed folders, see save_training_graph
-CHECKPOINT_KEYS = ("weights", "config", "class_names", "text_dim", "audio_dim")
+CHECKPOINT_KEYS = ("weights", "config", "seed", "class_names", "text_dim", "audio_dim", "data")
 _CURVES = ("train_loss", "val_loss", "val_w_f1", "seconds")  # that every line of a log must have
 
 
 def seed_folders(folder: Path) -> dict[int, Path]:
     """The seed folders in a folder, in order of the seeds; copies with other names are not among them."""
-    named = {int(match[1]): path for path in folder.glob("seed*") if (match := re.fullmatch(r"seed(\d+)", path.name))}
-    return dict(sorted(named.items()))
+    seeds = [path.name.removeprefix("seed") for path in folder.glob("seed*")]
+    named = sorted(int(seed) for seed in seeds if seed.isdecimal() and seed == str(int(seed)))
+    return {seed: folder / SEED_FOLDER.format(seed) for seed in named}
 
 
 # ---- configuration ---------------------------------------------------------------------------------------------------
@@ -47,15 +46,30 @@ def claim_folder(folder: Path, description: dict) -> None:
 
 def check_description(folder: Path, description: dict) -> None:
     """Raise an InputError if ``config.json`` in a folder describes another run; a seed that is not given may be any."""
-    path = folder / "config.json"
-    old = read_json(path)
-    if not {"config", "data", "class_names"} <= old.keys():
-        raise InputError(f"{path}: not a run's configuration")
+    old = check_fields(read_json(folder / "config.json"), folder / "config.json")
     if difference := description_difference(old, description):
         raise InputError(
             f"{folder}: holds a run of another configuration ({difference}); choose another folder "
             "(--save_path; --model_name, or --overwrite, where the command has it)"
         )
+
+
+def check_fields(description: dict, path: Path) -> dict:
+    """A description that was read from ``path``.
+
+    Raises:
+        InputError: it has no configuration, data and class names of the types that every run's has.
+    """
+    match description:
+        case {"config": dict(), "data": dict(data), "class_names": names}:
+            check_class_names(names, path)
+            for split, each in data.items():
+                match each:
+                    case {"path": str(), "sha256": str(), "utterances": int()} if split in SPLITS:
+                        continue
+                raise InputError(f"{path}: does not name its {shown(split)} data")
+            return description
+    raise InputError(f"{path}: not the description of a run")
 
 
 def _config_difference(old: dict, new: dict) -> str | None:
@@ -88,17 +102,9 @@ def read_description(folder: Path) -> dict:
         InputError: it is damaged.
     """
     path = folder / "config.json"
-    description = read_json(path)
-    with reading(path, "not the description of a run"):
-        for split in SPLITS:
-            each = description["data"][split]
-            if not (isinstance(each["sha256"], str) and isinstance(each["utterances"], int)):
-                raise ValueError(f"data of {split}")
-        if not (isinstance(description["config"], dict) and isinstance(description["versions"], dict)):
-            raise ValueError("configuration or versions")
-        names = description["class_names"]
-        if not (isinstance(names, list) and len(names) > 1 and all(isinstance(name, str) for name in names)):
-            raise ValueError("class names")
+    description = check_fields(read_json(path), path)
+    if description["data"].keys() != set(SPLITS) or not isinstance(description.get("versions"), dict):
+        raise InputError(f"{path}: not the description of a run")
     return description
 
 
@@ -117,10 +123,10 @@ def read_log(path: Path, epochs: int | None = None) -> list[dict]:
         InputError: a line is no JSON object, or there are fewer than ``epochs``.
     """
     log = []
-    for i, line in enumerate(path.read_bytes().splitlines()[:epochs] if path.exists() else (), 1):
+    for i, line in enumerate(read_file(path).splitlines()[:epochs] if path.exists() else (), 1):
         try:
             log.append(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path}: line {i}: not JSON ({error})") from error
         if not isinstance(log[-1], dict) or "epoch" not in log[-1]:
             raise InputError(f"{path}: line {i}: not the line of an epoch")
@@ -167,7 +173,7 @@ def read_metrics(folder: Path, seed: int, epochs: int) -> dict:
             raise ValueError("homophily or device")
         for split in ("val", "test"):
             for name in METRICS:
-                if not 0 <= metrics[split][name] <= 1:  # also raises where it is no number
+                if not 0 <= metrics[split][name] <= 1 or isinstance(metrics[split][name], bool):
                     raise ValueError(f"{split} {name} {metrics[split][name]}")
             confusion = np.array(metrics[split]["confusion"])
             if confusion.dtype.kind != "i" or confusion.shape != 2 * (len(metrics[split]["recall"]),):
@@ -186,8 +192,8 @@ def save_state(state: TrainingState, folder: Path, description: dict, resumable:
     """
     best = {**description, "weights": state.best_weights, "epoch": state.best_epoch}
     last = {**description, "weights": state.model.state_dict(), "epoch": state.epoch}
-    save_checkpoint(folder / "best.pt", best)
-    save_checkpoint(folder / "last.pt", {**last, "training": state.state_dict()} if resumable else last)
+    save_tensors(folder / "best.pt", best)
+    save_tensors(folder / "last.pt", {**last, "training": state.state_dict()} if resumable else last)
 
 
 def restore_state(state: TrainingState, folder: Path, description: dict) -> None:
@@ -202,48 +208,34 @@ def restore_state(state: TrainingState, folder: Path, description: dict) -> None
     saved = load_checkpoint(path)
     if difference := description_difference(saved, description):
         raise InputError(f"{path}: a checkpoint of another configuration than config.json beside it ({difference})")
-    if "training" in saved:
-        state.load_state_dict(saved["training"])
-
-
-def save_checkpoint(path: Path, checkpoint: dict) -> None:
-    buffer = io.BytesIO()  # on a full disk torch.save raises no OSError, a plain write does
-    torch.save(checkpoint, buffer)
-    atomic_write(path, buffer.getvalue())
-
-
-def load_weights_file(path: Path) -> dict:
-    """Read a ``.pt`` file with ``weights_only=True``, so nothing in it can run.
-
-    Raises:
-        InputError: missing, damaged, asking for code, or not a dict.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    content = path.read_bytes()
+    if "training" not in saved:
+        return
     try:
-        data = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(f"{path}: refused: not a file of plain weights; nothing in it was run") from error
-    except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not a complete checkpoint ({type(error).__name__})") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: expected a dict, found a {type(data).__name__}")
-    return data
+        state.load_state_dict(saved["training"])
+    except torch.AcceleratorError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise InputError(f"{path}: not a state of this training ({type(error).__name__}: {one_line(error)})") from error
 
 
 def load_checkpoint(path: Path) -> dict:
     """Read a ``best.pt`` or ``last.pt``: :data:`CHECKPOINT_KEYS` and more.
 
     Raises:
-        InputError: as :func:`load_weights_file`, or the file is no checkpoint of train.py.
+        InputError: as :func:`load_tensors`, or the file is no checkpoint of train.py.
     """
-    data = load_weights_file(path)
+    data = load_tensors(path)
     missing = [key for key in CHECKPOINT_KEYS if key not in data]
     if missing and all(isinstance(value, torch.Tensor) for value in data.values()):
         raise InputError(f"{path}: a plain state dict; if the published code wrote it, add --profile official")
     if missing:
         raise InputError(f"{path}: not a checkpoint of train.py, {missing[0]!r} is missing")
+    for name in ("seed", "text_dim", "audio_dim"):
+        if type(data[name]) is not int or not (name != "seed") <= data[name] < 2**45:  # a wider matrix has 2^63 bytes
+            raise InputError(f"{path}: its {name} is {shown(data[name])}")
+    check_fields(data, path)
+    if data["data"].keys() != set(SPLITS):
+        raise InputError(f"{path}: does not name the data of {', '.join(SPLITS)}")
     return data
 
 
@@ -256,7 +248,7 @@ def save_training_graph(
         k: text and audio neighbours per node; ``lists`` may be longer.
         encoders: from the features' JSON; {} where there is none.
     """
-    save_checkpoint(
+    save_tensors(
         folder / GRAPH_FILE,
         {
             "text": train.text,

@@ -10,7 +10,7 @@ from torch_geometric.utils import homophily, remove_self_loops
 
 from models.ops import NeighborGraph
 from utils.config import Config, class_names, known_class_names
-from utils.data.features import SPLITS, Features, check_described, load_splits, read_info
+from utils.data.features import SPLITS, Features, check_described, check_disjoint, load_splits, read_info
 from utils.errors import InputError
 
 _BLOCK_VALUES = 1 << 20  # similarities of a block: 8 MiB in float64, about the size of a cache
@@ -205,6 +205,7 @@ class TrainingData:
         splits, num_classes = load_splits(paths, num_classes or (len(names) if names else None))
         for split, features in splits.items():
             check_described(features, split, names)
+        check_disjoint(splits)
         return cls(splits, class_names(dataset, num_classes, names))
 
     @property

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.cemobam import CemoBAM
 from utils.config import Config
+from utils.data.safe_pickle import check_like
 from utils.errors import InputError
 from utils.training.graph import GraphData
 from utils.training.metrics import METRICS, compute_metrics
@@ -44,6 +45,14 @@ class TrainingState:
         }
 
     def load_state_dict(self, saved: dict) -> None:
+        """Load what :meth:`state_dict` returned.
+
+        Raises:
+            LookupError, TypeError, ValueError, RuntimeError: it is something else. The state is then undefined.
+        """
+        check_state(saved, self.state_dict() | {"best_weights": self.model.state_dict()}, self.optimizer)
+        if not 1 <= saved["best_epoch"] <= saved["epoch"]:
+            raise ValueError(f"best epoch {saved['best_epoch']} of {saved['epoch']}")
         self.model.load_state_dict(saved["model"])
         self.model.train(saved["training"])
         self.optimizer.load_state_dict(saved["optimizer"])
@@ -53,6 +62,32 @@ class TrainingState:
         torch.set_rng_state(saved["rng"])
         if saved["cuda_rng"] is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(saved["cuda_rng"])
+
+
+def check_state(saved: dict, fresh: dict, optimizer: torch.optim.Optimizer) -> None:
+    """Check a saved state against a ``fresh`` one of the same training.
+
+    torch accepts optimiser and schedule states of any kind, and fails in a later step, or trains on other terms.
+
+    Args:
+        saved, fresh: states with ``optimizer`` and ``cuda_rng``; the latter is not compared.
+        optimizer: the Adam of the fresh state.
+
+    Raises:
+        LookupError, TypeError, ValueError, RuntimeError: types, names, shapes or options differ, or a number is not
+            finite.
+    """
+    parameters = dict(enumerate(p for group in optimizer.param_groups for p in group["params"]))
+    moments = {
+        i: {"step": torch.zeros(()), "exp_avg": parameters[i], "exp_avg_sq": parameters[i]}
+        for i in saved["optimizer"]["state"]  # a parameter that is not used has none
+    }
+    groups = fresh["optimizer"]["param_groups"]
+    expected = fresh | {"optimizer": {"state": moments, "param_groups": groups}, "cuda_rng": None}
+    check_like(saved | {"cuda_rng": None}, expected, "state")
+    for group, of_fresh in zip(saved["optimizer"]["param_groups"], groups, strict=True):
+        if group | {"lr": None} != of_fresh | {"lr": None}:
+            raise ValueError("options of the optimizer")
 
 
 def start_training(model: CemoBAM, config: Config) -> TrainingState:

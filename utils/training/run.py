@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from models.cemobam import CemoBAM
 from utils.config import Config, display_name
 from utils.device import describe
 from utils.errors import InputError, Interrupted, deferred_interrupt
-from utils.io import atomic_write, environment_info, read_json, try_lock, write_json
+from utils.io import atomic_write, environment_info, exclusive, lock, naming, read_json, write_json
 from utils.training.folder import (
     SEED_FOLDER,
     check_description,
@@ -73,7 +73,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return (self.folder / "metrics.json").exists()
+        return all((self.folder / name).exists() for name in ("config.json", "metrics.json"))
 
     def __str__(self) -> str:
         return f"{self.trial.folder.name}, seed {self.seed}"
@@ -94,13 +94,6 @@ class Run:
             **environment_info("torch", "torch-geometric", "numpy"),
         }
 
-    @contextmanager
-    def lock(self) -> Iterator[bool]:
-        """Whether no other process trains this run; it is locked inside the block. Never waits."""
-        self.trial.folder.mkdir(parents=True, exist_ok=True)
-        with (self.trial.folder / f".{self.folder.name}.lock").open("ab") as file, try_lock(file) as mine:
-            yield mine
-
     def error(self) -> str | None:
         """The recorded failure of the last attempt, if it failed."""
         path = self.folder / "error.json"
@@ -117,25 +110,43 @@ class Run:
 
 
 def open_runs(runs: Sequence[Run], resume: bool = True, overwrite: bool = False) -> None:
-    """Check all folders before anything is trained, and remove those to overwrite.
+    """Check all folders before anything is trained, remove those to overwrite, and claim them all.
 
     Raises:
         InputError: a seed of one of the trials, requested or not, has another configuration or other data; a run is
             unfinished, and neither ``resume`` nor ``overwrite`` is set; or another process trains a run that is to be
             overwritten. Nothing is changed then.
     """
-    requested = {run.folder for run in runs}
-    for run in {run.trial.folder: run for run in runs}.values():
-        description = {name: value for name, value in run.describe().items() if name != "seed"}
-        for folder in seed_folders(run.trial.folder).values():
-            if (folder / "config.json").exists() and not (overwrite and folder in requested):
-                check_description(folder, description)
-    if overwrite:
-        for run in runs:
-            _remove(run)
-        return
+    trials: dict[Path, list[Run]] = {}
     for run in runs:
-        if not resume and not run.finished and (run.folder / "config.json").exists() and run.error() is None:
+        trials.setdefault(run.trial.folder, []).append(run)
+    for of_trial in trials.values():
+        _check(of_trial, resume, overwrite)
+    for folder, of_trial in trials.items():
+        if not overwrite and all(run.finished for run in of_trial):
+            continue
+        with lock(folder / "open", wait=True), ExitStack() as locks:
+            _check(of_trial, resume, overwrite)  # another process may have been first
+            if overwrite:
+                for run in of_trial:
+                    locks.enter_context(exclusive(run.folder))
+                for run in of_trial:
+                    _remove(run)
+            for run in of_trial:
+                claim_folder(run.folder, run.describe())
+
+
+def _check(runs: Sequence[Run], resume: bool, overwrite: bool) -> None:
+    """Raise the InputErrors of :func:`open_runs` for the runs of one trial."""
+    requested = {run.folder for run in runs}
+    description = {name: value for name, value in runs[0].describe().items() if name != "seed"}
+    for folder in seed_folders(runs[0].trial.folder).values():
+        filled = any(not path.name.startswith(".") for path in folder.iterdir())
+        if filled and not (overwrite and folder in requested):
+            check_description(folder, description)
+    for run in runs:
+        begun = (run.folder / "log.jsonl").exists() and run.error() is None
+        if begun and not (run.finished or resume or overwrite):
             raise InputError(
                 f"{run.folder}: holds an unfinished run; add --resume to resume it, or --overwrite to start again"
             )
@@ -146,11 +157,8 @@ def _remove(run: Run) -> None:
     trial = run.trial.folder
     if not run.folder.exists():
         return
-    with run.lock() as mine:
-        if not mine:
-            raise InputError(f"{run.folder}: another process trains this run")
-        aside = trial / f".{run.folder.name}.{uuid.uuid4().hex}"  # a part of it would be taken for a whole
-        run.folder.rename(aside)
+    aside = trial / f".{run.folder.name}.{uuid.uuid4().hex}"  # an interrupted removal leaves no half of a run
+    run.folder.rename(aside)
     for name in ("summary.json", "training_curves.png"):
         (trial / name).unlink(missing_ok=True)
     for folder in (trial / "eval", aside):
@@ -212,14 +220,18 @@ def claim(runs: Sequence[Run], progress: Progress) -> Iterator[Run]:
 
     Several processes share the runs. A run that another process trains is left to it, and taken over if that process is
     killed. A failure from before this call is tried again.
+
+    Raises:
+        InputError: the folder of a run has come to hold another configuration.
     """
     failed_before = {run.folder: _failed_at(run) for run in runs}
     left = [run for run in runs if not run.finished]
     while left:
         for run in left:
-            with run.lock() as mine:
+            with lock(run.folder) as mine:
                 if not mine:
                     continue
+                claim_folder(run.folder, run.describe())
                 left.remove(run)
                 if not run.finished and _failed_at(run) in (None, failed_before[run.folder]):
                     yield run
@@ -238,12 +250,10 @@ def train_run(run: Run, device: torch.device, progress: Progress) -> None:
     """Train a claimed run, or resume it; a failure is recorded in its folder.
 
     Raises:
-        InputError: the folder holds another configuration.
         Interrupted: Ctrl-C or SIGTERM; the run is saved after the current epoch.
         torch.AcceleratorError: the GPU itself is in error and would fail every further run.
     """
     description = run.describe()
-    claim_folder(run.folder, description)
     (run.folder / "error.json").unlink(missing_ok=True)
     try:
         seed_everything(run.seed)
@@ -287,8 +297,8 @@ def _recording(
 
     def on_epoch(line: dict) -> None:
         nonlocal saved_at
-        log.write(json.dumps(line) + "\n")
-        log.flush()
+        with naming(path):
+            log.write(json.dumps(line).encode() + b"\n")
         progress.epoch(line)
         if interrupted():
             save_state(state, run.folder, description, resumable=True)
@@ -301,7 +311,7 @@ def _recording(
             save_state(state, run.folder, description, resumable=True)
             saved_at = time.monotonic()
 
-    with path.open("a") as log, deferred_interrupt() as interrupted:
+    with path.open("ab", buffering=0) as log, deferred_interrupt() as interrupted:
         yield on_epoch
     if run.trial.keep_weights:
         save_state(state, run.folder, description, resumable=True)
@@ -314,8 +324,8 @@ def _message(error: Exception) -> str:
 
 def finished_seeds(trial: Trial) -> dict[int, dict]:
     """``metrics.json`` of each finished seed of a trial, in order of the seeds."""
-    folders = {seed: path for seed, path in seed_folders(trial.folder).items() if (path / "metrics.json").is_file()}
-    return {seed: read_metrics(path, seed, trial.config.epochs) for seed, path in folders.items()}
+    runs = [Run(trial, seed) for seed in seed_folders(trial.folder)]
+    return {run.seed: read_metrics(run.folder, run.seed, trial.config.epochs) for run in runs if run.finished}
 
 
 def summarise(trial: Trial, class_names: Sequence[str]) -> dict[int, dict]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from models.cemobam import CemoBAM
@@ -22,8 +23,9 @@ from utils.config import (
 )
 from utils.data.features import Features, check_described, check_sizes, load_features
 from utils.data.published import UTTERANCES, features_missing_error, fetch_features
-from utils.errors import InputError
-from utils.training.folder import load_checkpoint, load_weights_file, seed_folders
+from utils.data.safe_pickle import load_tensors
+from utils.errors import InputError, one_line, shown
+from utils.training.folder import SEED_FOLDER, load_checkpoint, seed_folders
 
 
 @dataclass(frozen=True)
@@ -92,33 +94,33 @@ def load_trained(path: Path) -> Trained:
     """Rebuild the model of a checkpoint of train.py from the file alone.
 
     Raises:
-        InputError: it is no such checkpoint, or its weights do not fit its configuration.
+        InputError: it is no such checkpoint, its weights do not fit its configuration, or it lies in the folder of
+            another seed.
     """
     saved = load_checkpoint(path)
     config = read_config(saved["config"], str(path))
-    dims = (saved["text_dim"], saved["audio_dim"])
-    if not all(isinstance(dim, int) and dim > 0 for dim in dims):
-        raise InputError(f"{path}: its dimensions are text {dims[0]!r}, audio {dims[1]!r}")
-    names, data = saved["class_names"], saved.get("data", {})
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        raise InputError(f"{path}: its class names are {names!r}")
-    if not isinstance(data, dict) or not all(isinstance(each, dict) for each in data.values()):
-        raise InputError(f"{path}: does not name the data it was trained on")
-    names = tuple(names)
-    model = _load_weights(path, CemoBAM(config.model, *dims, len(names)), saved["weights"])
-    return Trained(path, model, config, names, dims, saved.get("seed"), data)
+    dims, names = (saved["text_dim"], saved["audio_dim"]), tuple(saved["class_names"])
+    folder = path.absolute().parent
+    if folder in seed_folders(folder.parent).values() and folder.name != SEED_FOLDER.format(saved["seed"]):
+        raise InputError(f"{path}: holds seed {saved['seed']}, in the folder of another seed")
+    model = _build(path, config, dims, len(names), saved["weights"])
+    return Trained(path, model, config, names, dims, saved["seed"], saved["data"])
 
 
 def load_run(paths: Sequence[Path]) -> list[Trained]:
     """The models of a run's checkpoints.
 
     Raises:
-        InputError: as :func:`load_trained`, or the configurations differ.
+        InputError: as :func:`load_trained`, or the configurations, the data or the dimensions differ.
     """
     trained = [load_trained(path) for path in paths]
-    for other in trained:
-        if other.config != trained[0].config or other.class_names != trained[0].class_names:
-            raise InputError(f"{other.path}: another configuration than {trained[0].path}")
+    first = trained[0]
+    for other in trained[1:]:
+        if (other.config, other.class_names, other.dims) != (first.config, first.class_names, first.dims):
+            raise InputError(f"{other.path}: another configuration than {first.path}")
+        for split, each in first.data.items():
+            if other.data.get(split, {}).get("sha256") != each["sha256"]:
+                raise InputError(f"{other.path}: trained on other {split} data than {first.path}")
     return trained
 
 
@@ -131,7 +133,7 @@ def load_official(path: Path, options: dict) -> Trained:
     Raises:
         InputError: it is no such state dict, or the dataset is unknown and k is not given.
     """
-    state = load_weights_file(path)
+    state = load_tensors(path)
     if "weights" in state and "config" in state:
         raise InputError(f"{path}: a checkpoint of train.py, which knows its profile; remove --profile")
     try:
@@ -139,8 +141,8 @@ def load_official(path: Path, options: dict) -> Trained:
             raise ValueError("not a state dict, which holds tensors alone")
         sizes = infer_dimensions(state)
         weights = from_official(state, sizes["num_layers"])
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
+    except (ValueError, LookupError, RuntimeError) as error:  # of torch, for tensors of other shapes and types
+        raise InputError(f"{path}: {one_line(error)}") from error
     from_name = {}
     words = path.stem.split("_")
     if words[0] in DATASETS:
@@ -153,7 +155,7 @@ def load_official(path: Path, options: dict) -> Trained:
     network = {name: sizes[name] for name in ("hidden_dim", "heads", "num_layers")}
     config = make_config(settings | network)
     dims = (sizes["text_dim"], sizes["audio_dim"])
-    model = _load_weights(path, CemoBAM(config.model, *dims, sizes["num_classes"]), weights)
+    model = _build(path, config, dims, sizes["num_classes"], weights)
     names = class_names(config.dataset, sizes["num_classes"], known_class_names(config.dataset, None))
     return Trained(path, model, config, names, dims, None, {})
 
@@ -184,10 +186,21 @@ def fetch_missing(trained: Trained, splits: Sequence[str]) -> None:
         fetch_features(Path(default_feature_dir()), trained.config.dataset, absent)
 
 
-def _load_weights(path: Path, model: CemoBAM, weights: dict[str, Tensor]) -> CemoBAM:
-    try:
-        model.load_state_dict(weights)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        detail = str(error).strip().splitlines()[-1].strip()
-        raise InputError(f"{path}: the weights do not fit their configuration ({detail})") from error
+def _build(path: Path, config: Config, dims: tuple[int, int], num_classes: int, weights: dict[str, Tensor]) -> CemoBAM:
+    """The model with its weights, in evaluation mode. Nothing is allocated before the weights are known to fit."""
+    with torch.device("meta"):
+        model = CemoBAM(config.model, *dims, num_classes)
+    expected = model.state_dict()
+    if not isinstance(weights, dict) or not all(isinstance(each, Tensor) for each in weights.values()):
+        raise InputError(f"{path}: its weights are not a dict of tensors")
+    if odd := sorted(expected.keys() ^ weights.keys(), key=str):
+        raise InputError(f"{path}: the weights do not fit their configuration ({shown(odd[0])})")
+    for name, tensor in weights.items():
+        wanted = expected[name]
+        if tensor.shape != wanted.shape or tensor.is_floating_point() != wanted.is_floating_point():
+            both = " not ".join(f"{list(each.shape)} of {each.dtype}" for each in (tensor, wanted))
+            raise InputError(f"{path}: the weights do not fit their configuration ({name} is {both})")
+        if not tensor.float().isfinite().all():  # there is no isfinite of 8-bit numbers
+            raise InputError(f"{path}: {name} holds a value that is not finite")
+    model.to_empty(device="cpu").load_state_dict(weights)
     return model.eval()
