@@ -6,20 +6,13 @@ import re
 import shlex
 from pathlib import Path
 
-from models.encoders import POOLINGS
+from models.config import POOLINGS
 from utils.cli import add_device_option, check_above_zero
-from utils.config import NAME, ROOT, default_feature_dir
+from utils.config import NAME, ROOT, SPLITS, default_feature_dir
+from utils.data.config import KINDS, SEED
 from utils.data.corpora import CORPORA
-from utils.data.features import SPLITS
-from utils.data.preparation import read_utterances, utterances_sha256
-from utils.data.splits import KINDS, SEED, split_utterances
-from utils.device import describe, pick_device, set_matmul_precision
 from utils.errors import InputError, run_main
-from utils.extraction.bad_recordings import BadRecordings
-from utils.extraction.encoding import BATCH_SECONDS
-from utils.extraction.feature_writer import check_sources, report_path
-from utils.extraction.hub import AUDIO_MODEL, TEXT_MODEL
-from utils.extraction.pipeline import Extraction, load_encoders, usable_recordings
+from utils.extraction.config import AUDIO_MODEL, BATCH_SECONDS, TEXT_MODEL
 from utils.io import exclusive
 
 
@@ -78,6 +71,14 @@ def check(args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_args()
+    # torch, transformers and what builds on it: they take seconds, for which --help and a wrong option need not wait
+    from utils.data.preparation import read_utterances, utterances_sha256
+    from utils.data.splits import split_utterances
+    from utils.device import describe, pick_device, set_matmul_precision
+    from utils.extraction.bad_recordings import BadRecordings
+    from utils.extraction.feature_writer import check_sources, report_path
+    from utils.extraction.pipeline import Extraction, load_encoders, usable_recordings
+
     folder = Path(args.feature_dir)
     check_sources(folder, args.dataset, args.metadata)
     device = pick_device(args.device)

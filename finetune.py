@@ -10,22 +10,11 @@ import shlex
 from dataclasses import fields, replace
 from pathlib import Path
 
-import torch
-
-from models.encoders import POOLINGS, AudioEncoder, TextEncoder
+from models.config import POOLINGS
 from utils.cli import add_device_option, add_option, check_above_zero
 from utils.config import NAME, default_feature_dir, default_save_path
-from utils.data.features import encoder_name
-from utils.data.provenance import tuned_on
-from utils.device import describe, pick_device, set_matmul_precision
 from utils.errors import InputError, run_main
-from utils.extraction.encoding import BATCH_SECONDS, BATCH_TOKENS
-from utils.extraction.hub import AUDIO_MODEL, TEXT_MODEL, load_audio_encoder, load_text_encoder
-from utils.finetuning.batches import Recordings, Transcripts
-from utils.finetuning.config import PRECISIONS, TuneConfig, pick_precision
-from utils.finetuning.folder import ENCODER, finished, open_folder, run_finetuning
-from utils.finetuning.source import Source, read_extracted, read_given
-from utils.finetuning.trainer import Trainer
+from utils.finetuning.config import PRECISIONS, TuneConfig
 from utils.io import check_writable, exclusive
 
 OPTIONS = [f for f in fields(TuneConfig) if f.metadata]
@@ -81,43 +70,34 @@ def check(args: argparse.Namespace) -> None:
     check_above_zero(args, "batch_seconds", "batch_tokens")
 
 
-def read_source(args: argparse.Namespace) -> tuple[Source, dict]:
-    """The utterances, and the features' description of the modality's encoder ({} with --metadata)."""
-    if args.metadata:
-        return read_given(args.metadata, args.dataset, args.modality, args.corpus_dir, args.classes or ()), {}
-    source, info = read_extracted(args.feature_dir, args.dataset, args.modality, args.corpus_dir)
-    return source, info["encoders"][args.modality]
-
-
-def load_data(
-    args: argparse.Namespace, known: dict, source: Source, device: torch.device
-) -> tuple[TextEncoder | AudioEncoder, dict, list[Recordings | Transcripts]]:
-    """The initial encoder, its description, and its data of train and val."""
-    if args.modality == "audio":
-        name = args.model or (encoder_name(known) if known else AUDIO_MODEL)
-        encoder, description = load_audio_encoder(name, device, "--model")
-        budget = args.batch_seconds or BATCH_SECONDS[device.type]
-        data = [Recordings(encoder, table, source.recordings, budget) for table in source.splits.values()]
-    else:
-        name = args.model or (encoder_name(known) if known else TEXT_MODEL)
-        pooling = args.text_pooling or known.get("pooling", "pooler")
-        encoder, description = load_text_encoder(name, pooling, device, "--model")
-        budget = args.batch_tokens or BATCH_TOKENS[device.type]
-        data = [Transcripts(encoder, table, budget) for table in source.splits.values()]
-    return encoder, description, data
-
-
 def main() -> None:
     args, config = parse_args()
-    device = pick_device(args.device)
+    # torch, transformers and what builds on it: they take seconds, for which --help and a wrong option need not wait
+    from utils.data.provenance import tuned_on
+    from utils.device import describe, pick_device, set_matmul_precision
+    from utils.finetuning.batches import load_recordings, load_transcripts
+    from utils.finetuning.folder import ENCODER, finished, open_folder, run_finetuning
+    from utils.finetuning.source import read_extracted, read_given
+    from utils.finetuning.trainer import Trainer, pick_precision
+
+    device = pick_device(args.device, strict=True)
     set_matmul_precision("fp32", device)
     config = replace(config, precision=pick_precision(args.precision, device))
-    source, known = read_source(args)
-    encoder, description, (train, val) = load_data(args, known, source, device)
+    if args.metadata:
+        source, known = read_given(args.metadata, args.dataset, args.modality, args.corpus_dir, args.classes or ()), {}
+    else:
+        source, info = read_extracted(args.feature_dir, args.dataset, args.modality, args.corpus_dir)
+        known = info["encoders"][args.modality]
+    if args.modality == "audio":
+        encoder, description, data = load_recordings(source, args.model, known, args.batch_seconds, device)
+    else:
+        encoder, description, data = load_transcripts(
+            source, args.model, args.text_pooling, known, args.batch_tokens, device
+        )
     config = replace(config, encoder=description["weights_sha256"], pooling=description["pooling"])
     folder = Path(args.save_path) / args.dataset / (args.model_name or config.name)
     try:
-        trainer = Trainer(train, val, config)
+        trainer = Trainer(*data, config)
     except ValueError as error:
         raise InputError(f"--unfreeze_layers {config.unfreeze_layers}: {error}") from error
     if Path(os.path.realpath(folder)) in Path(description["name"]).parents:

@@ -6,14 +6,8 @@ from pathlib import Path
 
 from utils.cli import add_device_option, check_above_zero
 from utils.config import default_save_path
-from utils.device import describe, pick_device, set_matmul_precision
 from utils.errors import InputError, run_main
-from utils.extraction.encoding import BATCH_SECONDS
-from utils.prediction.answers import Answers, requests_of_csv, requests_of_paths
-from utils.prediction.inductive import Predictor, load_training_graph
-from utils.prediction.pipeline import answer, embed_transcripts
-from utils.prediction.run_encoders import export_run, load_run_encoder
-from utils.training.trained import find_checkpoints, load_run
+from utils.extraction.config import BATCH_SECONDS
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,6 +42,14 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
+    # torch, transformers and what builds on it: they take seconds, for which --help and a wrong option need not wait
+    from utils.device import describe, pick_device, set_matmul_precision
+    from utils.prediction.answers import Answers, requests_of_csv, requests_of_paths
+    from utils.prediction.inductive import Predictor, load_training_graph
+    from utils.prediction.pipeline import answer, embed_transcripts
+    from utils.prediction.run_encoders import export_run, load_run_encoder
+    from utils.training.trained import find_checkpoints, load_run
+
     _, paths = find_checkpoints(args.checkpoint, Path(args.save_path))
     trained = load_run(paths)
     graph = load_training_graph(trained[0])

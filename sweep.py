@@ -11,21 +11,20 @@ from pathlib import Path
 from utils.cli import (
     PATH_OPTIONS,
     add_config_options,
+    add_jobs_option,
     add_shared_options,
+    check_above_zero,
     config_lines,
-    load_training,
-    open_device,
+    given_paths,
     parse_shared_options,
 )
-from utils.config import ROOT, SEEDS, default_save_path
-from utils.device import describe
+from utils.config import ROOT, SEEDS, Config, default_save_path, make_config
 from utils.errors import InputError, run_main
-from utils.sweep.ray_backend import check_address, train_on_ray
-from utils.sweep.results import K, training_command
-from utils.sweep.run import K_VALUES, as_published, grid_runs, run_sweep, sweep_name, train_here
+from utils.sweep.config import K_VALUES, K, as_published, check_address, sweep_name
 
 
-def parse_args() -> tuple[argparse.Namespace, dict]:
+def parse_args() -> tuple[argparse.Namespace, Config]:
+    """The options of the command, and the configuration with the greatest k."""
     parser = argparse.ArgumentParser(
         prog="selected_topK.sh",
         description=__doc__,
@@ -37,6 +36,7 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
     grid.add_argument("--k_text", dest="k_texts", **grid_option)
     grid.add_argument("--k_audio", dest="k_audios", **grid_option)
     add_shared_options(parser)
+    add_jobs_option(parser)
     cluster = parser.add_argument_group("Ray cluster")
     cluster.add_argument("--ray", metavar="ADDRESS", help="train on the cluster with this head (host:port, or auto)")
     cluster.add_argument("--cpus_per_run", type=int, help="default: 1")
@@ -48,8 +48,9 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
         if min(values) < 1 or len(set(values)) < len(values):
             raise InputError(f"--{name} {' '.join(map(str, values))}: must be distinct and at least 1")
         options[name] = max(values)
+    check_above_zero(args, "jobs")
     check_cluster_options(args)
-    return args, as_published(options)
+    return args, make_config(as_published(options))
 
 
 def check_cluster_options(args: argparse.Namespace) -> None:
@@ -63,20 +64,30 @@ def check_cluster_options(args: argparse.Namespace) -> None:
         raise InputError(f"--gpus_per_run {gpus:g}: must be a fraction of 1, or a whole number")
     if args.ray and args.device != "auto":
         raise InputError(f"--device {args.device}: with --ray, use --gpus_per_run (0 for CPUs only)")
+    if args.ray and args.jobs > 1:
+        raise InputError(f"--jobs {args.jobs}: with --ray, use --cpus_per_run")
     if args.ray:
         check_address(args.ray)
 
 
 def main() -> int:
-    args, options = parse_args()
-    config, data = load_training(args, options)
+    args, config = parse_args()
+    # torch and what builds on it: they take seconds, for which --help and a wrong option need not wait
+    from utils.device import describe, open_device
+    from utils.sweep.ray_backend import train_on_ray
+    from utils.sweep.results import training_command
+    from utils.sweep.run import grid_runs, run_sweep
+    from utils.training.graph import TrainingData
+    from utils.training.jobs import train_here
+
+    data = TrainingData.find(config, Path(args.feature_dir), given_paths(args), args.download, args.num_classes)
     folder = Path(args.save_path) / config.dataset / (args.model_name or sweep_name(config))
     if args.ray:
         train_all = partial(train_on_ray, address=args.ray, cpus=args.cpus_per_run or 1, gpus=args.gpus_per_run)
         where = f"Ray {args.ray}"
     else:
         device = open_device(args.device, config)
-        train_all, where = partial(train_here, device=device), describe(device)
+        train_all, where = partial(train_here, device=device, jobs=args.jobs), describe(device)
     print(f"device {where}\nconfiguration\n{config_lines(config, exclude=('k_text', 'k_audio'))}")
     runs = grid_runs(config, folder, args.k_texts, args.k_audios, args.seeds, data)
     failed, selected = run_sweep(runs, folder, train_all)

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from sklearn.model_selection import StratifiedKFold
-from torch_geometric import seed_everything
 from tqdm import tqdm
 
 from models.cemobam import CemoBAM
 from utils.config import Config, default_feature_dir, feature_path, make_config
 from utils.data.features import Features, load_splits
+from utils.device import seed_everything
 from utils.errors import run_main
 from utils.io import align, atomic_write
 from utils.training.graph import prepare

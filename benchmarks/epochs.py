@@ -12,14 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.cli import add_device_option, add_feature_options, open_device
+from utils.cli import add_device_option, add_feature_options
 from utils.config import PROFILES, SEEDS, default_save_path, display_name, make_config
-from utils.data.published import find_features
+from utils.device import open_device
 from utils.errors import run_main
 from utils.io import align
 from utils.training.folder import read_curves
 from utils.training.graph import TrainingData
-from utils.training.run import Progress, Run, Trial, claim, open_runs, train_run
+from utils.training.jobs import train_here
+from utils.training.run import Progress, Run, Trial, open_runs
 
 ROWS = 12  # about as many epochs are printed
 
@@ -33,15 +34,13 @@ def main() -> int:
     add_device_option(parser)
     args = parser.parse_args()
     config = make_config({"dataset": args.dataset, "profile": args.profile, "epochs": args.epochs})
-    data = TrainingData.read(find_features(args.dataset, Path(args.feature_dir), {}, args.download), args.dataset)
-    data.check(config)
+    data = TrainingData.find(config, Path(args.feature_dir), {}, args.download)
     device = open_device(args.device, config)
     trial = Trial(config, Path(default_save_path()) / args.dataset / f"epochs-{args.profile}", keep_weights=False)
     runs = [Run(trial, seed, data) for seed in SEEDS]
     open_runs(runs)
     with Progress(runs) as progress:
-        for run in claim(runs, progress):
-            train_run(run, device, progress)
+        train_here(runs, progress, device)
     failed = [run for run in runs if not run.finished]
     for run in failed:
         print(f"failed: {run}: {run.error()}")

@@ -33,9 +33,10 @@ from benchmarks.steps import timed
 from models.encoders import ConvTransformerEncoder, TextEncoder
 from utils.device import describe, pick_device, set_matmul_precision
 from utils.errors import InputError, run_main
+from utils.extraction.config import BATCH_SECONDS, BATCH_TOKENS
 from utils.extraction.embedding import embed_recordings, embed_texts, probe_all
 from utils.extraction.embedding_cache import EmbeddingCache
-from utils.extraction.encoding import BATCH_SECONDS, BATCH_TOKENS, stop_at_bad
+from utils.extraction.encoding import stop_at_bad
 from utils.io import align
 
 MEDIAN_SECONDS, SPREAD, LONGEST = 3.7, 0.63, 34.1  # IEMOCAP's 5531 utterances: log-normal, their mean is 4.5 s

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import torch
 
-from utils.config import default_save_path
-from utils.data.features import SPLITS
+from utils.config import SPLITS, default_save_path
 from utils.errors import run_main
 from utils.io import align
 from utils.prediction.inductive import Attachment, Predictor, load_training_graph

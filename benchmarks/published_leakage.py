@@ -8,9 +8,9 @@ Reads only the manifests of the authors' repository, no recordings.
 import argparse
 from pathlib import Path
 
+from utils.config import SPLITS
 from utils.data.classes import give_labels
 from utils.data.corpora import CORPORA
-from utils.data.features import SPLITS
 from utils.data.leakage import leakage_lines, leakage_report
 from utils.data.manifest import utterances_of
 from utils.errors import run_main

@@ -1,12 +1,14 @@
-"""Speed and memory as ratios, each measured within one run on this machine (16 minutes on 2 cores).
+"""Speed and memory as ratios, each measured within one run on this machine (25 minutes on 2 cores).
 
     python -m benchmarks.speed
 
-Training step and peak memory: profile refined on random features, against the PyG reference
-(``benchmarks/pyg_reference.py``: ``GATConv``, two-channel ``Conv1d``, full attention, plain Adam, the allocator's
-defaults) and against the GEMM lower bound, the dense matrix products alone. The two take turns in processes of their
-own; a ratio is the median over the turns. Metrics: one epoch by scikit-learn and by ours. Graphs: all 100 of the grid,
-against a loop over the nodes for each of them. Sweep: two runs on DEMO beside their training steps and validations.
+Training step and peak memory: random features, against the PyG reference (``benchmarks/pyg_reference.py``: the
+formulation of the published code, with ``GATConv``, two-channel ``Conv1d``, full attention, plain Adam, and the
+allocator's defaults) and against the GEMM lower bound, the dense matrix products alone. The network is that of the
+profiles official, the published model, and refined, the largest. The three take turns in processes of their own; a
+ratio is the median over the turns. Operations and waits: of one step on a pretended GPU (``tests/pretend_cuda.py``).
+Metrics: one epoch by scikit-learn and by ours. Graphs: all 100 of the grid, against a loop over the nodes for each of
+them. Sweep: two runs on DEMO beside their training steps and validations.
 """
 
 import argparse
@@ -26,8 +28,9 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_m
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.steps import CLASSES, DIM, profile_step, timed
+from benchmarks.steps import CLASSES, DIM, prepare_steps, profile_step, timed
 from models.ops import NeighborGraph
+from tests.pretend_cuda import PretendCuda
 from utils.config import ROOT
 from utils.device import ALLOCATOR_SETTINGS, describe, pick_device
 from utils.errors import InputError, run_main
@@ -35,14 +38,15 @@ from utils.io import align
 from utils.training.graph import build_graph, neighbor_lists
 from utils.training.metrics import compute_metrics
 
-SIZES = {4407: 3, 13996: 1}  # utterances in the train split of IEMOCAP and ESD, and timed steps of a turn
+# Profile, utterances (those of the train split of IEMOCAP and ESD), and timed steps of a turn
+STEPS = (("official", 4407, 3), ("refined", 4407, 3), ("refined", 13996, 1))
 
 
-def take_turn(variant: str, nodes: int, steps: int, device: str) -> dict:
+def take_turn(variant: str, profile: str, nodes: int, steps: int, device: str) -> dict:
     """``benchmarks.steps`` in a process of its own: ours with the shell scripts' settings, the reference without."""
-    arguments = ["-m", "benchmarks.steps", variant, str(nodes), str(steps), device]
+    arguments = ["-m", "benchmarks.steps", variant, profile, str(nodes), str(steps), device]
     environment = {name: value for name, value in os.environ.items() if name not in ALLOCATOR_SETTINGS}
-    if variant == "ours":
+    if variant != "pyg":
         environment |= script_settings()
     process = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
     if process.returncode:
@@ -61,20 +65,39 @@ def script_settings() -> dict[str, str]:
     return dict(line.split("=", 1) for line in output.stdout.splitlines())
 
 
-def step_rows(nodes: int, steps: int, turns: int, device: str) -> list[tuple[str, ...]]:
+def step_rows(profile: str, nodes: int, steps: int, turns: int, device: str) -> list[tuple[str, ...]]:
     """The rows of one size, and the rate of matrix products."""
-    results = {"pyg": [], "ours": []}
-    for _ in tqdm(range(turns), desc=f"steps at {nodes} on {device}", unit="turn"):
+    results: dict[str, list[dict]] = {"pyg": [], "ours": [], "products": []}
+    for _ in tqdm(range(turns), desc=f"steps of {profile} at {nodes} on {device}", unit="turn"):
         for variant, of_variant in results.items():
-            of_variant.append(take_turn(variant, nodes, steps, device))
-    pyg, ours = ({name: [turn[name] for turn in of] for name in of[0]} for of in results.values())
-    where = f"{nodes} utterances, {device}"
+            of_variant.append(take_turn(variant, profile, nodes, steps, device))
+    pyg, ours, products = ({name: [turn[name] for turn in of] for name in of[0]} for of in results.values())
+    where = f"{profile}, {nodes} utterances, {device}"
     return [
-        row(f"training step, {where}: PyG reference / ours", pyg["seconds"], ours["seconds"], "s"),
-        row(f"training step, {where}: ours / GEMM lower bound", ours["seconds"], ours["gemm"], "s"),
+        row(f"step, {where}: PyG reference / ours", pyg["seconds"], ours["seconds"], "s"),
+        row(f"step, {where}: ours / GEMM lower bound", ours["seconds"], products["seconds"], "s"),
         row(f"peak memory, {where}: PyG reference / ours", pyg["peak"], ours["peak"], "MiB"),
-        (f"  matrix products: {median(ours['gflops']):.0f} GFLOP/s", "", "", ""),
+        (f"  matrix products: {median(products['gflops']):.0f} GFLOP/s", "", "", ""),
     ]
+
+
+def gpu_rows() -> list[tuple[str, ...]]:
+    """Operations and waits of a step on a pretended GPU. They do not depend on the number of utterances."""
+    rows = []
+    for profile in ("official", "refined"):
+        counts: dict[str, list[int]] = {"pyg": [], "ours": []}
+        for variant, of_variant in counts.items():
+            with PretendCuda() as cuda:
+                _, step = prepare_steps(variant, profile, 100, torch.device("cuda"))
+                step()
+                cuda.kernels.clear()
+                cuda.waits.clear()
+                step()
+            of_variant += [sum(cuda.kernels.values()), sum(cuda.waits.values())]
+        for i, what in enumerate(("operations", "waits")):
+            values = (of_variant[i] for of_variant in counts.values())
+            rows.append((f"{what} of a step, {profile}, pretended GPU: PyG reference, ours", *map(str, values), ""))
+    return rows
 
 
 def row(title: str, first: list[float], second: list[float], unit: str) -> tuple[str, ...]:
@@ -169,7 +192,7 @@ def sweep_rows(turns: int) -> list[tuple[str, ...]]:
 def run_timed_sweep(arguments: list[str]) -> None:
     """``sweep.py`` with a clock around each run and around the epochs in it; writes ``seconds.json``."""
     import sweep
-    from utils.sweep import run as sweep_run
+    from utils.training import jobs
     from utils.training import run as training_run
 
     seconds = {"training": 0.0, "runs": 0.0}
@@ -184,7 +207,7 @@ def run_timed_sweep(arguments: list[str]) -> None:
         return run
 
     training_run.fit = clocked("training", training_run.fit)
-    sweep_run.train_run = clocked("runs", sweep_run.train_run)
+    jobs.train_run = clocked("runs", jobs.train_run)
     sys.argv = ["sweep.py", *arguments]
     sweep.main()
     folder = Path(arguments[arguments.index("--save_path") + 1])
@@ -204,9 +227,9 @@ def main() -> None:
         return None
     rows = [("", "first", "second", "ratio")]
     for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
-        for nodes, steps in SIZES.items():
-            rows += step_rows(nodes, steps, args.turns, device)
-    rows += metric_rows(args.turns) + graph_rows(args.turns) + sweep_rows(args.turns)
+        for profile, nodes, steps in STEPS:
+            rows += step_rows(profile, nodes, steps, args.turns, device)
+    rows += gpu_rows() + metric_rows(args.turns) + graph_rows(args.turns) + sweep_rows(args.turns)
     print(f"{describe(pick_device('auto'))}, torch {torch.__version__}, medians of {args.turns} turns")
     print("\n".join(align(rows)))
     return None

@@ -1,6 +1,6 @@
 """Time training steps of one variant in this process: the worker of ``benchmarks.speed``.
 
-python -m benchmarks.steps ours 4407 3 cpu      # variant (ours, pyg), utterances, steps, device
+python -m benchmarks.steps ours refined 4407 3 cpu   # variant (ours, pyg, products), profile, utterances, steps, device
 """
 
 import json
@@ -8,17 +8,18 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import torch
 from torch import nn
 
-from benchmarks.pyg_reference import with_reference_parts
+from benchmarks.pyg_reference import reference_step, with_reference_parts
 from models.cemobam import CemoBAM
-from utils.config import Config, make_config
+from utils.config import make_config
 from utils.device import set_matmul_precision
 from utils.training.graph import GraphData, NeighborLists, build_graph
-from utils.training.loop import TrainingState, start_training, train_step
+from utils.training.loop import start_training, train_step
 
 DIM, CLASSES = 768, 4
 
@@ -41,44 +42,40 @@ def random_data(nodes: int, device: torch.device) -> GraphData:
     return GraphData(text.to(device), audio.to(device), label.to(device), graph.to(device))
 
 
-def prepare_training(variant: str, device: torch.device) -> tuple[TrainingState, Config]:
+def prepare_steps(variant: str, profile: str, nodes: int, device: torch.device) -> tuple[CemoBAM, Callable]:
+    """A model, and its training step on random data."""
     torch.manual_seed(0)
-    config = make_config({"dataset": "IEMOCAP", "profile": "refined"})
+    config = make_config({"dataset": "IEMOCAP", "profile": profile})
     set_matmul_precision(config.matmul_precision, device)
     model = CemoBAM(config.model, DIM, DIM, CLASSES)
-    state = start_training((with_reference_parts(model) if variant == "pyg" else model).to(device), config)
-    if variant == "pyg":
-        state.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    return state, config
-
-
-def measure_steps(variant: str, nodes: int, steps: int, device: torch.device) -> dict:
-    """Median seconds of a step after a warm-up step, and the peak memory; for ours also the GEMM lower bound."""
-    state, config = prepare_training(variant, device)
     data = random_data(nodes, device)
-    seconds = [timed(lambda: train_step(state, data, config), device) for _ in range(steps + 1)][1:]
+    if variant == "pyg":
+        model = with_reference_parts(model).to(device)
+        optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        return model, partial(reference_step, model, optimizer, data, config)
+    return model, partial(train_step, start_training(model.to(device), config), data, config)
+
+
+def measure_steps(variant: str, profile: str, nodes: int, steps: int, device: torch.device) -> dict:
+    """Median seconds of a step after a warm-up step, and the peak memory."""
+    _, step = prepare_steps(variant, profile, nodes, device)
+    seconds = [timed(step, device) for _ in range(steps + 1)][1:]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated() / 2**20
-    result = {"seconds": median(seconds), "peak": peak}
-    if variant == "ours":
-        shapes = product_shapes(state.model, nodes)
-        del state, data
-        result["gemm"], result["gflops"] = measure_products(shapes, device)
-    return result
+    return {"seconds": median(seconds), "peak": peak}
 
 
 def profile_step(variant: str, nodes: int = 4407, steps: int = 3) -> str:
     """Share of each operation in the time of a step, after a warm-up step."""
-    state, config = prepare_training(variant, torch.device("cpu"))
-    data = random_data(nodes, torch.device("cpu"))
-    train_step(state, data, config)
+    _, step = prepare_steps(variant, "refined", nodes, torch.device("cpu"))
+    step()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         for _ in range(steps):
-            train_step(state, data, config)
+            step()
     operations = sorted(profiler.key_averages(), key=lambda op: -op.self_cpu_time_total)
     whole = sum(op.self_cpu_time_total for op in operations)
-    return "\n".join(f"  {100 * op.self_cpu_time_total / whole:5.1f} %  {op.key}" for op in operations[:10])
+    return "\n".join(f"  {100 * op.self_cpu_time_total / whole:5.1f} %  {op.key}" for op in operations[:12])
 
 
 def product_shapes(model: nn.Module, nodes: int) -> list[tuple[int, int, int]]:
@@ -94,8 +91,10 @@ def product_shapes(model: nn.Module, nodes: int) -> list[tuple[int, int, int]]:
     return shapes
 
 
-def measure_products(shapes: list[tuple[int, int, int]], device: torch.device) -> tuple[float, float]:
+def measure_products(profile: str, nodes: int, steps: int, device: torch.device) -> dict:
     """GEMM lower bound: seconds of all products alone, into allocated memory, and their rate in GFLOP/s."""
+    model, _ = prepare_steps("ours", profile, nodes, device)
+    shapes = product_shapes(model, nodes)
     operands = {
         (rows, inner, columns): (
             torch.randn(rows, inner, device=device),
@@ -110,13 +109,21 @@ def measure_products(shapes: list[tuple[int, int, int]], device: torch.device) -
             a, b, out = operands[shape]
             torch.mm(a, b, out=out)
 
-    seconds = median([timed(multiply, device) for _ in range(4)][1:])
-    return seconds, sum(2 * rows * inner * columns for rows, inner, columns in shapes) / seconds / 1e9
+    seconds = median([timed(multiply, device) for _ in range(steps + 1)][1:])
+    return {
+        "seconds": seconds,
+        "gflops": sum(2 * rows * inner * columns for rows, inner, columns in shapes) / seconds / 1e9,
+    }
 
 
 def main() -> None:
-    variant, nodes, steps, device = sys.argv[1:]
-    print(json.dumps(measure_steps(variant, int(nodes), int(steps), torch.device(device))))
+    variant, profile, *numbers, device = sys.argv[1:]
+    nodes, steps = map(int, numbers)
+    if variant == "products":
+        result = measure_products(profile, nodes, steps, torch.device(device))
+    else:
+        result = measure_steps(variant, profile, nodes, steps, torch.device(device))
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -6,14 +6,19 @@ graph = NeighborGraph.from_edges(source, target, num_nodes)  # or utils.training
 logits = CemoBAM(ModelConfig(fusion_type="max"), text_dim=768, audio_dim=768, num_classes=4)(text, audio, graph)
 """
 
-import warnings
+from importlib import import_module
 
-# PyG compiles helpers with torch.jit.script on import, which torch >= 2.10 deprecates: nothing a user can act on
-warnings.filterwarnings("ignore", message=r".*torch\.jit\.script.* is deprecated", category=FutureWarning)
-warnings.filterwarnings("ignore", message=r".*torch\.jit\.script.* is deprecated", category=DeprecationWarning)
+_HOMES = {
+    "CemoBAM": "models.cemobam",
+    "FUSIONS": "models.config",
+    "ModelConfig": "models.config",
+    "NeighborGraph": "models.ops",
+}
+__all__ = list(_HOMES)
 
-from models.cemobam import CemoBAM  # noqa: E402
-from models.config import FUSIONS, ModelConfig  # noqa: E402
-from models.ops import NeighborGraph  # noqa: E402
 
-__all__ = ["FUSIONS", "CemoBAM", "ModelConfig", "NeighborGraph"]
+def __getattr__(name: str) -> object:
+    """Import a name on first use: the commands read ``models.config`` before they need torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

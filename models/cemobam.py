@@ -30,7 +30,7 @@ class CemoBAM(nn.Module):
         self.classifier = nn.Sequential(
             nn.Linear((config.has("ch_gat") + config.has("xcbam")) * dim, dim),
             nn.LayerNorm(dim),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             Dropout(config.dropout),
             nn.Linear(dim, num_classes),
         )
@@ -75,4 +75,4 @@ def _nodes(text: Tensor, audio: Tensor) -> Tensor:
 
 def _projection(in_dim: int, config: ModelConfig) -> nn.Sequential:
     dim = config.hidden_dim
-    return nn.Sequential(nn.Linear(in_dim, dim), nn.BatchNorm1d(dim), nn.ReLU(), Dropout(config.dropout))
+    return nn.Sequential(nn.Linear(in_dim, dim), nn.BatchNorm1d(dim), nn.ReLU(inplace=True), Dropout(config.dropout))

@@ -5,15 +5,15 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch_geometric.nn import GATConv
-from torch_geometric.utils import softmax
 
 from models.config import ModelConfig
-from models.ops import Dropout, NeighborGraph, aggregate, attention_scores
+from models.ops import Dropout, NeighborGraph, aggregate, attention_scores, edge_softmax, gather
+
+NEGATIVE_SLOPE = 0.2  # of the attention scores' LeakyReLU, as in PyG
 
 
-class CSRGATConv(GATConv):
-    """PyG's :class:`GATConv` on a :class:`NeighborGraph`, with the same parameters, names and results.
+class CSRGATConv(nn.Module):
+    """PyG's ``GATConv`` on a :class:`NeighborGraph`, with the same parameters, names, initial values and results.
 
     The graph holds the self-loops of Eq. (2); none are added. Node ``i`` aggregates over its edges ``j -> i``:
 
@@ -27,15 +27,24 @@ class CSRGATConv(GATConv):
     """
 
     def __init__(self, in_channels: int, out_channels: int, heads: int, concat: bool):
-        super().__init__(in_channels, out_channels, heads=heads, concat=concat, add_self_loops=False)
+        super().__init__()
+        self.in_channels, self.out_channels, self.heads, self.concat = in_channels, out_channels, heads, concat
+        self.lin = nn.Linear(in_channels, heads * out_channels, bias=False)
+        self.att_src = nn.Parameter(torch.empty(1, heads, out_channels))
+        self.att_dst = nn.Parameter(torch.empty(1, heads, out_channels))
+        self.bias = nn.Parameter(torch.zeros(heads * out_channels if concat else out_channels))
+        for weight in (self.lin.weight, self.att_src[0], self.att_dst[0]):
+            nn.init.xavier_uniform_(weight)
 
     def forward(self, x: Tensor, graph: NeighborGraph) -> Tensor:
-        h = self.lin(x).view(-1, self.heads, self.out_channels)
+        graph = graph.with_heads(self.heads)
         as_source, as_target = attention_scores(x, self.lin.weight, self.att_src, self.att_dst)  # [N, H] each
-        # index_select sums its gradient in a fixed order; that of x[index] is summed atomically on several threads
-        score = as_source.index_select(0, graph.source) + as_target.index_select(0, graph.target)
-        alpha = softmax(F.leaky_relu(score, self.negative_slope), graph.target, num_nodes=graph.num_nodes)
-        return aggregate(h, alpha, graph, average=not self.concat).flatten(1) + self.bias
+        scores = F.leaky_relu(gather(as_source.flatten(), as_target.flatten(), graph), NEGATIVE_SLOPE)
+        alpha = edge_softmax(scores, graph)  # [E * H]
+        values = self.lin(x).view(-1, self.out_channels)  # [N * H, C]
+        if self.concat:
+            return aggregate(values, alpha, graph).view(-1, self.heads * self.out_channels) + self.bias
+        return aggregate(values, alpha / self.heads, graph, group=self.heads) + self.bias
 
 
 class GATBlock(nn.Module):
@@ -89,7 +98,7 @@ class CHGAT(nn.Module):
         skips = _skips(config.gat_residual, widths)
         # as in the published code, a layer without a residual has no dropout
         rates = [config.dropout if skip is not None else 0.0 for skip in skips[:-1]] + [0.0]
-        activations = [nn.LeakyReLU() for _ in range(hidden_layers)] + [nn.Identity()]
+        activations = [nn.LeakyReLU(inplace=True) for _ in range(hidden_layers)] + [nn.Identity()]
         self.blocks = nn.ModuleList(
             GATBlock(conv, norm, activation, skip, config.gat_layer_scale, rate)
             for conv, norm, activation, skip, rate in zip(convs, norms, activations, skips, rates, strict=True)

@@ -1,4 +1,4 @@
-"""The hyper-parameters of the network: defaults, choices and checks, each in one place."""
+"""The hyper-parameters of the network: defaults, choices and checks, each in one place. Needs no torch."""
 
 import dataclasses
 import math
@@ -7,16 +7,8 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 
-import torch
-from torch import Tensor
-
-# Fusions of the refined streams A->T and T->A, element-wise (II.C.3). Shapes: [N, D], [N, D] -> [N, D].
-FUSIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "min": torch.minimum,
-    "max": torch.maximum,
-    "mean": lambda a2t, t2a: (a2t + t2a) / 2,
-    "cls": lambda a2t, t2a: a2t,
-}
+FUSIONS = ("min", "max", "mean", "cls")  # of the two streams of xCBAM, see models.xcbam.FUSE
+POOLINGS = ("pooler", "mean")  # of a text encoder, see models.encoders.TextEncoder
 
 # Parts of the network that each ablation removes (Table II). Without CBAM the head is HemoGAT's, without CBAM and
 # CH-GAT it is MemoCMT's.

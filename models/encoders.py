@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import FeatureExtractionMixin, PreTrainedModel, PreTrainedTokenizerBase
 
-POOLINGS = ("pooler", "mean")
+from models.config import POOLINGS
+
 CONVOLUTIONAL = ("wav2vec2", "hubert", "wavlm")  # model types with a convolutional front end over the waveform
 AUDIO_TYPES = (*CONVOLUTIONAL, "whisper")
 TEXT_TYPES = ("albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "mpnet", "roberta")

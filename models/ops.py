@@ -1,10 +1,17 @@
-"""What is there for speed alone. Each operation names its plain formulation; a test holds the two equal."""
+"""What is there for speed alone. Each operation names its plain formulation; a test holds the two equal.
+
+The sums over edges neither sort nor add atomically, forward or backward: each runs over edges that lie in the order of
+its nodes. They are equal to the bit between two runs on one device.
+"""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 _LEVELS = 1 << 16  # of a 16-bit random number
 
@@ -20,15 +27,13 @@ class NeighborGraph:
     source: Tensor
     target: Tensor
     rowptr: Tensor
-    _by_head: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+    _with_heads: dict[int, "NeighborGraph"] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def from_edges(cls, source: Tensor, target: Tensor, num_nodes: int) -> "NeighborGraph":
         """Sort edges [E] by target. The edges into one node keep their order."""
-        order = target.argsort(stable=True)
-        rowptr = torch.zeros(num_nodes + 1, dtype=torch.long, device=target.device)
-        rowptr[1:] = torch.bincount(target, minlength=num_nodes).cumsum(0)
-        return cls(source[order], target[order], rowptr)
+        target, order = target.sort(stable=True)
+        return cls(source[order], target, _pointers(target, num_nodes))
 
     @property
     def num_nodes(self) -> int:
@@ -43,44 +48,134 @@ class NeighborGraph:
         """The same edges in PyG's format, [2, E]."""
         return torch.stack([self.source, self.target])
 
-    def by_head(self, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The bags of :func:`aggregate` for H heads, computed once per graph.
+    @cached_property
+    def by_source(self) -> tuple[Tensor, Tensor]:
+        """The transposed order, over which gradients are summed; computed once.
 
         Returns:
-            rows [E * H]: ``source * H + head`` of each (edge, head) pair; order [E * H]: the pairs sorted by target,
-            then head; starts [N * H]: where the pairs of each (target, head) begin in that order.
+            order [E]: the edges sorted by source; colptr [N + 1]: the edges out of node ``j`` are
+            ``order[colptr[j]:colptr[j + 1]]``.
         """
-        if heads not in self._by_head:
+        source, order = self.source.sort(stable=True)
+        return order, _pointers(source, self.num_nodes)
+
+    def with_heads(self, heads: int) -> "NeighborGraph":
+        """The graph of H attention heads, computed once: head ``h`` of node ``i`` is its node ``i * H + h``.
+
+        An edge of this graph is H edges of that one, one per head.
+        """
+        if heads not in self._with_heads:
             head = torch.arange(heads, device=self.source.device)
-            rows, bags = ((node.unsqueeze(1) * heads + head).flatten() for node in (self.source, self.target))
-            starts = self.rowptr[:-1].unsqueeze(1) * heads + self.rowptr.diff().unsqueeze(1) * head
-            self._by_head[heads] = rows, bags.argsort(stable=True), starts.flatten()
-        return self._by_head[heads]
+            ends = ((node.unsqueeze(1) * heads + head).flatten() for node in (self.source, self.target))
+            self._with_heads[heads] = NeighborGraph.from_edges(*ends, self.num_nodes * heads)
+        return self._with_heads[heads]
 
     def to(self, device: torch.device | str) -> "NeighborGraph":
         return NeighborGraph(self.source.to(device), self.target.to(device), self.rowptr.to(device))
 
 
-def aggregate(values: Tensor, weights: Tensor, graph: NeighborGraph, average: bool = False) -> Tensor:
-    """Weighted sum over incoming edges: ``out[i, h] = sum_e weights[e, h] * values[source[e], h]``.
+def _pointers(nodes: Tensor, num_nodes: int) -> Tensor:
+    """Where each node's edges begin in a sorted list of nodes [E], and E: [N + 1]."""
+    return torch.searchsorted(nodes, torch.arange(num_nodes + 1, device=nodes.device))
 
-    Plain formulation: gather messages [E, H, C], multiply, ``scatter_add``. ``embedding_bag`` sums as it reads, without
-    the messages.
+
+def _sums(of_edges: Tensor, pointers: Tensor) -> Tensor:
+    """Sums over the edges of each node, [E] to [N]; 0 for a node without edges."""
+    return torch.segment_reduce(of_edges, "sum", offsets=pointers)
+
+
+class _Gather(Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, as_source: Tensor, as_target: Tensor, graph: NeighborGraph) -> Tensor:
+        ctx.graph = graph
+        return as_source.index_select(0, graph.source).add_(as_target.index_select(0, graph.target))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        order, colptr = ctx.graph.by_source
+        return _sums(grad.index_select(0, order), colptr), _sums(grad, ctx.graph.rowptr), None
+
+
+def gather(as_source: Tensor, as_target: Tensor, graph: NeighborGraph) -> Tensor:
+    """A value per edge from its two nodes: ``out[e] = as_source[source[e]] + as_target[target[e]]``.
+
+    Plain formulation: ``as_source[source] + as_target[target]``, whose gradients are added atomically or sorted.
+
+    Shapes: as_source and as_target [N], result [E].
+    """
+    return _Gather.apply(as_source, as_target, graph)
+
+
+class _EdgeSoftmax(Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, scores: Tensor, graph: NeighborGraph) -> Tensor:
+        highest = torch.segment_reduce(scores, "max", offsets=graph.rowptr)
+        out = (scores - highest.index_select(0, graph.target)).exp_()
+        out.div_(_sums(out, graph.rowptr).index_select(0, graph.target))
+        ctx.save_for_backward(out)
+        ctx.graph = graph
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (out,) = ctx.saved_tensors
+        grad = grad * out
+        means = _sums(grad, ctx.graph.rowptr).index_select(0, ctx.graph.target)
+        return torch.addcmul(grad, out, means, value=-1), None
+
+
+def edge_softmax(scores: Tensor, graph: NeighborGraph) -> Tensor:
+    """Softmax over the edges into each node.
+
+    Plain formulation: ``torch_geometric.utils.softmax(scores, graph.target)``.
+
+    Shapes: scores [E], result [E].
+    """
+    return _EdgeSoftmax.apply(scores, graph)
+
+
+class _Aggregate(Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, values: Tensor, weights: Tensor, graph: NeighborGraph, group: int) -> Tensor:
+        ctx.save_for_backward(values, weights)
+        ctx.graph, ctx.group = graph, group
+        return _bags(values, graph.source, graph.rowptr[::group], weights)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        values, weights = ctx.saved_tensors
+        graph, grad = ctx.graph, grad.contiguous()
+        order, colptr = graph.by_source
+        target = graph.target if ctx.group == 1 else graph.target.div(ctx.group, rounding_mode="floor")
+        of_values = _bags(grad, target.index_select(0, order), colptr, weights.index_select(0, order))
+        # <grad[target], values[source]> of each edge, without either as a matrix of edges
+        of_weights = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+            grad, values, graph.source, graph.rowptr[:: ctx.group], target, mode=0
+        )
+        return of_values, of_weights, None, None
+
+
+def _bags(values: Tensor, rows: Tensor, pointers: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sums over bags of rows: [R, C] to [N, C]."""
+    values, weights = values.detach(), weights.detach()
+    return F.embedding_bag(rows, values, pointers[:-1].contiguous(), mode="sum", per_sample_weights=weights)
+
+
+def aggregate(values: Tensor, weights: Tensor, graph: NeighborGraph, group: int = 1) -> Tensor:
+    """Weighted sum over incoming edges: ``out[i] = sum_e weights[e] * values[source[e]]``.
+
+    Plain formulation: gather messages [E, C], multiply, ``scatter_add``. ``embedding_bag`` sums as it reads, without
+    the messages; its own gradient sorts, that here is the same sum over the transposed edges.
 
     Args:
-        average: return the mean over the heads, [N, C].
+        group: sum over that many consecutive nodes, such as the heads of a node.
 
-    Shapes: values [N, H, C], weights [E, H], result [N, H, C].
+    Shapes: values [N, C], weights [E], result [N / group, C].
     """
-    _, heads, channels = values.shape
-    rows, order, starts = graph.by_head(heads)
-    weights = weights.flatten()
-    if average:
-        starts, weights = graph.rowptr[:-1] * heads, weights / heads
-    else:
-        rows, weights = rows.index_select(0, order), weights.index_select(0, order)
-    out = F.embedding_bag(rows, values.reshape(-1, channels), starts, mode="sum", per_sample_weights=weights)
-    return out if average else out.view(-1, heads, channels)
+    return _Aggregate.apply(values, weights, graph, group)
 
 
 def attention_scores(x: Tensor, weight: Tensor, att_src: Tensor, att_dst: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,6 +192,34 @@ def attention_scores(x: Tensor, weight: Tensor, att_src: Tensor, att_dst: Tensor
     return as_source, as_target
 
 
+class _ShiftedConv1d(Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, kernel: Tensor) -> Tensor:
+        ctx.save_for_backward(x, kernel)
+        return _weighted_shifts(x, kernel)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, kernel = ctx.saved_tensors
+        of_kernel = torch.stack([(grad * shifted).sum() for shifted in _shifts(x, kernel.numel())])
+        return _weighted_shifts(grad, kernel.flip(0)), of_kernel
+
+
+def _shifts(x: Tensor, size: int) -> list[Tensor]:
+    """``x[:, i + j - size // 2]`` for each ``j`` below ``size``, 0 beyond the ends; views of one tensor."""
+    padded = F.pad(x, (size // 2, size // 2))
+    return [padded[:, j : j + x.size(1)] for j in range(size)]
+
+
+def _weighted_shifts(x: Tensor, kernel: Tensor) -> Tensor:
+    first, *others = _shifts(x, kernel.numel())
+    out = first * kernel[0]
+    for shifted, weight in zip(others, kernel[1:], strict=True):
+        out.addcmul_(shifted, weight)
+    return out
+
+
 def shifted_conv1d(x: Tensor, kernel: Tensor) -> Tensor:
     """Convolution along each row with zero padding, ``out[n, i] = sum_j kernel[j] * x[n, i + j - K // 2]``.
 
@@ -105,12 +228,7 @@ def shifted_conv1d(x: Tensor, kernel: Tensor) -> Tensor:
 
     Shapes: x [N, D], kernel [K] with odd K, result [N, D].
     """
-    width = x.size(1)
-    padded = F.pad(x, (kernel.numel() // 2,) * 2)
-    out = padded[:, :width] * kernel[0]
-    for j in range(1, kernel.numel()):
-        out = torch.addcmul(out, padded[:, j : j + width], kernel[j])
-    return out
+    return _ShiftedConv1d.apply(x, kernel)
 
 
 class Dropout(nn.Dropout):
@@ -129,5 +247,5 @@ class Dropout(nn.Dropout):
             return F.dropout(x, self.p)
         draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
         level = draws.view(torch.int16)[: x.numel()].view(x.shape)  # -32768 .. 32767
-        keep = (level >= dropped - _LEVELS // 2).to(x.dtype)
+        keep = torch.ge(level, dropped - _LEVELS // 2, out=torch.empty_like(x, requires_grad=False))
         return x * keep.mul_(_LEVELS / (_LEVELS - dropped))

@@ -1,11 +1,21 @@
 """xCBAM: cross-attention both ways, 1D-CBAM on each stream, fusion (section II.C of the paper)."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.config import CBAM_REDUCTION, FUSIONS, ModelConfig
+from models.config import CBAM_REDUCTION, ModelConfig
 from models.ops import Dropout, shifted_conv1d
+
+# Fusions of the refined streams A->T and T->A, element-wise (II.C.3). Shapes: [N, D], [N, D] -> [N, D].
+FUSE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "min": torch.minimum,
+    "max": torch.maximum,
+    "mean": lambda a2t, t2a: (a2t + t2a) / 2,
+    "cls": lambda a2t, t2a: a2t,
+}
 
 
 class SingleTokenAttention(nn.Module):
@@ -108,7 +118,7 @@ class XCBAM(nn.Module):
         super().__init__()
         self.audio_to_text = CrossModalLayer(config)
         self.text_to_audio = CrossModalLayer(config)
-        self.fusion = FUSIONS[config.fusion_type]
+        self.fusion = FUSE[config.fusion_type]
 
     def forward(self, text: Tensor, audio: Tensor) -> Tensor:
         a2t = self.audio_to_text(query=audio, key_value=text)

@@ -17,8 +17,8 @@ import soundfile
 import torch
 
 from tests.tiny_models import save_tiny_audio_model, save_tiny_text_model
-from utils.config import make_config
-from utils.data.features import SPLITS, Features, load_splits
+from utils.config import SPLITS, make_config
+from utils.data.features import Features, load_splits
 from utils.errors import run_main
 from utils.training.graph import TrainingData
 

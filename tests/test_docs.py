@@ -11,7 +11,15 @@ import pytest
 from tests.conftest import ROOT
 from utils.config import OPTIONS, PROFILES
 
-DOCS = ["README.md", "docs/profiles.md", "checkpoints/README.md", "feature/README.md"]
+DOCS = [
+    "README.md",
+    "docs/profiles.md",
+    "docs/cuda.md",
+    "docs/speed.md",
+    "docs/sweep.md",
+    "checkpoints/README.md",
+    "feature/README.md",
+]
 TEXT = "\n".join((ROOT / name).read_text() for name in DOCS)
 FOLDERS = ("", ".ci", "benchmarks", "checkpoints", "docs", "feature", "models", "tests", "utils")
 SUFFIXES = ("py", "md", "sh", "toml", "txt")

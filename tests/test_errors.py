@@ -1,5 +1,6 @@
 import io
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -9,8 +10,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from utils.device import pick_device, set_matmul_precision
-from utils.errors import InputError, is_printable, printable, run_main, shown
+from utils.errors import InputError, fitting_into_memory, is_printable, printable, run_main, shown
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,12 @@ from utils.errors import InputError, is_printable, printable, run_main, shown
         (InputError("x.pkl: row 3: label 9"), 2, "error: x.pkl: row 3: label 9"),
         (OSError(28, "No space left on device", "best.pt"), 2, "error: best.pt: No space left on device"),
         (KeyboardInterrupt(), 130, "interrupted"),
+        (MemoryError(), 2, "error: out of memory (MemoryError)"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nSee"),
+            2,
+            "error: out of memory (CUDA out of memory. Tried to allocate 9 GiB.); --device cpu uses the machine's",
+        ),
     ],
 )
 def test_one_line_and_a_code(capsys, error, code, line):
@@ -29,6 +35,11 @@ def test_one_line_and_a_code(capsys, error, code, line):
         run_main(main)
     assert caught.value.code == code
     assert capsys.readouterr().err == line + "\n"
+
+
+def test_bad_input_found_in_another_process_is_the_same_here():
+    error = InputError("x\x1b.pkl: " + 3000 * "x", "add --resume", "or --overwrite")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
 def test_a_reader_that_has_enough_is_no_error():
@@ -46,33 +57,27 @@ def test_a_defect_of_ours_keeps_its_traceback():
         run_main(lambda: 1 / 0)
 
 
+def test_every_lack_of_memory_is_one_line_with_a_way_out():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.int8)
+    for error in (
+        caught.value,  # of the CPU's allocator
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"),
+        torch.AcceleratorError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ):
+        with pytest.raises(InputError) as said, fitting_into_memory("a batch", "lower --batch_tokens"):
+            raise error
+        assert str(said.value) == "a batch does not fit into memory; lower --batch_tokens"
+    with pytest.raises(RuntimeError, match="illegal"), fitting_into_memory("a batch", ""):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+
 def test_success_is_zero():
     with pytest.raises(SystemExit) as caught:
         run_main(lambda: None)
     assert not caught.value.code
-
-
-def test_cuda_without_cuda_is_said(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InputError, match="--device cuda: torch sees no CUDA device"):
-        pick_device("cuda")
-    assert pick_device("auto") == pick_device("cpu") == torch.device("cpu")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert pick_device("auto") == torch.device("cuda")
-
-
-def test_tf32_is_refused_without_cuda_and_set_with_it():
-    with pytest.raises(InputError, match="--matmul_precision tf32: only a CUDA device has it"):
-        set_matmul_precision("tf32", torch.device("cpu"))
-    set_matmul_precision("fp32", torch.device("cpu"))
-    matmul = torch.backends.cuda.matmul
-    before = matmul.fp32_precision
-    try:
-        for ours, theirs in (("tf32", "tf32"), ("fp32", "ieee")):
-            set_matmul_precision(ours, torch.device("cuda"))
-            assert matmul.fp32_precision == theirs
-    finally:
-        matmul.fp32_precision = before
 
 
 def script(code: str, redirection: str = "", **variables: str) -> subprocess.CompletedProcess:

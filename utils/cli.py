@@ -1,4 +1,4 @@
-"""Options that commands share, and what they stand for: configuration, features, device."""
+"""Options that commands share. Needs no torch, so that a wrong option is reported at once."""
 
 import argparse
 import re
@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import Field
 from pathlib import Path
 
-import torch
-
 from utils.config import (
     DATASETS,
+    MAX_CLASSES,
     NAME,
     OPTIONS,
     PROFILES,
@@ -17,13 +16,8 @@ from utils.config import (
     Config,
     default_feature_dir,
     default_save_path,
-    make_config,
 )
-from utils.data.features import MAX_CLASSES
-from utils.data.published import find_features
-from utils.device import pick_device, set_matmul_precision
 from utils.errors import InputError
-from utils.training.graph import TrainingData
 
 PATH_OPTIONS = {"train": "train_path", "val": "valid_path", "test": "test_path"}
 
@@ -50,6 +44,10 @@ def add_feature_options(group) -> None:
 
 def add_device_option(group) -> None:
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: CUDA if available")
+
+
+def add_jobs_option(group) -> None:
+    group.add_argument("--jobs", type=int, default=1, help="trainings at once, in processes of their own (default: 1)")
 
 
 def add_config_options(parser: argparse.ArgumentParser, exclude: Sequence[str] = ()) -> None:
@@ -106,33 +104,21 @@ def parse_options(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, 
 
 
 def parse_shared_options(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, dict]:
-    """:func:`parse_options` of a parser with :func:`add_shared_options`, checked."""
+    """:func:`parse_options` of a parser with :func:`add_shared_options`, checked; the path of train names a dataset."""
     args, options = parse_options(parser)
     if args.model_name is not None and not re.fullmatch(NAME, args.model_name):
         raise InputError(f"--model_name {args.model_name}: must be a folder name of letters, digits and . _ - + =")
     if args.num_classes is not None and not 2 <= args.num_classes <= MAX_CLASSES:
         raise InputError(f"--num_classes {args.num_classes}: must be at least 2 and at most {MAX_CLASSES}")
     check_seeds(args.seeds)
+    if "dataset" not in options and args.train_path:
+        options = {"dataset": Path(args.train_path).stem.split("_BERT_WAV2VEC")[0].removesuffix("_train"), **options}
     return args, options
 
 
-def load_training(args: argparse.Namespace, options: dict) -> tuple[Config, TrainingData]:
-    """Make the configuration, then read and check the features that the options name."""
-    if "dataset" not in options and args.train_path:
-        options = {"dataset": Path(args.train_path).stem.split("_BERT_WAV2VEC")[0].removesuffix("_train"), **options}
-    config = make_config(options)
-    given = {split: getattr(args, option) for split, option in PATH_OPTIONS.items()}
-    paths = find_features(config.dataset, Path(args.feature_dir), given, args.download)
-    data = TrainingData.read(paths, config.dataset, args.num_classes)
-    data.check(config)
-    return config, data
-
-
-def open_device(name: str, config: Config) -> torch.device:
-    """The device to train on, with the configuration's precision of matrix products."""
-    device = pick_device(name)
-    set_matmul_precision(config.matmul_precision, device)
-    return device
+def given_paths(args: argparse.Namespace) -> dict[str, str | None]:
+    """The features of :func:`add_shared_options` by split; None for the default."""
+    return {split: getattr(args, option) for split, option in PATH_OPTIONS.items()}
 
 
 def config_lines(config: Config, exclude: Sequence[str] = ()) -> str:

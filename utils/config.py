@@ -1,4 +1,4 @@
-"""The configuration of a run, the three profiles, the datasets known by name."""
+"""The configuration of a run, the three profiles, the datasets known by name. Needs no torch."""
 
 import dataclasses
 import os
@@ -11,6 +11,8 @@ from models.config import ModelConfig, check_options, option, within
 from utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
+SPLITS = ("train", "val", "test")
+MAX_CLASSES = 10_000  # a greater label is a mistake, and would allocate a classifier that fills the memory
 SEEDS = (42, 123, 456, 789, 101112)
 MOST = 1_000_000  # epochs or neighbours; more are a mistake
 NAME = r"[\w+=][\w.+=-]*"  # of a dataset or a run, both of which are names of folders
@@ -137,6 +139,13 @@ _MODEL = {f.name: f for f in fields(ModelConfig)}
 OPTIONS: dict[str, dataclasses.Field] = {}
 for _field in fields(Config):
     OPTIONS |= _MODEL if _field.name == "model" else {_field.name: _field}
+
+PARTS = {  # of the reproduction's report, each with what it needs
+    "tables": "features",
+    "ablation": "all three profiles and a dataset other than DEMO",
+    "homophily": "DEMO",
+    "grid": "IEMOCAP or ESD",
+}
 
 
 def profile_defaults(profile: str, dataset: str) -> dict[str, object]:

@@ -13,6 +13,8 @@ from pathlib import Path
 # Categories of control characters, invisible ones that reorder or hide others, lone surrogates, and ends of lines
 _UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 LONGEST = 2000  # characters of a message
+# In what torch and the system say: CUDA; the CPU, in several words; cuBLAS and cuDNN
+_OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory", "ALLOC_FAILED")
 _JOINERS = "\u200c\u200d"  # parts of words in several scripts, and of emoji
 
 
@@ -24,6 +26,9 @@ class InputError(Exception):
 
     def __init__(self, message: str, *ways_out: str):
         super().__init__("\n  ".join(_shortened(printable(line)) for line in (message, *ways_out)))
+
+    def __reduce__(self) -> tuple:  # pickled as one line, it would come back with an escape for each end of a line
+        return type(self), tuple(str(self).split("\n  "))
 
 
 def run_main(main: Callable[[], int | None]) -> None:
@@ -45,6 +50,11 @@ def run_main(main: Callable[[], int | None]) -> None:
     except OSError as error:
         where = f"{printable(str(error.filename))}: " if error.filename else ""
         sys.exit(_fail(f"error: {where}{error.strerror or error}", 2))
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        way_out = "; --device cpu uses the machine's" if "CU" in str(error) else ""
+        sys.exit(_fail(f"error: out of memory ({one_line(error)}){way_out}", 2))
     except KeyboardInterrupt:
         sys.exit(_fail("interrupted", 130))
 
@@ -79,6 +89,27 @@ def one_line(error: BaseException) -> str:
     """The first line of a library's error, for an error of ours that quotes it."""
     lines = str(error).strip().splitlines()
     return printable(lines[0][:200]) if lines else type(error).__name__
+
+
+def problem_of(path: str, error: InputError | str) -> str:
+    """What an error says of a file, without the file's name before it."""
+    return str(error).removeprefix(f"{printable(path)}: ")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether there is not enough memory, of a GPU or of the machine; torch says so in errors of several types."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+@contextmanager
+def fitting_into_memory(what: str, way_out: str) -> Iterator[None]:
+    """Turn an error of the block for lack of memory into an InputError that says which option to change."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise InputError(f"{what} does not fit into memory; {way_out}") from error
 
 
 def _shortened(line: str) -> str:

@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib
 
@@ -11,12 +12,13 @@ matplotlib.use("Agg")  # no display is needed, or looked for
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
-from sklearn.manifold import TSNE
 
 from utils.io import atomic_write
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 matplotlib.rcParams.update({"text.parse_math": False, "text.usetex": False})  # a name with $ or \ is no formula
 
@@ -98,6 +100,8 @@ def plot_tsne(path: Path, embeddings: np.ndarray, labels: np.ndarray, class_name
 
     Beyond :data:`ENTRIES` classes, those with the fewest utterances are grey. Equal embeddings are one point.
     """
+    from sklearn.manifold import TSNE  # takes a second to import, which no other figure needs
+
     offsets = embeddings.astype(float) - embeddings[0]
     spread = np.abs(offsets).max()
     points = np.zeros((len(embeddings), 2))
@@ -126,7 +130,7 @@ def plot_tsne(path: Path, embeddings: np.ndarray, labels: np.ndarray, class_name
 
 
 def plot_topk_grid(
-    path: Path, summary: pd.DataFrame, seeds: int, best: pd.Series | None, paper: pd.Series | None, title: str
+    path: Path, summary: "pd.DataFrame", seeds: int, best: "pd.Series | None", paper: "pd.Series | None", title: str
 ) -> None:
     """Heat maps over k_text x k_audio (Fig. 2): validation w-F1, which selects the trial, and test w-F1.
 
@@ -172,7 +176,7 @@ def _heat_map(axes: plt.Axes, values: np.ndarray) -> AxesImage:
     return image
 
 
-def plot_steps(path: Path, levels: pd.DataFrame, changes: pd.DataFrame, title: str) -> None:
+def plot_steps(path: Path, levels: "pd.DataFrame", changes: "pd.DataFrame", title: str) -> None:
     """WA after each ablation step and its change by the step, with 95 % intervals.
 
     Args:
@@ -195,7 +199,7 @@ def plot_steps(path: Path, levels: pd.DataFrame, changes: pd.DataFrame, title: s
 
 
 def plot_homophily(
-    path: Path, gains: dict[str, pd.DataFrame], possible: dict[float, float], real: dict[str, float], title: str
+    path: Path, gains: dict[str, "pd.DataFrame"], possible: dict[float, float], real: dict[str, float], title: str
 ) -> None:
     """CH-GAT's gain in WA over the homophily of DEMO's test graph.
 

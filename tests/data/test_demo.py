@@ -9,6 +9,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from tests.conftest import make_rows, write_pickle
+from utils.config import SPLITS
 from utils.data import demo as demo_module
 from utils.data.demo import (
     AGREEMENT,
@@ -22,7 +23,7 @@ from utils.data.demo import (
     scene_posterior,
     write_demo,
 )
-from utils.data.features import SPLITS, load_splits
+from utils.data.features import load_splits
 from utils.errors import InputError
 from utils.training.graph import build_graph, edge_homophily, neighbor_lists
 

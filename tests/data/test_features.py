@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from tests.conftest import make_rows, write_pickle
+from utils.config import SPLITS
 from utils.data import features
-from utils.data.features import SPLITS, check_disjoint, load_features, load_splits, read_info
+from utils.data.features import check_disjoint, load_features, load_splits, read_info
 from utils.errors import InputError
 from utils.io import file_sha256
 

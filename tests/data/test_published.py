@@ -21,8 +21,8 @@ import train
 from tests.conftest import make_rows
 from tests.corpus_trees import published_csvs
 from tests.reference import OfficialReference
+from utils.config import SPLITS
 from utils.data import download, published
-from utils.data.features import SPLITS
 from utils.data.manifest import read_manifest
 from utils.errors import InputError
 from utils.io import blob_id

@@ -4,9 +4,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
+import torch
 
 from utils.data.audio import Recording, Segment
-from utils.extraction.encoding import SegmentMean, batches_by_length, batches_in_order
+from utils.errors import InputError
+from utils.extraction.encoding import SegmentMean, batches_by_length, batches_in_order, encode
 
 
 def test_batches_keep_to_the_budget_and_take_at_least_one():
@@ -31,3 +34,12 @@ def test_segments_are_weighted_by_their_length():
     mean = SegmentMean(missing=2)
     assert mean.add(np.float32([4, 0]), frames=1) is None
     assert np.array_equal(mean.add(np.float32([0, 8]), frames=3), [1, 6])
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()], ids=str)
+def test_a_batch_that_does_not_fit_names_the_option_to_lower(error):
+    def encoder(batch):
+        raise error
+
+    with pytest.raises(InputError, match=r"^a batch does not fit into memory; lower --batch_seconds$"):
+        encode(encoder, [1], "--batch_seconds")

@@ -18,7 +18,8 @@ import eval as evaluation
 import extract_features
 import train
 from tests.conftest import ROOT, SHARED, environment, make_rows, write_pickle
-from utils.data.features import SPLITS, load_features
+from utils.config import SPLITS
+from utils.data.features import load_features
 from utils.extraction import feature_writer
 from utils.extraction.hub import load_audio_encoder, load_text_encoder
 from utils.io import lock

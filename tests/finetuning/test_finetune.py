@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 import extract_features
 import finetune
+from tests.pretend_cuda import PretendCuda
 from utils.finetuning import folder as finetuning_folder
 from utils.finetuning.trainer import Trainer
 from utils.io import lock
@@ -444,3 +445,21 @@ def test_two_fine_tunings_do_not_share_a_folder(tones, run):
         code, _, err = tune(tones, run)
     assert (code, err) == (2, f"error: {tuned(tones)}: another command is writing it")
     assert not tuned(tones).exists()
+
+
+def test_a_fine_tuning_may_go_on_on_another_device_and_says_so(tones, run, monkeypatch):
+    """--precision has other defaults there, so it is given."""
+    options = ["--precision", "fp32", "--device"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "validate", lambda self: signal.raise_signal(signal.SIGINT))
+        with PretendCuda():
+            code, out, _ = tune(tones, run, *options, "cuda", modality="text")
+    assert code == 130
+    assert "device cuda (Pretended GPU, fp32 products), training in fp32" in out
+    arguments = ["TONES", "--modality", "text", "--save_path", tones / "runs", *SHORT, *options, "cpu", "--resume"]
+    code, _, err = run(finetune.main, *arguments)
+    assert code == 0, err
+    assert "note: begun on cuda (Pretended GPU), goes on on cpu: " in err
+    described, metrics = (json.loads((tuned(tones) / name).read_text()) for name in ("config.json", "metrics.json"))
+    assert described["device"] == "cuda (Pretended GPU)"
+    assert metrics["device"].startswith("cpu")

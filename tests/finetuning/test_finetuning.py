@@ -1,5 +1,7 @@
 """Batches, objectives and the trainer of utils/finetuning."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,8 +10,10 @@ import torch
 from transformers import BertConfig, BertModel, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from models.encoders import ConvTransformerEncoder, TextEncoder
+from tests.pretend_cuda import PretendCuda
 from tests.tiny_models import TINY_AUDIO, TINY_TEXT, tiny_tokenizer
 from utils.data.audio import load_segment, probe
+from utils.data.safe_pickle import load_tensors, save_tensors
 from utils.errors import InputError
 from utils.finetuning.batches import (
     CROP_SECONDS,
@@ -26,20 +30,32 @@ from utils.finetuning.objectives import probe as probe_embeddings
 from utils.finetuning.trainer import Trainer
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+NO_AUDIO_DROPOUT = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout"), 0.0)
 
 
 def text_encoder(**options):
     return TextEncoder(BertModel(BertConfig(**{**TINY_TEXT, **options})), tiny_tokenizer()).eval()
 
 
-def audio_encoder():
-    return ConvTransformerEncoder(Wav2Vec2Model(Wav2Vec2Config(**TINY_AUDIO)), Wav2Vec2FeatureExtractor()).eval()
+def audio_encoder(**options):
+    model = Wav2Vec2Model(Wav2Vec2Config(**TINY_AUDIO, **options))
+    return ConvTransformerEncoder(model, Wav2Vec2FeatureExtractor()).eval()
 
 
 def transcripts(encoder, count=40, budget=10_000):
     rng = np.random.default_rng(0)
     texts = [f"{i} " + "x" * int(length) for i, length in enumerate(rng.integers(1, 60, count))]
     return Transcripts(encoder, pd.DataFrame({"raw_text": texts, "label": np.arange(count) % 2}), budget)
+
+
+def noises(folder, encoder, count=6):
+    """Noise of 0.2 s and a little more."""
+    rng = np.random.default_rng(0)
+    paths = [str(folder / f"{i}.wav") for i in range(count)]
+    for i, path in enumerate(paths):
+        soundfile.write(path, 0.1 * rng.standard_normal(3200 + 500 * i), 16_000)
+    table = pd.DataFrame({"audio_file": paths, "label": [0, 1] * (count // 2)})
+    return Recordings(encoder, table, {path: probe(Path(path)) for path in paths}, budget=0.5)
 
 
 @pytest.fixture
@@ -244,3 +260,78 @@ def test_supervised_loss_is_the_mean_over_utterances():
     embeddings, labels = torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1])
     expected = -objective.head(embeddings).log_softmax(1)[torch.arange(5), labels].mean()
     assert objective(embeddings, labels).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("objective, option", [("supervised", "--batch_tokens"), ("ntxent", "--batch_size")])
+def test_a_step_that_does_not_fit_names_the_option_to_lower(monkeypatch, objective, option):
+    def full(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", full)  # its state is made at the first step
+    data = transcripts(text_encoder(), 8)
+    trainer = Trainer(data, data, TuneConfig("T", "text", "", "pooler", objective=objective))
+    with pytest.raises(InputError, match=f"^a step does not fit into memory; lower {option} or --unfreeze_layers$"):
+        trainer.train_epoch(lambda last: None)
+
+
+def tuned(make_data, config, device: str, tmp_path, stop: int | None = None) -> tuple[list, list]:
+    """Fine-tune, with a change to another process behind step ``stop`` of epoch 2; the log and the weights."""
+
+    class Stopped(Exception):
+        pass
+
+    def on_step(last: bool) -> None:
+        if (trainer.epoch, trainer.step) == (1, stop):
+            raise Stopped
+
+    def fresh() -> Trainer:
+        torch.manual_seed(0)
+        data = make_data()
+        data.encoder.to(device)
+        return Trainer(data, data, config)
+
+    trainer, log = fresh(), []
+    try:
+        for line, _ in trainer.fit(on_step):
+            log.append(line)
+    except Stopped:
+        save_tensors(tmp_path / "state.pt", trainer.state())
+        trainer = fresh()
+        trainer.restore(load_tensors(tmp_path / "state.pt"))
+        log += [line for line, _ in trainer.fit(lambda last: None)]
+    for line in log:
+        del line["seconds"]
+    return log, [p.detach().cpu() for p in trainer.encoder.parameters()]
+
+
+def assert_equal(here: tuple[list, list], there: tuple[list, list]) -> None:
+    assert here[0] == there[0]
+    assert all(torch.equal(a, b) for a, b in zip(here[1], there[1], strict=True))
+
+
+@pytest.mark.parametrize("modality", ["text", "audio"])
+@pytest.mark.parametrize("objective", ["supervised", "ntxent"])
+def test_fine_tuning_on_a_pretended_gpu_is_that_on_the_cpu(tmp_path, monkeypatch, modality, objective):
+    monkeypatch.setattr("utils.finetuning.objectives.HEAD_DROPOUT", 0.0)  # its masks are drawn otherwise on a GPU
+
+    def make_data():
+        if modality == "text":
+            return transcripts(text_encoder(**NO_DROPOUT), 12)
+        return noises(tmp_path, audio_encoder(**NO_AUDIO_DROPOUT))
+
+    config = TuneConfig("T", modality, "", "mean", objective=objective, batch_size=4, epochs=2, unfreeze_layers=1)
+    expected = tuned(make_data, config, "cpu", tmp_path, stop=1)
+    with PretendCuda() as cuda:
+        assert_equal(tuned(make_data, config, "cuda", tmp_path, stop=1), expected)
+    assert cuda.kernels
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_resumed_fine_tuning_on_a_pretended_gpu_is_the_uninterrupted_one(tmp_path, precision):
+    """With dropout, and on a GPU that is not the first one."""
+    config = TuneConfig("T", "text", "", "mean", precision=precision, batch_size=4, epochs=2)
+    with PretendCuda(2):
+        whole, resumed = (
+            tuned(lambda: transcripts(text_encoder(), 12), config, "cuda:1", tmp_path, stop) for stop in (None, 1)
+        )
+    assert_equal(resumed, whole)

@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from models.encoders import ConvTransformerEncoder, TextEncoder, WhisperEncoder, masked_mean, unfreeze_upper
+from tests.pretend_cuda import PretendCuda
 from tests.tiny_models import TINY_AUDIO, TINY_TEXT, tiny_tokenizer
 
 SECONDS = (1.7, 0.4, 1.0, 0.1, 0.73)
@@ -210,3 +211,23 @@ def test_layers_that_share_their_weights_cannot_be_unfrozen():
     config = AlbertConfig(**TINY_TEXT, embedding_size=16)
     with pytest.raises(ValueError, match="all layers of albert models share their weights"):
         unfreeze_upper(TextEncoder(AlbertModel(config), tiny_tokenizer(), "mean"), 1)
+
+
+@pytest.mark.parametrize("family", UPPER)
+def test_embeddings_and_gradients_of_a_pretended_gpu_are_those_of_the_cpu(family):
+    def embeddings_and_gradients(device: str) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        encoder = UPPER[family][0]().to(device).eval()
+        unfreeze_upper(encoder, 2)
+        text = isinstance(encoder, TextEncoder)
+        found = encoder(
+            [encoder.tokenize(t) for t in TEXTS] if text else [encoder.prepare(w) for w in waveforms()[1:4]]
+        )
+        found.square().sum().backward()
+        assert found.device.type == device
+        return [found.detach().cpu(), *(p.grad.cpu() for p in encoder.parameters() if p.requires_grad)]
+
+    expected = embeddings_and_gradients("cpu")
+    with PretendCuda():
+        found = embeddings_and_gradients("cuda")
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

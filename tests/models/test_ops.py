@@ -1,10 +1,21 @@
 """Each operation against the plain formulation that it replaces."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch_geometric.utils import softmax
 
-from models.ops import Dropout, NeighborGraph, aggregate, attention_scores, shifted_conv1d
+from models.ops import (
+    Dropout,
+    NeighborGraph,
+    aggregate,
+    attention_scores,
+    edge_softmax,
+    gather,
+    shifted_conv1d,
+)
 
 
 def test_edges_are_sorted_by_target_and_keep_their_order():
@@ -15,16 +26,69 @@ def test_edges_are_sorted_by_target_and_keep_their_order():
     assert graph.rowptr.tolist() == [0, 2, 2, 4, 5]
 
 
+def uneven_graph(heads: int = 1) -> NeighborGraph:
+    """7 nodes: 2 and 5 receive nothing, 6 sends nothing, 0 receives from all others, 4 and itself twice."""
+    source = torch.tensor([0, 1, 2, 3, 4, 4, 5, 0, 1, 1, 3, 0])
+    target = torch.tensor([0, 0, 0, 0, 0, 0, 0, 0, 1, 3, 4, 6])
+    return NeighborGraph.from_edges(source, target, num_nodes=7).with_heads(heads)
+
+
+def test_a_graph_with_heads_joins_equal_heads_of_the_same_nodes():
+    graph, of_heads = uneven_graph(), uneven_graph(heads=3)
+    edges = list(zip(graph.source.tolist(), graph.target.tolist(), strict=True))
+    expected = sorted(((3 * s + h, 3 * t + h) for s, t in edges for h in range(3)), key=lambda edge: edge[1])
+    assert list(zip(of_heads.source.tolist(), of_heads.target.tolist(), strict=True)) == expected
+    assert of_heads.num_nodes == 21
+    assert graph.with_heads(3) is graph.with_heads(3)
+
+
+def test_edges_in_transposed_order():
+    graph = uneven_graph()
+    order, colptr = graph.by_source
+    assert graph.source[order].tolist() == sorted(graph.source.tolist())
+    assert colptr.diff().tolist() == torch.bincount(graph.source, minlength=7).tolist()
+
+
+def test_gather_is_the_sum_of_both_ends():
+    graph = uneven_graph()
+    as_source, as_target = torch.randn(2, 7)
+    assert torch.equal(gather(as_source, as_target, graph), as_source[graph.source] + as_target[graph.target])
+
+
+def test_edge_softmax_is_that_of_pyg():
+    graph = uneven_graph()
+    for scores in (torch.randn(12), 1e4 * torch.randn(12), torch.full((12,), -1e30)):
+        assert torch.allclose(edge_softmax(scores, graph), softmax(scores, graph.target, num_nodes=7), atol=1e-6)
+
+
 def test_aggregate_is_the_weighted_sum_over_incoming_edges():
-    graph = NeighborGraph(torch.tensor([1, 2, 0, 1, 2]), torch.tensor([0, 0, 1, 2, 2]), torch.tensor([0, 2, 3, 5]))
-    values = torch.randn(3, 2, 4)
-    weights = torch.randn(5, 2)
-    expected = torch.zeros(3, 2, 4)
-    for edge in range(5):
-        for head in range(2):
-            expected[graph.target[edge], head] += weights[edge, head] * values[graph.source[edge], head]
+    graph = uneven_graph(heads=2)
+    values, weights = torch.randn(14, 4), torch.randn(24)
+    expected = torch.zeros(14, 4)
+    for edge in range(24):
+        expected[graph.target[edge]] += weights[edge] * values[graph.source[edge]]
     assert torch.allclose(aggregate(values, weights, graph), expected, atol=1e-6)
-    assert torch.allclose(aggregate(values, weights, graph, average=True), expected.mean(1), atol=1e-6)
+    assert torch.allclose(aggregate(values, weights, graph, group=2), expected.view(7, 2, 4).sum(1), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "operation, shapes",
+    [
+        (gather, [(14,), (14,)]),
+        (edge_softmax, [(24,)]),
+        (aggregate, [(14, 3), (24,)]),
+        (partial(aggregate, group=2), [(14, 3), (24,)]),
+    ],
+)
+def test_gradients_of_operations_on_edges(operation, shapes):
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    assert torch.autograd.gradcheck(lambda *inputs: operation(*inputs, graph=uneven_graph(heads=2)), inputs)
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_gradients_of_the_convolution_by_shifts(size):
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((3, 9), (size,))]
+    assert torch.autograd.gradcheck(shifted_conv1d, inputs)
 
 
 def test_attention_scores_are_the_sums_over_the_projected_features():

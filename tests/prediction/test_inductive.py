@@ -8,6 +8,7 @@ import torch
 from models.cemobam import CemoBAM
 from models.ops import NeighborGraph
 from tests.conftest import make_rows, write_pickle
+from tests.pretend_cuda import PretendCuda
 from utils.data.features import load_features
 from utils.data.safe_pickle import save_tensors
 from utils.errors import InputError
@@ -97,6 +98,23 @@ def test_attaching_equals_the_graph_of_train_with_the_new_nodes(train, new, smal
     assert expected.std(1).min() > 1e-4  # the new ones are told apart
 
 
+@pytest.mark.parametrize("options", [{}, {"message_flow": "node_to_neighbors"}, {"ablation": "no_chgat"}], ids=str)
+def test_answers_of_a_pretended_gpu_are_those_of_the_cpu(train, new, small_config, tmp_path, options):
+    config = small_config(**options)
+
+    def answers(device: str) -> torch.Tensor:
+        models = [trained_model(train, config, tmp_path, seed) for seed in (0, 1)]
+        return Predictor(models, graph_of(train, config), torch.device(device))(new.text, new.audio)
+
+    expected = answers("cpu")
+    with PretendCuda() as cuda:
+        found = answers("cuda")
+        assert found.device == CPU
+    assert torch.equal(found, expected)
+    assert cuda.kernels
+    assert cuda.waits["to the CPU"] == 1
+
+
 def test_an_answer_does_not_depend_on_other_requests(train, new, small_config, tmp_path):
     predictor = Predictor([trained_model(train, small_config(), tmp_path)], graph_of(train, small_config()), CPU)
     together = predictor(new.text, new.audio)
@@ -111,6 +129,24 @@ def test_what_is_no_number_is_no_answer(train, new, small_config, tmp_path):
     predictor = Predictor([trained], graph_of(train, small_config()), CPU)
     with pytest.raises(InputError, match=r"best.pt: its probabilities are not finite; is the checkpoint damaged\?"):
         predictor(new.text, new.audio)
+
+
+@pytest.mark.parametrize(
+    "step, message",
+    [
+        ("layer_inputs", "the training graph does not fit into memory; use --device cpu"),
+        ("attach", "a batch does not fit into memory; lower --batch_seconds"),
+    ],
+)
+def test_what_does_not_fit_names_the_option_to_change(train, new, small_config, tmp_path, monkeypatch, step, message):
+    def full(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    trained = trained_model(train, small_config(), tmp_path)
+    monkeypatch.setattr(CemoBAM, step, full)
+    with pytest.raises(InputError) as caught:
+        Predictor([trained], graph_of(train, small_config()), CPU)(new.text, new.audio)
+    assert str(caught.value) == message
 
 
 def test_ties_go_to_the_lower_index_and_a_copy_of_a_training_utterance_finds_it(train, small_config):

@@ -1,4 +1,3 @@
-import argparse
 import dataclasses
 import json
 import math
@@ -18,21 +17,22 @@ from utils.config import (
     OFFICIAL_TO_PAPER,
     PAPER_TO_REFINED,
     PROFILES,
+    SPLITS,
     Config,
     feature_path,
     profile_defaults,
 )
 from utils.data.demo import AGREEMENT
-from utils.data.features import SPLITS
 from utils.data.published import BLOBS
 from utils.errors import InputError
 from utils.io import blob_id, file_sha256, write_json
-from utils.reproduction import claims, statistics
+from utils.reproduction import claims, statistics, trials
 from utils.reproduction.claims import NOT_REPRODUCED, REPRODUCED, SMALLER, UNDECIDED
 from utils.reproduction.report import write_report
 from utils.reproduction.results import MISSING, read_result
 from utils.reproduction.statistics import Estimate, estimate
 from utils.reproduction.trials import ABLATIONS, FUSIONS, MAIN, NO_CHGAT, STEPPED, Plan
+from utils.training import jobs
 from utils.training import run as training_run
 from utils.training.metrics import compute_metrics
 from utils.training.run import Trial
@@ -569,7 +569,7 @@ def command(run, tmp_path, feature_dir):
 
 
 def test_an_interrupted_command_resumes_and_trains_nothing_twice(command, tmp_path, monkeypatch):
-    real, trained = reproduce.train_run, []
+    real, trained = jobs.train_run, []
 
     def stop_at_the_fourth_trial(run, *args):
         if len(trained) == 6:
@@ -577,13 +577,13 @@ def test_an_interrupted_command_resumes_and_trains_nothing_twice(command, tmp_pa
         trained.append(run.folder)
         return real(run, *args)
 
-    monkeypatch.setattr(reproduce, "train_run", stop_at_the_fourth_trial)
+    monkeypatch.setattr(jobs, "train_run", stop_at_the_fourth_trial)
     code, output, _ = command("--profiles", "paper", "--parts", "tables")
     assert code == 130
     report = tmp_path / "out" / "report.md"
     assert str(report) in output
     assert report.read_text().count("missing (0 of 2 seeds)") == 5
-    monkeypatch.setattr(reproduce, "train_run", lambda run, *args: (trained.append(run.folder), real(run, *args)))
+    monkeypatch.setattr(jobs, "train_run", lambda run, *args: (trained.append(run.folder), real(run, *args)))
     code, output, error = command("--profiles", "paper", "--parts", "tables")
     assert code == 0, error
     assert "16 runs, 6 of them finished before" in output
@@ -668,9 +668,19 @@ def test_features_that_are_missing_are_named(run, tmp_path):
     assert "- ESD: no features" in (tmp_path / "out" / "report.md").read_text()
 
 
+def test_jobs_train_the_same_trials(command, tmp_path):
+    code, _, error = command("--profiles", "paper", "--parts", "tables", "--jobs", 2)
+    assert code == 0, error
+    assert "missing (" not in (tmp_path / "out" / "report.md").read_text()
+    folders = [path.parent for path in (tmp_path / "out" / "TOY").rglob("metrics.json")]
+    assert len(folders) == 16
+    for folder in folders:
+        assert (folder.parent / "summary.json").is_file()
+
+
 def test_runs_that_another_command_trains_are_left_to_it(command, tmp_path, monkeypatch):
     order = []
-    real, locked = reproduce.train_run, Counter()
+    real, locked = jobs.train_run, Counter()
 
     @contextmanager
     def lock_(path, wait=False):
@@ -678,7 +688,7 @@ def test_runs_that_another_command_trains_are_left_to_it(command, tmp_path, monk
         yield not (path.match("paper/seed1") and locked[path] == 1)
 
     monkeypatch.setattr(training_run, "lock", lock_)
-    monkeypatch.setattr(reproduce, "train_run", lambda run, *args: (order.append(run.folder), real(run, *args)))
+    monkeypatch.setattr(jobs, "train_run", lambda run, *args: (order.append(run.folder), real(run, *args)))
     assert command("--profiles", "paper", "--parts", "tables")[0] == 0
     folder = tmp_path / "out" / "TOY" / "paper"
     assert order[:2] == [folder / "seed2", folder / "seed1"]
@@ -691,8 +701,7 @@ def test_homophily_trials_are_demos_of_each_agreement(tmp_path):
     assert set(found) == {("paper", a, row) for a in (0.0, 0.9) for row in (MAIN, NO_CHGAT)}
     assert found["paper", 0.0, MAIN].config.model.ablation == "none"
     assert found["paper", 0.0, NO_CHGAT].config.model.ablation == "no_chgat"
-    args = argparse.Namespace(download=False, datasets=["DEMO"])
-    data = reproduce.read_features(plan, args, ["homophily"])
+    data = trials.read_features(plan, ["homophily"], download=False, named=True)
     assert data[tmp_path / "DEMO_agreement0.00"].splits["train"].path.parent == tmp_path / "DEMO_agreement0.00/feature"
     assert found["paper", 0.0, MAIN].folder.parent == tmp_path / "DEMO_agreement0.00"
     assert not found["paper", 0.0, MAIN].keep_weights
@@ -717,6 +726,7 @@ def test_bad_options_are_refused_in_one_line(run, tmp_path):
     for options, message in (
         (["--seeds", 1, 1], "--seeds 1 1: must be distinct"),
         (["--k_values", 0, 2], "--k_values 0: must be at least 1"),
+        (["--jobs", 0], "--jobs 0: must be above 0"),
         (["A/B"], "--dataset A/B: must consist of letters"),
     ):
         code, _, error = run(

@@ -1,6 +1,7 @@
 """The Top-K grid: runs, tables, and the command as a user runs it."""
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -16,14 +17,15 @@ import torch
 import sweep
 import train
 from tests.conftest import ROOT, environment, make_rows, sweep_tables, write_pickle
+from tests.pretend_cuda import PretendCuda
 from utils.config import make_config, read_config
 from utils.errors import InputError
-from utils.sweep import run as sweep_run
 from utils.sweep.results import best_so_far, best_trial, outcomes, report, run_table, summary_table, training_command
 from utils.sweep.run import grid_runs
-from utils.training import loop
+from utils.training import jobs, loop
 from utils.training import run as training_run
 from utils.training.graph import TrainingData, neighbor_lists, prepare
+from utils.training.run import Progress, open_runs
 
 GRID = ["--k_text", "1", "3", "--k_audio", "2", "4", "--seeds", "1", "2"]
 TINY = ["--hidden_dim", "16", "--epochs", "3", "--lr", "0.01"]
@@ -122,6 +124,23 @@ def test_the_whole_sweep(tmp_path, options, run_sweep, monkeypatch):
     line = next(line for line in output.splitlines() if line.startswith("best on validation"))
     assert line.split()[3:5] == [str(int(best["k_text"])), str(int(best["k_audio"]))]
     assert f"{100 * best['test_wa_mean']:.2f}" in line
+
+
+def test_the_grid_on_a_pretended_gpu_is_that_on_the_cpu(tmp_path, toy_data, small_config):
+    def trained(device: str) -> list[dict]:
+        config = small_config(dataset="TOY", dropout=0.0)
+        runs = grid_runs(config, tmp_path / device, [1, 3], [2, 4], [1], toy_data)
+        open_runs(runs)
+        with Progress(runs) as progress:
+            jobs.train_here(runs, progress, torch.device(device))
+        return [
+            {name: result[name] for name in result if name not in ("device", "seconds")} for result in outcomes(runs)
+        ]
+
+    expected = trained("cpu")
+    with PretendCuda():
+        assert trained("cuda") == expected
+    assert len(expected) == 4
 
 
 def test_the_printed_line_trains_the_selected_trial_to_the_same_metrics(tmp_path, options, run_sweep, monkeypatch):
@@ -246,15 +265,15 @@ def test_a_loss_that_is_not_finite_ends_the_sweep_with_every_run_named(options, 
 
 
 def test_a_test_loss_that_is_not_finite_is_a_failed_run_too(tmp_path, options, run_sweep, monkeypatch):
-    original = loop.score
+    original = loop.tally
 
-    def score(logits, data):
-        metrics = original(logits, data)
-        return {**metrics, "loss": float("inf")} if data is tested[-1] else metrics
+    def tally(logits, data):
+        values = original(logits, data)
+        return values.index_fill(0, torch.tensor(0), float("inf")) if data is tested[-1] else values
 
     tested = [None]
     evaluate_selected = training_run.evaluate_selected
-    monkeypatch.setattr(loop, "score", score)
+    monkeypatch.setattr(loop, "tally", tally)
     monkeypatch.setattr(
         training_run,
         "evaluate_selected",
@@ -268,8 +287,8 @@ def test_a_test_loss_that_is_not_finite_is_a_failed_run_too(tmp_path, options, r
 def test_a_second_command_trains_only_what_is_new(tmp_path, options, run_sweep, monkeypatch):
     run_sweep(options)
     trained = []
-    original = sweep_run.train_run
-    monkeypatch.setattr(sweep_run, "train_run", lambda run, *args: trained.append(run.config) or original(run, *args))
+    original = jobs.train_run
+    monkeypatch.setattr(jobs, "train_run", lambda run, *args: trained.append(run.config) or original(run, *args))
     code, output = run_sweep([*options, "--k_text", "3", "2"])
     assert code == 0
     assert {config.k_text for config in trained} == {2}
@@ -289,6 +308,8 @@ BAD = {
         ["--ray", "auto", "--gpus_per_run", "1.5"],
         "--gpus_per_run 1.5: must be a fraction of 1, or",
     ),
+    "no job": (["--jobs", "0"], "--jobs 0: must be above 0"),
+    "jobs of a cluster": (["--ray", "auto", "--jobs", "2"], "--jobs 2: with --ray, use --cpus_per_run"),
     "device of a cluster": (["--ray", "auto", "--device", "cpu"], "--device cpu: with --ray, use --gpus_per_run"),
 }
 
@@ -337,8 +358,7 @@ STUB = """
 import json, sys, time
 sys.path.insert(0, {root!r})
 import sweep
-from utils.sweep import run as sweep_run
-from utils.training.loop import score
+from utils.training import jobs
 from utils.training.run import Run
 def train_run(run, device, progress):
     with open({log!r}, "a") as log:
@@ -353,7 +373,7 @@ def train_run(run, device, progress):
     line = {{"epoch": 1, "train_loss": 1.0, "val_loss": 1.0, "val_w_f1": 1.0, "seconds": 1.0}}
     (run.folder / "log.jsonl").write_text(3 * (json.dumps(line) + "\\n"))
     (run.folder / "metrics.json").write_text(json.dumps(found))
-sweep_run.train_run = train_run
+jobs.train_run = train_run
 name = sys.argv.pop(1)
 sys.exit(sweep.main())
 """
@@ -434,3 +454,61 @@ def test_two_at_once_share_the_runs_and_take_over_from_the_killed(tmp_path, opti
     by_second = [f"{run} second" for run in runs - {"k1_2/seed1"}]
     assert sorted(lines()) == sorted([*by_second, "k1_2/seed1 hung", "k1_4/seed1 hung"])
     assert len(pd.read_csv(folder_of(tmp_path) / "sweep.csv")) == RUNS
+
+
+def start_jobs(options: list) -> subprocess.Popen:
+    """A sweep with two jobs of one thread, the leader of a process group as in a terminal."""
+    return subprocess.Popen(
+        [sys.executable, ROOT / "sweep.py", *options, "--jobs", "2"],
+        env=environment(OMP_NUM_THREADS="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """The folders of runs that are begun; what they have trained is saved."""
+    runs = [path.parent for path in folder.rglob("log.jsonl") if not path.with_name("metrics.json").exists()]
+    for run in runs:
+        epochs = len((run / "log.jsonl").read_text().splitlines())
+        assert not epochs or torch.load(run / "last.pt", weights_only=True)["epoch"] == epochs
+    return runs
+
+
+@pytest.mark.slow
+def test_jobs_interrupted_in_a_terminal_and_resumed(tmp_path, options, run_sweep):
+    """Every process of the command gets the signal: at first while the jobs start, then while they train."""
+    options = [*options, "--epochs", "60", "--model_name"]
+    folder = tmp_path / "runs" / "TOY" / "jobs"
+    moments = (lambda: len(list(folder.rglob("config.json"))) == RUNS, lambda: finished_runs(folder))
+    for signum, moment in zip((signal.SIGINT, signal.SIGTERM), moments, strict=True):
+        process = start_jobs([*options, "jobs"])
+        wait_for(moment, process)
+        os.killpg(process.pid, signum)
+        error = process.communicate(timeout=60)[1]
+        assert process.returncode == 130
+        assert error.endswith("of 8 runs are finished; the same command resumes\ninterrupted\n")
+        assert "Traceback" not in error
+        assert len(finished_runs(folder)) < RUNS
+    assert error.count(": saved after epoch ") == len(unfinished(folder)) >= 1
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert run_sweep([*options, "jobs", "--jobs", "2"])[0] == 0
+        run_sweep([*options, "alone"])
+    finally:
+        torch.set_num_threads(threads)
+    tables = (sweep_tables(folder.with_name(name)) for name in ("jobs", "alone"))
+    assert all(a.equals(b) for a, b in zip(*tables, strict=True))
+
+
+def test_jobs_end_after_their_epochs_where_the_command_is_killed(tmp_path, options):
+    process = start_jobs([*options, "--epochs", "100000"])
+    wait_for(lambda: len(list((tmp_path / "runs").rglob("log.jsonl"))) == 2, process)
+    process.kill()
+    error = process.communicate(timeout=60)[1]  # which waits for the jobs
+    assert "Traceback" not in error
+    assert len(unfinished(tmp_path / "runs")) == 2

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch_geometric.utils import homophily, remove_self_loops
 
 from models.ops import NeighborGraph
 from tests.reference import edges_by_loop
@@ -131,3 +132,11 @@ def test_homophily_counts_edges_between_different_nodes():
         rowptr=torch.tensor([0, 2, 4, 6]),
     )
     assert edge_homophily(graph, torch.tensor([7, 7, 3])) == pytest.approx(1 / 3)  # of 1->0, 2->1, 0->2 only the first
+
+
+def test_homophily_is_that_of_pyg():
+    label = torch.randint(4, (50,))
+    for edges in (torch.randint(50, (2, 400)), torch.arange(50).expand(2, 50)):  # the second has self-loops alone
+        graph = NeighborGraph.from_edges(*edges, 50)
+        expected = homophily(remove_self_loops(edges)[0], label, method="edge")
+        assert edge_homophily(graph, label) == pytest.approx(expected, abs=0, nan_ok=True)

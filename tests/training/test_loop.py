@@ -13,7 +13,16 @@ from utils.data.features import load_features
 from utils.errors import InputError, deferred_interrupt
 from utils.training import loop
 from utils.training.graph import GraphData, check_neighbors, prepare
-from utils.training.loop import build_scheduler, embed, evaluate, fit, predict, start_training, train_step
+from utils.training.loop import (
+    build_scheduler,
+    embed,
+    evaluate,
+    fit,
+    predict,
+    read_tally,
+    start_training,
+    train_step,
+)
 
 CPU = torch.device("cpu")
 
@@ -27,6 +36,24 @@ def data(tmp_path, small_config) -> tuple[GraphData, GraphData]:
 def fresh(config, seed=0):
     torch.manual_seed(seed)
     return start_training(CemoBAM(config.model, 6, 5, 4), config)
+
+
+@pytest.mark.parametrize("schedule", ["step", "plateau"])
+def test_adam_is_that_of_torch_to_the_bit(data, small_config, schedule):
+    """Also with a learning rate that decays, and from a state that was saved and loaded."""
+    config, found = small_config(lr_schedule=schedule, lr_patience=1, lr=1.0), []
+    for kind in (loop.Adam, torch.optim.Adam):
+        state, log = fresh(config), []
+        for _ in range(2):
+            optimizer = kind(state.model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+            if state.epoch:
+                optimizer.load_state_dict(state.optimizer.state_dict())
+            state.optimizer, state.scheduler = optimizer, build_scheduler(optimizer, config)
+            log += fit_epochs(state, data, config, 10)
+        rates = [line["lr"] for line in log]
+        assert len(set(rates)) > 1
+        found.append((rates, state.model.state_dict(), state.optimizer.state_dict()["state"]))
+    torch.testing.assert_close(*found, rtol=0, atol=0)
 
 
 def fit_epochs(state, data, config, epochs: int) -> list[dict]:
@@ -76,7 +103,7 @@ def test_a_step_is_adam_on_the_smoothed_cross_entropy(small_config, data):
         expected = -(0.8 * right + 0.2 * log_p.mean(1)).mean()
         expected.backward()
         optimizer.step()
-        assert loss == pytest.approx(expected.item(), abs=1e-5)
+        assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
     for mine, theirs in zip(state.model.parameters(), other.model.parameters(), strict=True):
         assert torch.allclose(mine, theirs, atol=1e-4)
 
@@ -106,7 +133,7 @@ SCORES = [0.2, 0.9, 0.3, 0.7, 0.9, 0.8]  # validation w-F1 of six epochs
 @pytest.mark.parametrize(("selection", "selected"), [("best_val_wf1", 2), ("last", 6)])
 def test_selected_weights(small_config, data, monkeypatch, selection, selected):
     scores = iter(SCORES)
-    monkeypatch.setattr(loop, "evaluate", lambda *args: {**evaluate(*args), "w_f1": next(scores)})
+    monkeypatch.setattr(loop, "read_tally", lambda values: {**read_tally(values), "w_f1": next(scores)})
     config = small_config(selection=selection, epochs=len(SCORES), lr=0.05)
     state, weights = fresh(config), []
 
@@ -176,11 +203,15 @@ def test_restored_state_ends_at_the_same_weights(small_config, data, profile):
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change(small_config, data):
     config = small_config()
     state = fresh(config)
+    fit(state, *data, config.replace(epochs=1), lambda line: None)  # the optimiser has a state by then
     before = [p.clone() for p in state.model.parameters()]
+    moments = [t.clone() for of_parameter in state.optimizer.state.values() for t in of_parameter.values()]
     bad = replace(data[0], text=data[0].text * float("inf"))
-    with pytest.raises(InputError, match="epoch 1: the training loss is nan; try a smaller --lr"):
-        train_step(state, bad, config)
+    with pytest.raises(InputError, match="epoch 2: the training loss is nan; try a smaller --lr"):
+        fit(state, bad, data[1], config, lambda line: None)
     assert all(torch.equal(a, b) for a, b in zip(before, state.model.parameters(), strict=True))
+    after = [t for of_parameter in state.optimizer.state.values() for t in of_parameter.values()]
+    assert all(torch.equal(a, b) for a, b in zip(moments, after, strict=True))
 
 
 def test_weights_that_diverged_are_not_scored(small_config, data):

@@ -23,6 +23,7 @@ from utils.training.run import (
     Run,
     Trial,
     claim,
+    failures,
     finished_seeds,
     open_runs,
     summarise,
@@ -31,6 +32,7 @@ from utils.training.run import (
 from utils.training.trained import find_checkpoints, load_run, load_trained
 
 CPU = torch.device("cpu")
+LOWER = "lower --hidden_dim or --heads, or the --jobs of a sweep"
 KEPT = {"config.json", "log.jsonl", "metrics.json", "test_predictions.csv"}
 
 
@@ -289,8 +291,12 @@ def test_a_second_interrupt_saves_no_torn_state(make_run, monkeypatch):
     "error, message",
     [
         (InputError("epoch 2: the training loss is nan; try a smaller --lr"), "epoch 2: the training loss is nan"),
-        (torch.OutOfMemoryError("CUDA out of memory.\nTried to"), "OutOfMemoryError: CUDA out of memory. Tried to"),
-        (MemoryError(), "MemoryError: no message"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 9 GiB. GPU 0 has a total capacity of 8 GiB"),
+            f"OutOfMemoryError: CUDA out of memory. Tried to allocate 9 GiB; {LOWER}",
+        ),
+        (torch.AcceleratorError("CUDA error: out of memory"), f"AcceleratorError: CUDA error: out of memory; {LOWER}"),
+        (MemoryError(), f"MemoryError: no message; {LOWER}"),
     ],
 )
 def test_a_failure_is_recorded_and_the_other_runs_are_trained(make_run, monkeypatch, capsys, error, message):
@@ -367,6 +373,15 @@ def test_a_failed_run_whose_next_attempt_was_killed_is_trained(make_run):
             claimed.append(run.seed)
             (runs[1].folder / "error.json").unlink(missing_ok=True)
     assert claimed == [3, 4]
+
+
+def test_what_failed_since_an_earlier_moment_is_not_tried_again(make_run):
+    runs = [make_run(seed=seed) for seed in (3, 4)]
+    write_json(runs[0].folder / "error.json", {"error": "before"})
+    before = failures(runs)
+    write_json(runs[1].folder / "error.json", {"error": "since"})
+    with Progress(runs) as progress:
+        assert [run.seed for run in claim(runs, progress, before)] == [3]
 
 
 def test_finished_seeds_are_those_of_every_command(make_run):

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from utils.config import DATASETS
 from utils.errors import InputError, is_printable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Classes = dict[str, tuple[str, ...]]  # class names in label order, each with its emotions besides its own name
 GROUPS = ("speaker", "session", "dialogue")
@@ -30,9 +32,9 @@ class Corpus:
     find: Callable[[Path], Iterator[tuple[Path, str, str]]]  # folder -> recording, transcript, emotion
     groups: Callable[[str], tuple[str, str, str]]  # file name without suffix -> speaker, session, dialogue
     classes: Classes
-    expected: Callable[[pd.DataFrame], int]  # number of utterances of these classes
+    expected: Callable[["pd.DataFrame"], int]  # number of utterances of these classes
 
-    def read(self, folder: Path) -> pd.DataFrame:
+    def read(self, folder: Path) -> "pd.DataFrame":
         """The table of all utterances, sorted by file name.
 
         Raises:
@@ -40,13 +42,14 @@ class Corpus:
                 printed.
             OSError: a folder cannot be read.
         """
+        import pandas as pd  # not for the names of the corpora, which --help prints
+
         rows = []
         for path, text, emotion in sorted(self.find(folder), key=lambda found: (found[0].name, found[0])):
             if rows and path.name == rows[-1][1]:
                 raise InputError(f"{path}: a second recording of this name; the first is {rows[-1][0]}")
             path = path.absolute()
-            if not is_printable(str(path)):
-                raise InputError(f"'{path}': a recording with an unprintable name; rename it")
+            check_printable(str(path))
             try:
                 problem = "" if path.is_file() else "no such recording"
             except OSError as error:
@@ -152,6 +155,12 @@ CORPORA = {
 def known_classes(corpus: str) -> Classes:
     """The classes of a corpus; {} for an unknown one."""
     return CORPORA[corpus].classes if corpus in CORPORA else {}
+
+
+def check_printable(path: str, where: str = "") -> None:
+    """Raise an InputError for a recording whose name no table or message could show; it begins with ``where``."""
+    if not is_printable(path):
+        raise InputError(f"{where}'{path}': a recording with an unprintable name; rename it")
 
 
 def files_below(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[Path]:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import feature_path
-from utils.data.features import SPLITS, load_features
+from utils.config import SPLITS, feature_path
+from utils.data.features import load_features
 from utils.errors import InputError
 from utils.io import atomic_write
 

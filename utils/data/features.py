@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils.config import MAX_CLASSES, SPLITS
 from utils.data.safe_pickle import MEMORY, load_pickle
 from utils.errors import InputError, is_printable, shown
 from utils.io import bounded_memory, read_file, read_json
 
-SPLITS = ("train", "val", "test")
-MAX_CLASSES = 10_000  # a greater label is a mistake, and would allocate a classifier that fills the memory
 LARGEST = 1e9  # a greater value is a mistake, and would overflow in the network
 _KEYS = ("text_embed", "audio_embed", "label")
 _PICKLE = re.compile(rf"(.*_BERT_WAV2VEC)_(?:{'|'.join(SPLITS)})\.pkl")

@@ -3,7 +3,6 @@
 from collections import Counter
 
 import pandas as pd
-from sklearn.metrics import accuracy_score, recall_score
 
 from utils.data.corpora import GROUPS
 
@@ -52,6 +51,8 @@ def _shared(train: pd.Series, test: pd.Series) -> dict[str, int] | None:
 
 
 def _scores(label: pd.Series, predicted: pd.Series) -> dict[str, float]:
+    from sklearn.metrics import accuracy_score, recall_score  # takes a second to import
+
     # balanced_accuracy_score warns about predicted classes that test lacks
     recall = recall_score(label, predicted, labels=label.unique(), average="macro")
     return {"wa": float(accuracy_score(label, predicted)), "ua": float(recall)}

@@ -10,9 +10,9 @@ from pathlib import Path, PureWindowsPath
 
 import pandas as pd
 
-from utils.data.corpora import COLUMNS, CORPORA, GROUPS, files_below, normalize
-from utils.data.features import SPLITS
-from utils.data.splits import GROUPED
+from utils.config import SPLITS
+from utils.data.config import GROUPED
+from utils.data.corpora import COLUMNS, CORPORA, GROUPS, check_printable, files_below, normalize
 from utils.errors import InputError, is_printable
 
 REQUIRED = ("audio_file", "raw_text", "label")
@@ -118,8 +118,7 @@ def utterances_of(paths: Sequence[Path], dataset: str, corpus_dir: Path | None) 
     for name in GROUPED:
         check_spelling(table.drop_duplicates(name).set_index(name)["where"], name)
     for path, where in zip(table["audio_file"], table["where"], strict=True):
-        if not is_printable(path):
-            raise InputError(f"{where}: '{path}': a recording with an unprintable name; rename it")
+        check_printable(path, f"{where}: ")
     first_row: dict[str, str] = {}
     for path, where in table.loc[table["problem"] == "", ["audio_file", "where"]].itertuples(index=False):
         first = first_row.setdefault(os.path.realpath(path), where)

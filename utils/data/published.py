@@ -8,9 +8,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from utils.config import feature_path
+from utils.config import SPLITS, feature_path
 from utils.data.demo import write_demo
-from utils.data.features import SPLITS
 from utils.errors import InputError
 from utils.io import blob_id, read_file
 

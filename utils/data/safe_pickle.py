@@ -14,13 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.errors import InputError, one_line, shown
+from utils.errors import InputError, one_line, out_of_memory, shown
 from utils.io import atomic_write, bounded_memory, read_file
 
 MEMORY = 4 << 30  # bytes that reading a file may take, besides a multiple of its size
-
-
-_OUT_OF_MEMORY = "allocate memory"  # in torch's message, a RuntimeError
 
 
 class _Dtype:
@@ -132,7 +129,7 @@ def load_pickle(data: bytes, path: Path) -> object:
     except MemoryError:
         raise
     except Exception as error:  # damaged bytes raise errors of many types in pickle, numpy and torch
-        if _OUT_OF_MEMORY in str(error):
+        if out_of_memory(error):
             raise MemoryError from error
         if isinstance(error, pickle.UnpicklingError) and "allow" in str(error):
             raise InputError(f"{path}: refused: {one_line(error)}; nothing in it was run") from error
@@ -171,7 +168,7 @@ def load_tensors(path: Path) -> dict:
     except pickle.UnpicklingError as error:
         raise InputError(f"{path}: refused: not a file of plain weights; nothing in it was run") from error
     except Exception as error:  # damaged bytes raise errors of many types in torch
-        if isinstance(error, MemoryError) or _OUT_OF_MEMORY in str(error):
+        if out_of_memory(error):
             size = f"its {len(content)} bytes need"
             raise InputError(f"{path}: does not fit into memory, or asks for more than {size}") from error
         raise InputError(f"{path}: not a complete checkpoint ({one_line(error)})") from error

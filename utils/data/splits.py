@@ -5,14 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import train_test_split
 
-from utils.data.features import SPLITS
+from utils.config import SPLITS
+from utils.data.config import GROUPED, SEED
 from utils.errors import InputError
-
-GROUPED = ("session", "speaker")
-KINDS = ("official", "random", *GROUPED)
-SEED = 42  # default of a random split
 
 
 def split_utterances(
@@ -27,9 +23,10 @@ def split_utterances(
 
     Args:
         manifests: the files that the table was read from.
-        kind: one of :data:`KINDS`; None for official if the table has a column ``split``, otherwise random.
+        kind: one of :data:`~utils.data.config.KINDS`; None for official if the table has a column ``split``, otherwise
+            random.
         fold, folds: of a split by group, see :func:`group_split`; ``fold`` is 1 by default.
-        seed: of a random split, :data:`SEED` by default.
+        seed: of a random split, :data:`~utils.data.config.SEED` by default.
 
     Returns:
         The split of each row, and the description for the features' JSON.
@@ -68,6 +65,8 @@ def random_split(table: pd.DataFrame, seed: int) -> pd.Series:
     Raises:
         InputError: a class has fewer than 10 utterances.
     """
+    from sklearn.model_selection import train_test_split  # scikit-learn takes a second to import
+
     smallest = table["label"].value_counts().min()
     if smallest < 10:
         raise InputError(f"--split random: a class has {smallest} utterances; at least 10 are required")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from utils.data.splits import check_splits
-from utils.errors import InputError, printable
+from utils.errors import InputError, problem_of
 from utils.extraction.feature_writer import csv_bytes
 from utils.io import atomic_write
 
@@ -24,7 +24,7 @@ class BadRecordings:
     def add(self, path: str, error: InputError) -> None:
         if not self.skip:
             raise error
-        self.found.append((path, str(error).removeprefix(f"{printable(path)}: ")))
+        self.found.append((path, problem_of(path, error)))
 
     def add_rows(self, table: pd.DataFrame) -> None:
         """Print and add all rows with a ``problem``.

@@ -16,11 +16,9 @@ from torch.utils.data import DataLoader
 
 from models.encoders import AudioEncoder, AudioInput, TextEncoder
 from utils.data.audio import Segment, load_segment
-from utils.errors import InputError
+from utils.errors import InputError, fitting_into_memory
 
 SEGMENT_SECONDS = 30.0  # Whisper's window; IEMOCAP's longest turn is 34 s
-BATCH_SECONDS = {"cpu": 15.0, "cuda": 240.0}  # a CPU gains nothing from large batches (benchmarks/extraction.py)
-BATCH_TOKENS = {"cpu": 256, "cuda": 16_384}
 MAX_WORKERS = 4
 MIN_SEGMENTS = 8  # fewer are decoded faster than worker processes start
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
@@ -171,12 +169,10 @@ def encode(encoder: TextEncoder | AudioEncoder, batch: list, budget_option: str)
     """Embeddings [B, D] in float32.
 
     Raises:
-        InputError: The batch does not fit into the GPU's memory.
+        InputError: The batch does not fit into memory.
     """
-    try:
+    with fitting_into_memory("a batch", f"lower {budget_option}"):
         embeddings: Tensor = encoder(batch)
-    except torch.OutOfMemoryError as error:
-        raise InputError(f"a batch does not fit into the GPU's memory; lower {budget_option}") from error
     return embeddings.float().cpu().numpy()
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils.config import feature_path
+from utils.config import SPLITS, feature_path
 from utils.data.corpora import GROUPS
-from utils.data.features import SPLITS, info_path, read_info
+from utils.data.features import info_path, read_info
 from utils.errors import InputError, reading
 from utils.extraction.embedding_cache import EmbeddingCache
 from utils.io import atomic_write, environment_info, write_json

@@ -26,8 +26,6 @@ from utils.data.audio import SOURCE_RATES
 from utils.errors import one_line
 from utils.extraction.checkpoint import NO_DECODER, digest_of, find_checkpoint
 
-TEXT_MODEL = "google-bert/bert-base-uncased"  # the paper's
-AUDIO_MODEL = "facebook/wav2vec2-base-960h"
 WEIGHTS = "model.safetensors"
 _TOKENIZER_TRIAL = ("Oh God, it's awesome...", "NAÏVE  [LAUGHTER] über-cool", "12 o'clock\t– “so what?”")
 
@@ -39,7 +37,7 @@ def load_text_encoder(
 
     Args:
         name: Folder, hub name, or ``NAME@REVISION``.
-        pooling: One of :data:`models.encoders.POOLINGS`.
+        pooling: One of :data:`models.config.POOLINGS`.
         option: The option that error messages name.
 
     Raises:

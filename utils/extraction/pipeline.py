@@ -9,14 +9,15 @@ import pandas as pd
 import torch
 
 from models.encoders import AudioEncoder, TextEncoder
+from utils.config import SPLITS
 from utils.data.audio import Recording
-from utils.data.features import SPLITS
 from utils.data.leakage import leakage_lines, leakage_report
 from utils.data.provenance import check_untested
 from utils.extraction.bad_recordings import BadRecordings
+from utils.extraction.config import BATCH_SECONDS, BATCH_TOKENS
 from utils.extraction.embedding import embed_recordings, embed_texts, probe_all
 from utils.extraction.embedding_cache import open_cache
-from utils.extraction.encoding import BATCH_SECONDS, BATCH_TOKENS, SEGMENT_SECONDS
+from utils.extraction.encoding import SEGMENT_SECONDS
 from utils.extraction.feature_writer import check_target, write_features
 from utils.extraction.hub import load_audio_encoder, load_text_encoder
 from utils.io import check_writable

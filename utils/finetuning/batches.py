@@ -11,10 +11,14 @@ from torch import Tensor
 
 from models.encoders import AudioEncoder, AudioInput, TextEncoder
 from utils.data.audio import Recording, Segment, random_crop, split_into_segments
+from utils.data.features import encoder_name
 from utils.errors import InputError
+from utils.extraction.config import AUDIO_MODEL, BATCH_SECONDS, BATCH_TOKENS, TEXT_MODEL
 from utils.extraction.embedding import embed_recordings, embed_texts
 from utils.extraction.embedding_cache import EmbeddingCache
 from utils.extraction.encoding import batches_by_length, decode_batches, longest_segment, stop_at_bad
+from utils.extraction.hub import load_audio_encoder, load_text_encoder
+from utils.finetuning.source import Source
 
 CROP_SECONDS = 1.0  # of the published code, for NT-Xent
 WORD_DROPOUT = 0.15  # likewise
@@ -37,6 +41,8 @@ class Recordings:
         table: ``audio_file`` and ``label``.
         budget: Seconds of speech per batch, padding included.
     """
+
+    budget_option = "--batch_seconds"
 
     def __init__(self, encoder: AudioEncoder, table: pd.DataFrame, recordings: dict[str, Recording], budget: float):
         self.encoder = encoder
@@ -79,6 +85,8 @@ class Transcripts:
         budget: Tokens per batch, padding included.
     """
 
+    budget_option = "--batch_tokens"
+
     def __init__(self, encoder: TextEncoder, table: pd.DataFrame, budget: int):
         self.encoder = encoder
         self.budget = budget
@@ -108,6 +116,33 @@ class Transcripts:
         cache = EmbeddingCache(None, self.encoder.dim)
         embed_texts(self.encoder, self.items, cache, self.budget, desc)
         return torch.from_numpy(np.stack([cache[text] for text in self.items]))
+
+
+def load_recordings(
+    source: Source, model: str | None, known: dict, budget: float | None, device: torch.device
+) -> tuple[AudioEncoder, dict, list[Recordings]]:
+    """The initial audio encoder, its description, and its data of train and val.
+
+    Args:
+        model: the given encoder, if any.
+        known: the features' description of their encoder; {} for features of no extraction.
+    """
+    name = model or (encoder_name(known) if known else AUDIO_MODEL)
+    encoder, description = load_audio_encoder(name, device, "--model")
+    budget = budget or BATCH_SECONDS[device.type]
+    data = [Recordings(encoder, table, source.recordings, budget) for table in source.splits.values()]
+    return encoder, description, data
+
+
+def load_transcripts(
+    source: Source, model: str | None, pooling: str | None, known: dict, budget: int | None, device: torch.device
+) -> tuple[TextEncoder, dict, list[Transcripts]]:
+    """The same of a text encoder; ``pooling`` is the given one, if any."""
+    name = model or (encoder_name(known) if known else TEXT_MODEL)
+    pooling = pooling or known.get("pooling", "pooler")
+    encoder, description = load_text_encoder(name, pooling, device, "--model")
+    budget = budget or BATCH_TOKENS[device.type]
+    return encoder, description, [Transcripts(encoder, table, budget) for table in source.splits.values()]
 
 
 def plan_epoch(data: Recordings | Transcripts, batch_size: int, rng: np.random.Generator) -> list[list[Batch]]:

@@ -1,14 +1,11 @@
-"""Configuration of a fine-tuning."""
+"""Configuration of a fine-tuning. Needs no torch."""
 
 from dataclasses import dataclass
 
-import torch
-
 from models.config import check_options, option, within
-from utils.errors import InputError
-from utils.finetuning.objectives import OBJECTIVES
 
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # autocast type of the forward pass
+OBJECTIVES = ("supervised", "ntxent")
+PRECISIONS = ("fp32", "bf16", "fp16")  # of the forward pass
 
 
 @dataclass(frozen=True)
@@ -45,16 +42,3 @@ class TuneConfig:
         plain = TuneConfig(self.dataset, self.modality, self.encoder, self.pooling, precision=self.precision)
         changed = [f"{k}={v}" for k, v in vars(self).items() if v != getattr(plain, k)]
         return "-".join([f"finetune-{self.modality}", *changed])
-
-
-def pick_precision(given: str | None, device: torch.device) -> str:
-    """The given precision, or the default: bf16 (fp16 on older GPUs) on CUDA, fp32 on a CPU.
-
-    Raises:
-        InputError: fp16 was requested on a CPU.
-    """
-    if device.type == "cuda":
-        return given or ("bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16")
-    if given == "fp16":
-        raise InputError("--precision fp16: needs a CUDA device; a CPU has fp32 and bf16")
-    return given or "fp32"

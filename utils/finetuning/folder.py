@@ -13,14 +13,14 @@ from tqdm import tqdm
 from models.encoders import AudioEncoder, TextEncoder
 from utils.data.provenance import PROVENANCE_FILE
 from utils.data.safe_pickle import load_tensors, save_tensors
-from utils.errors import InputError, Interrupted, one_line
+from utils.device import describe, device_name
+from utils.errors import InputError, Interrupted, one_line, out_of_memory
 from utils.extraction.hub import WEIGHTS, save_pretrained
 from utils.finetuning.config import TuneConfig
 from utils.finetuning.source import Source
 from utils.finetuning.trainer import Trainer
 from utils.io import environment_info, read_json, write_json
-from utils.plots import plot_training_curves
-from utils.training.folder import claim_folder, read_log, write_log
+from utils.training.folder import begun_on, claim_folder, moved, read_log, write_log
 
 STATE = "last.pt"  # until the fine-tuning is finished
 LOG = "log.jsonl"
@@ -63,7 +63,7 @@ def run_finetuning(trainer: Trainer, source: Source, before: set[str], folder: P
         before: SHA-256s of the recordings that the encoder was fine-tuned on earlier.
 
     Returns:
-        The content of ``metrics.json``: ``selected_epoch`` and its metrics of ``val``.
+        The content of ``metrics.json``: ``device``, ``selected_epoch`` and its metrics of ``val``.
     """
     log = _resume(trainer, folder)
     config = asdict(trainer.config)
@@ -98,7 +98,9 @@ def run_finetuning(trainer: Trainer, source: Source, before: set[str], folder: P
         raise
     best = log[trainer.best_epoch - 1]
     val = {name.removeprefix("val_"): value for name, value in best.items() if name.startswith("val_")}
-    metrics = {"selected_epoch": trainer.best_epoch, "val": val}
+    metrics = {"device": describe(trainer.device), "selected_epoch": trainer.best_epoch, "val": val}
+    from utils.plots import plot_training_curves  # matplotlib takes a second to import, which only this needs
+
     title, name = f"{trainer.config.dataset}, {folder.name}", trainer.config.modality
     plot_training_curves(folder / "training_curves.png", {name: log}, {name: trainer.best_epoch}, title, metric="ua")
     write_json(folder / "metrics.json", metrics)
@@ -113,6 +115,9 @@ def _resume(trainer: Trainer, folder: Path) -> list[dict]:
         InputError: The saved state is damaged or of another configuration.
     """
     path = folder / STATE
+    here = device_name(trainer.device)
+    if note := moved(begun_on(folder, path.exists(), here), here):
+        tqdm.write(f"note: {note}", file=sys.stderr)
     if path.exists():
         saved = load_tensors(path)
         if saved.get("config") != asdict(trainer.config):
@@ -120,6 +125,8 @@ def _resume(trainer: Trainer, folder: Path) -> list[dict]:
         try:
             trainer.restore(saved["state"])
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            if out_of_memory(error):
+                raise
             raise InputError(f"{path}: damaged ({one_line(error)}); --overwrite starts from scratch") from error
     log = read_log(folder / LOG, trainer.epoch)  # epochs after the last save are repeated
     write_log(folder / LOG, log)

@@ -2,12 +2,8 @@
 
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-OBJECTIVES = ("supervised", "ntxent")
 TEMPERATURE = 0.07  # of the published code
 HEAD_DROPOUT = 0.1
 
@@ -41,6 +37,10 @@ class NTXent(nn.Module):
 
 def probe(train: Tensor, train_labels: Tensor, val: Tensor) -> Tensor:
     """Labels [M] predicted by a logistic regression on embeddings. Shapes: train [N, dim], val [M, dim]."""
+    from sklearn.linear_model import LogisticRegression  # scikit-learn takes a second to import
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     regression.fit(train.cpu().numpy(), train_labels.cpu().numpy())
     return torch.from_numpy(regression.predict(val.cpu().numpy()))

@@ -3,25 +3,38 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from math import isfinite
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch_geometric import seed_everything
 from tqdm import tqdm
 from transformers import get_linear_schedule_with_warmup
 
 from models.encoders import unfreeze_upper
-from utils.errors import InputError, Interrupted, deferred_interrupt
+from utils.device import seed_everything
+from utils.errors import InputError, Interrupted, deferred_interrupt, fitting_into_memory
 from utils.finetuning.batches import Batch, Recordings, Transcripts, plan_contrastive_epoch, plan_epoch
-from utils.finetuning.config import PRECISIONS, TuneConfig
+from utils.finetuning.config import TuneConfig
 from utils.finetuning.objectives import Classification, NTXent, probe
-from utils.training.loop import check_state
+from utils.training.loop import check_loss, check_state
 from utils.training.metrics import compute_metrics
 
 WARMUP = 0.1  # fraction of all steps in which the learning rate rises linearly, before it falls linearly to 0
 MAX_NORM = 1.0  # of the gradient
+_AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # types of the forward pass
+
+
+def pick_precision(given: str | None, device: torch.device) -> str:
+    """The given precision, or the default: bf16 (fp16 on older GPUs) on CUDA, fp32 on a CPU.
+
+    Raises:
+        InputError: fp16 was requested on a CPU.
+    """
+    if device.type == "cuda":
+        return given or ("bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16")
+    if given == "fp16":
+        raise InputError("--precision fp16: needs a CUDA device; a CPU has fp32 and bf16")
+    return given or "fp32"
 
 
 class Trainer:
@@ -83,7 +96,7 @@ class Trainer:
             setattr(self, name, saved[name])
         torch.set_rng_state(saved["rng"])
         if saved["cuda_rng"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(saved["cuda_rng"])
+            torch.cuda.set_rng_state(saved["cuda_rng"], self.device)
 
     @property
     def finished(self) -> bool:
@@ -117,19 +130,22 @@ class Trainer:
 
         Raises:
             Interrupted: After a Ctrl-C or SIGTERM, once the current step is finished.
-            InputError: The loss is not finite, or a batch does not fit into the GPU's memory.
+            InputError: The loss is not finite, or a step does not fit into memory.
         """
         steps = self._plan(self.epoch)
         remaining = steps[self.step :]
         title = f"epoch {self.epoch + 1}/{self.config.epochs}"
         bar = tqdm(total=len(steps), initial=self.step, desc=title, unit="step", leave=False, dynamic_ncols=True)
         stream = self.train.inputs([batch.items for step in remaining for batch in step])
+        # the batches of NT-Xent are its steps
+        option = self.train.budget_option if self.config.objective == "supervised" else "--batch_size"
         with deferred_interrupt() as interrupted, closing(stream), bar:
             for step in remaining:
                 self.encoder.eval()
                 for module in (*self.upper, self.objective):
                     module.train()
-                self.loss += self._take(step, stream)
+                with fitting_into_memory("a step", f"lower {option} or --unfreeze_layers"):
+                    self.loss += self._take(step, stream)
                 self.step += 1
                 bar.set_postfix(loss=f"{self.loss / self.step:.3f}", refresh=False)
                 bar.update()
@@ -146,20 +162,16 @@ class Trainer:
         """One optimiser step with gradients accumulated over its batches; returns its loss."""
         self.optimizer.zero_grad()
         total = 0.0
-        dtype = PRECISIONS[self.config.precision]
+        dtype = _AUTOCAST[self.config.precision]
         for batch in step:
             labels = torch.tensor(batch.labels, device=self.device)
             inputs = next(stream)
-            try:
-                with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-                    embeddings = self.encoder(inputs)
-                loss = self.objective(embeddings.float(), labels) * batch.share
-                if not torch.isfinite(loss):
-                    raise InputError(f"epoch {self.epoch + 1}: the loss is {loss.item()}; try a smaller --lr")
-                self.scaler.scale(loss).backward()
-            except torch.OutOfMemoryError as error:
-                options = "--batch_seconds, --batch_tokens or, with ntxent, --batch_size"
-                raise InputError(f"a batch does not fit into the GPU's memory; lower {options}") from error
+            with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+                embeddings = self.encoder(inputs)
+            loss = self.objective(embeddings.float(), labels) * batch.share
+            if not torch.isfinite(loss):
+                raise InputError(f"epoch {self.epoch + 1}: the loss is {loss.item()}; try a smaller --lr")
+            self.scaler.scale(loss).backward()
             total += loss.item()
         self.scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -189,8 +201,7 @@ class Trainer:
         if isinstance(self.objective, Classification):
             logits: Tensor = self.objective.head(embeddings.to(self.device)).cpu()
             guesses, loss = logits.argmax(1), nn.functional.cross_entropy(logits, self.val.target).item()
-            if not isfinite(loss):
-                raise InputError(f"epoch {self.epoch + 1}: the validation loss is {loss}; try a smaller --head_lr")
+            check_loss(loss, "validation", self.epoch + 1, "--head_lr")
         else:
             train = self.train.embed(f"epoch {self.epoch + 1}, train for the probe")
             guesses, loss = probe(train, self.train.target, embeddings), None

@@ -15,7 +15,7 @@ from models.ops import NeighborGraph
 from utils.config import Config
 from utils.data.features import check_encoders
 from utils.data.safe_pickle import load_tensors
-from utils.errors import InputError
+from utils.errors import InputError, fitting_into_memory
 from utils.training.folder import GRAPH_FILE
 from utils.training.graph import NeighborLists, build_graph, rank_keys, similarity_steps, unit_rows
 from utils.training.trained import Trained
@@ -86,6 +86,9 @@ class Predictor:
     Args:
         trained: models of one configuration, one per seed.
         graph: the graph of their training.
+
+    Raises:
+        InputError: the graph does not fit into memory.
     """
 
     def __init__(self, trained: Sequence[Trained], graph: TrainingGraph, device: torch.device):
@@ -95,7 +98,7 @@ class Predictor:
         self._paths = [each.path for each in trained]
         self._attachment = Attachment(graph, config)
         whole = build_graph(graph.lists, config.k_text, config.k_audio, config.message_flow).to(device)
-        with torch.inference_mode():
+        with torch.inference_mode(), fitting_into_memory("the training graph", "use --device cpu"):
             text, audio = graph.text.to(device), graph.audio.to(device)
             self._inputs = [model.layer_inputs(text, audio, whole) for model in self.models]
 
@@ -109,15 +112,16 @@ class Predictor:
         """The probabilities of each model, [models, B, num_classes], on the CPU.
 
         Raises:
-            InputError: they are not finite.
+            InputError: they are not finite, or do not fit into memory.
         """
         nodes, graph = self._attachment(text, audio)
-        nodes, graph = nodes.to(self.device), graph.to(self.device)
-        text, audio = text.to(self.device), audio.to(self.device)
-        logits = [
-            model.attach(text, audio, [layer[nodes] for layer in inputs], graph)
-            for model, inputs in zip(self.models, self._inputs, strict=True)
-        ]
+        with fitting_into_memory("a batch", "lower --batch_seconds"):
+            nodes, graph = nodes.to(self.device), graph.to(self.device)
+            text, audio = text.to(self.device), audio.to(self.device)
+            logits = [
+                model.attach(text, audio, [layer[nodes] for layer in inputs], graph)
+                for model, inputs in zip(self.models, self._inputs, strict=True)
+            ]
         probabilities = torch.stack(logits).softmax(-1).cpu()
         for path, of_model in zip(self._paths, probabilities, strict=True):
             if not of_model.isfinite().all():

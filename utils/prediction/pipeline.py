@@ -11,10 +11,11 @@ from torch import Tensor
 
 from models.encoders import AudioEncoder
 from utils.data.audio import split_into_segments
-from utils.errors import InputError, printable
+from utils.errors import InputError, problem_of
+from utils.extraction.config import BATCH_TOKENS
 from utils.extraction.embedding import embed_texts, probe_all
 from utils.extraction.embedding_cache import EmbeddingCache
-from utils.extraction.encoding import BATCH_TOKENS, batches_in_order, longest_segment, stream_embeddings
+from utils.extraction.encoding import batches_in_order, longest_segment, stream_embeddings
 from utils.prediction.answers import Answers, Request
 from utils.prediction.inductive import Predictor, TrainingGraph
 from utils.prediction.run_encoders import load_run_encoder
@@ -66,7 +67,7 @@ def answer(
 
     def on_bad(path: str, error: InputError | str) -> None:
         for request in requests_of[path]:
-            answers.fail(request, str(error).removeprefix(f"{printable(path)}: "))
+            answers.fail(request, problem_of(path, error))
 
     batches = batches_in_order(segments, encoder, batch_seconds)
     with answers, closing(stream_embeddings(encoder, batches, on_bad)) as stream:

@@ -1,7 +1,7 @@
 """Results of trials, read back and checked: every number of the report comes through here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -9,17 +9,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from utils.config import DATASETS, feature_path
+from utils.config import DATASETS, PROFILES, SPLITS, feature_path
 from utils.data.demo import SCENE_SIZE
-from utils.data.features import SPLITS, Features
+from utils.data.features import Features
 from utils.data.published import is_published
 from utils.errors import InputError, reading
 from utils.io import file_sha256
 from utils.reproduction.statistics import Estimate, estimate
 from utils.reproduction.trials import Plan
-from utils.sweep.results import K, best_trial, outcomes, run_table, summary_table
-from utils.sweep.run import K_VALUES
+from utils.sweep.config import K_VALUES, K
+from utils.sweep.results import best_trial, outcomes, run_table, summary_table
 from utils.training.folder import description_difference, read_description
+from utils.training.graph import TrainingData
 from utils.training.metrics import METRICS, compute_metrics
 from utils.training.run import Run, Trial
 
@@ -242,6 +243,18 @@ class Results:
 
     def _grid_runs(self, dataset: str, profile: str) -> list[Run]:
         return self.plan.grid_runs(dataset, profile, {*K_VALUES, *self.plan.k_values})
+
+
+def check_finished(plan: Plan, data: dict[Path, TrainingData]) -> None:
+    """Raise an InputError if finished runs of any profile have other features than ``data``, by folder of the trials.
+
+    Args:
+        data: of :func:`~utils.reproduction.trials.read_features`.
+    """
+    results = Results(replace(plan, profiles=tuple(PROFILES)))
+    for dataset in plan.datasets:
+        if plan.folder(dataset) in data:
+            results.check_data(dataset, data[plan.folder(dataset)].splits)
 
 
 def different_features(folder: Path, other: Path | str) -> InputError:

@@ -1,24 +1,17 @@
 """The sections of the report: Tables I to IV, Fig. 2, ablation steps, CH-GAT's gain over homophily, and their PNGs."""
 
-from pathlib import Path
-
-import torch
-
 from utils.config import display_name
 from utils.data.demo import bayes_optimal_wa
 from utils.data.published import UTTERANCES
 from utils.io import atomic_write, markdown_table
-from utils.plots import plot_confusion, plot_homophily, plot_steps, plot_topk_grid, plot_training_curves, plot_tsne
+from utils.plots import plot_confusion, plot_homophily, plot_steps, plot_topk_grid, plot_training_curves
 from utils.reproduction.claims import OTHER_METHODS
 from utils.reproduction.results import MISSING, Result, Results
 from utils.reproduction.statistics import bounds, interval, points, table_of
-from utils.reproduction.trials import ABLATIONS, MAIN, NO_CHGAT, STEPPED
+from utils.reproduction.trials import ABLATIONS, MAIN, NO_CHGAT, STEPPED, tsne_path
 from utils.sweep.results import best_trial, papers_trial, report, summary_table
 from utils.training.folder import read_curves
-from utils.training.loop import embed
 from utils.training.metrics import PRINTED, REPORTED, plus_minus, printed
-from utils.training.run import Run
-from utils.training.trained import load_trained
 
 # ---- Tables I to IV --------------------------------------------------------------------------------------------------
 
@@ -39,10 +32,11 @@ def _facts(result: Result) -> str:
         text += f", where the paper has {' / '.join(map(str, of_paper.values()))}"
     shares = ", ".join(f"{split} {100 * share:.1f}" for split, share in result.homophily.items())
     seconds = sum(outcome["seconds"] for outcome in result.outcomes)
+    devices = "; ".join(dict.fromkeys(outcome["device"] for outcome in result.outcomes))
     versions = ", ".join(f"{name} {version}" for name, version in result.description["versions"].items())
     return (
         f"{text}. Homophily of the Top-K graphs (percent of the edges between equal labels): {shares}. "
-        f"{len(result.runs)} seeds took {seconds / 60:.1f} min on {result.outcomes[0]['device']}; "
+        f"{len(result.runs)} seeds took {seconds / 60:.1f} min on {devices}; "
         f"{versions}."
     )
 
@@ -132,25 +126,6 @@ def profile_figures(results: Results, dataset: str, profile: str) -> str:
         atomic_write(root / tsne, source.read_bytes())
         return "\n\n".join([*images, f"![t-SNE]({tsne})"])
     return "\n\n".join([*images, f"t-SNE: {MISSING}"])
-
-
-def tsne_path(run: Run) -> Path:
-    """The t-SNE of a run, in the run's folder: it is removed together with the weights that it shows."""
-    return run.folder / "test_tsne.png"
-
-
-def draw_tsne(run: Run, device: torch.device) -> None:
-    """The t-SNE of a finished run, the one figure of the report that needs weights."""
-    path, weights, config = tsne_path(run), run.folder / "best.pt", run.config
-    if path.is_file() or not run.finished:
-        return
-    if not weights.is_file():
-        print(f"no t-SNE of {config.dataset}, {config.profile}: {weights} does not exist")
-        return
-    test = run.data.graph("test", config, device)
-    embeddings = embed(load_trained(weights).model.to(device), test).cpu().numpy()
-    title = f"{display_name(config.dataset)} test, profile {config.profile}, seed {run.seed}"
-    plot_tsne(path, embeddings, test.scored_label.cpu().numpy(), run.data.class_names, title)
 
 
 # ---- ablation steps --------------------------------------------------------------------------------------------------

@@ -1,17 +1,35 @@
-"""The trials of the reproduction: Tables I and II, the ablation steps, DEMO over homophily, the grids of Fig. 2."""
+"""The trials of the reproduction and their training: Tables I and II, ablation steps, DEMO over homophily, Fig. 2."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from itertools import product
+from functools import partial
+from itertools import chain, product
 from pathlib import Path
 
-from utils.config import OFFICIAL_TO_PAPER, PAPER_TO_REFINED, PROFILES, Config, feature_path, make_config, run_name
-from utils.data.demo import AGREEMENT
-from utils.data.features import SPLITS
-from utils.sweep.run import K_VALUES, as_published, grid_runs, sweep_name
+import torch
+
+from utils.config import (
+    OFFICIAL_TO_PAPER,
+    PAPER_TO_REFINED,
+    PARTS,
+    PROFILES,
+    SPLITS,
+    Config,
+    display_name,
+    feature_path,
+    make_config,
+    run_name,
+)
+from utils.data.demo import AGREEMENT, write_demo
+from utils.data.published import find_features
+from utils.sweep.config import K_VALUES, as_published, sweep_name
+from utils.sweep.run import grid_runs, run_sweep
 from utils.training.graph import TrainingData
+from utils.training.jobs import train_here
+from utils.training.loop import embed
 from utils.training.metrics import PRINTED
-from utils.training.run import Run, Trial
+from utils.training.run import Progress, Run, Trial, open_runs, summarise
+from utils.training.trained import load_trained
 
 # The rows of Tables I and II: (fusion_type, ablation) -> title
 MAIN, NO_XCBAM, NO_CHGAT = ("min", "none"), ("min", "no_xcbam"), ("min", "no_chgat")
@@ -24,12 +42,6 @@ ABLATIONS = {
     ("min", "no_chgat_no_cbam"): "w/o CH-GAT and CBAM (MemoCMT's head)",
 }
 STEPPED = (MAIN, NO_XCBAM)  # the networks on which the ablation steps are trained
-PARTS = {  # of the report, each with what it needs
-    "tables": "features",
-    "ablation": "all three profiles and a dataset other than DEMO",
-    "homophily": "DEMO",
-    "grid": "IEMOCAP or ESD",
-}
 AGREEMENTS = (0.0, 0.3, 0.5, 0.7, 0.9, 1.0)  # of DEMO's scenes; homophily grows with it
 
 
@@ -148,3 +160,93 @@ def _name(begin: str, row: tuple[str, str]) -> str:
     """A folder's name; the options that all trials share are not part of it."""
     options = zip(("fusion_type", "ablation"), row, MAIN, strict=True)
     return "-".join([begin, *(f"{name}={value}" for name, value, default in options if value != default)])
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+def read_features(plan: Plan, parts: Collection[str], download: bool, named: bool) -> dict[Path, TrainingData]:
+    """The features of each dataset by the folder of its trials; DEMO is made for each agreement.
+
+    Unless the datasets were ``named``, one whose features do not exist is skipped.
+
+    Raises:
+        InputError: as :func:`~utils.data.published.find_features` and :meth:`TrainingData.read`.
+    """
+    data = {}
+    for dataset in plan.datasets:
+        missing = plan.missing_features(dataset)
+        if dataset == "DEMO":
+            for agreement in dict.fromkeys([AGREEMENT, *(plan.agreements if "homophily" in parts else ())]):
+                folder = plan.folder(dataset, agreement)
+                write_demo(folder / "feature", agreement)
+                paths = {split: feature_path(folder / "feature", dataset, split) for split in SPLITS}
+                data[folder] = TrainingData.read(paths, dataset)
+        elif missing and not (download or named):
+            print(f"{dataset}: skipped, {missing[0]} does not exist (--download fetches the published features)")
+        else:
+            paths = find_features(dataset, plan.feature_dir, {}, download)
+            data[plan.folder(dataset)] = TrainingData.read(paths, dataset)
+    return data
+
+
+def train(
+    plan: Plan, parts: Collection[str] | None, data: dict[Path, TrainingData], device: torch.device, jobs: int
+) -> list[str]:
+    """Train everything: the tables of all datasets first, the grid, which takes longest, last.
+
+    Args:
+        parts: those asked for; None for all.
+        data: of :func:`read_features`.
+        jobs: as in :func:`~utils.training.jobs.train_here`.
+
+    Returns:
+        The failed runs, each with its error.
+    """
+    datasets = [dataset for dataset in plan.datasets if plan.folder(dataset) in data]
+    trials = plan.trials(datasets, parts or PARTS)
+    runs = [Run(trial, seed, data[trial.folder.parent]) for trial in trials for seed in plan.seeds]
+    grids = [
+        plan.grid_runs(dataset, profile, plan.k_values, data[plan.folder(dataset)])
+        for dataset, profile in product(datasets, plan.profiles)
+        if "grid" in (parts or PARTS) and dataset in PRINTED
+    ]
+    for part in parts or ():
+        if not (grids if part == "grid" else plan.trials(datasets, [part])):
+            print(f"{part}: nothing to train; it needs {PARTS[part]}")
+    everything = [*runs, *chain(*grids)]
+    for run in everything:
+        run.data.check(run.config)
+    open_runs(everything)
+
+    print(f"{len(everything)} runs, {sum(run.finished for run in everything)} of them finished before")
+    train_all = partial(train_here, device=device, jobs=jobs)
+    with Progress(runs, on_finish=lambda run: summarise(run.trial, run.data.class_names)) as progress:
+        train_all(runs, progress)
+    for run in runs:
+        if run.trial.keep_weights and run.seed == plan.seeds[0]:
+            draw_tsne(run, device)
+    for grid in grids:
+        run_sweep(grid, grid[0].trial.folder.parent, train_all)
+    return [f"{run.config.dataset}, {run}: {run.error()}" for run in everything if not run.finished]
+
+
+def tsne_path(run: Run) -> Path:
+    """The t-SNE of a run, in the run's folder: it is removed together with the weights that it shows."""
+    return run.folder / "test_tsne.png"
+
+
+def draw_tsne(run: Run, device: torch.device) -> None:
+    """The t-SNE of a finished run, the one figure of the report that needs weights."""
+    path, weights, config = tsne_path(run), run.folder / "best.pt", run.config
+    if path.is_file() or not run.finished:
+        return
+    if not weights.is_file():
+        print(f"no t-SNE of {config.dataset}, {config.profile}: {weights} does not exist")
+        return
+    test = run.data.graph("test", config, device)
+    embeddings = embed(load_trained(weights).model.to(device), test).cpu().numpy()
+    from utils.plots import plot_tsne  # matplotlib takes a second to import, which only this needs
+
+    title = f"{display_name(config.dataset)} test, profile {config.profile}, seed {run.seed}"
+    plot_tsne(path, embeddings, test.scored_label.cpu().numpy(), run.data.class_names, title)

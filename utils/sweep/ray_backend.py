@@ -1,8 +1,6 @@
 """Train runs as tasks on a Ray cluster. This process keeps the folders, so the workers need no shared disk."""
 
 import os
-import socket
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -14,37 +12,15 @@ from tempfile import TemporaryDirectory
 import torch
 
 from utils.config import ROOT
-from utils.device import ALLOCATOR_SETTINGS, set_matmul_precision
+from utils.device import ALLOCATOR_SETTINGS, open_device
 from utils.errors import InputError
 from utils.io import atomic_write, lock, write_json
 from utils.training.folder import claim_folder
 from utils.training.graph import TrainingData
+from utils.training.jobs import RETRIES
 from utils.training.run import POLL_SECONDS, Progress, Run, train_run
 
-RETRIES = 3  # of a run whose node or process died
 AHEAD = 2  # runs that wait at the cluster beyond those that it can train at once
-
-
-def check_address(address: str) -> None:
-    """Check that Ray is installed and that something listens at the address; Ray itself would try for minutes.
-
-    Raises:
-        InputError: Ray is missing, the address is malformed, or nobody answers.
-    """
-    try:
-        import ray  # noqa: F401
-    except ImportError as error:
-        install = f"{sys.executable} -m pip install -r requirements-ray.txt"
-        raise InputError(f"--ray: Ray is not installed here; {install}") from error
-    if address == "auto":
-        return
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise InputError(f"--ray {address}: expected host:port of the head node, or auto")
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, OverflowError) as error:
-        raise InputError(f"--ray {address}: no Ray cluster there ({error})") from error
 
 
 def train_on_ray(runs: Sequence[Run], progress: Progress, address: str, cpus: int, gpus: float | None) -> None:
@@ -71,7 +47,7 @@ def train_on_ray(runs: Sequence[Run], progress: Progress, address: str, cpus: in
         if gpus is None:
             gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
         if gpus == 0:
-            set_matmul_precision(runs[0].config.matmul_precision, torch.device("cpu"))  # refuses TF32
+            open_device("cpu", runs[0].config)  # refuses TF32
         if not _slots(cpus, gpus):
             raise InputError(f"--ray {address}: no node of the cluster has {cpus} CPUs and {gpus:g} GPUs for a run")
         _train_all(runs, progress, cpus, gpus)
@@ -154,9 +130,8 @@ def _slots(cpus: int, gpus: float) -> int:
 
 def _train(run: Run, data: TrainingData, threads: int, cuda: bool) -> dict[str, bytes]:
     """Train a run in a temporary folder of the worker and return its files."""
-    device = torch.device("cuda" if cuda else "cpu")
+    device = open_device("cuda" if cuda else "cpu", run.config)
     torch.set_num_threads(threads)
-    set_matmul_precision(run.config.matmul_precision, device)
     with TemporaryDirectory() as folder:
         run = replace(run, trial=replace(run.trial, folder=Path(folder)), data=data)
         with Progress([run], note=lambda run: "") as progress:

@@ -8,10 +8,10 @@ import pandas as pd
 
 from utils.config import DATASETS, Config, changed_options
 from utils.io import align, atomic_write
+from utils.sweep.config import K
 from utils.training.metrics import PRINTED, REPORTED, plus_minus
 from utils.training.run import Run
 
-K = ["k_text", "k_audio"]
 SELECTION = "w_f1"  # of the validation split
 METRIC_COLUMNS = [f"{split}_{name}" for split in ("val", "test") for name in REPORTED]
 

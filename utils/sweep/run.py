@@ -1,15 +1,12 @@
 """The Top-K grid (Fig. 2): its trials, and a sweep over them from the features to the tables and the figure."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from utils.config import Config, display_name, profile_defaults, run_name
-from utils.plots import plot_topk_grid
+from utils.config import Config, display_name
+from utils.sweep.config import K
 from utils.sweep.results import (
-    K,
     best_so_far,
     best_trial,
     outcomes,
@@ -20,10 +17,8 @@ from utils.sweep.results import (
     write_tables,
 )
 from utils.training.graph import TrainingData
-from utils.training.run import Progress, Run, Trial, claim, open_runs, train_run
-
-K_VALUES = tuple(range(1, 11))  # of k_text and of k_audio, in the paper
-TrainAll = Callable[[Sequence[Run], Progress], None]  # on this machine, or on a cluster
+from utils.training.jobs import TrainAll
+from utils.training.run import Progress, Run, Trial, open_runs
 
 
 def grid_runs(
@@ -41,17 +36,6 @@ def grid_runs(
         for k_audio in k_audios
     ]
     return [Run(trial, seed, data) for seed in seeds for trial in trials]
-
-
-def as_published(options: dict) -> dict:
-    """The options of a grid's configuration: the published sweep decays by 0.5, the published training by 0.3."""
-    return {"lr_decay": 0.5, **options} if options.get("profile") == "official" else options
-
-
-def sweep_name(config: Config) -> str:
-    """``topk-`` and the name of a run, without k."""
-    defaults = profile_defaults(config.profile, config.dataset)
-    return "topk-" + run_name(config.replace(**{name: defaults[name] for name in K}))
 
 
 def run_sweep(runs: Sequence[Run], folder: Path, train_all: TrainAll) -> tuple[int, Config | None]:
@@ -84,13 +68,9 @@ def run_sweep(runs: Sequence[Run], folder: Path, train_all: TrainAll) -> tuple[i
     return _conclude(runs, folder, seeds)
 
 
-def train_here(runs: Sequence[Run], progress: Progress, device: torch.device) -> None:
-    """A :data:`TrainAll` that trains in this process."""
-    for run in claim(runs, progress):
-        train_run(run, device, progress)
-
-
 def _conclude(runs: Sequence[Run], folder: Path, seeds: int) -> tuple[int, Config | None]:
+    from utils.plots import plot_topk_grid  # matplotlib takes a second to import, which only this needs
+
     dataset = runs[0].config.dataset
     table = run_table(outcomes(runs))
     summary = summary_table(table)

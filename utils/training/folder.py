@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from utils.data.features import SPLITS, Features, check_class_names
+from utils.config import SPLITS
+from utils.data.features import Features, check_class_names
 from utils.data.safe_pickle import load_tensors, save_tensors
-from utils.errors import InputError, one_line, reading, shown
+from utils.errors import InputError, one_line, out_of_memory, printable, reading, shown
 from utils.io import atomic_write, read_file, read_json, write_json
 from utils.training.graph import NeighborLists
 from utils.training.loop import TrainingState
@@ -63,6 +64,8 @@ def check_fields(description: dict, path: Path) -> dict:
     match description:
         case {"config": dict(), "data": dict(data), "class_names": names}:
             check_class_names(names, path)
+            if not isinstance(description.get("device", ""), str):
+                raise InputError(f"{path}: its device is {shown(description['device'])}")
             for split, each in data.items():
                 match each:
                     case {"path": str(), "sha256": str(), "utterances": int()} if split in SPLITS:
@@ -93,6 +96,30 @@ def description_difference(old: dict, new: dict) -> str | None:
     if "seed" in new and old.get("seed") != new["seed"]:
         return f"the seed was {old.get('seed')}, now {new['seed']}"
     return None
+
+
+def begun_on(folder: Path, begun: bool, here: str) -> str:
+    """The device on which a training began, which is recorded in ``config.json`` when it begins.
+
+    Args:
+        begun: whether there is a saved state that it resumes.
+        here: the device that it is trained on now, in words.
+    """
+    path = folder / "config.json"
+    if not path.exists():  # in a worker of Ray, which resumes nothing
+        return here
+    description = check_fields(read_json(path), path)
+    if begun:
+        return description.get("device", here)
+    write_json(path, description | {"device": here})
+    return here
+
+
+def moved(before: str, here: str) -> str:
+    """The note on a training that goes on on another device; "" where it is the same."""
+    if before == here:
+        return ""
+    return f"begun on {printable(before)}, goes on on {here}: the last bits differ from those of either device alone"
 
 
 def read_description(folder: Path) -> dict:
@@ -215,6 +242,8 @@ def restore_state(state: TrainingState, folder: Path, description: dict) -> None
     except torch.AcceleratorError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if out_of_memory(error):
+            raise
         raise InputError(f"{path}: not a state of this training ({type(error).__name__}: {one_line(error)})") from error
 
 

@@ -1,16 +1,16 @@
 """Top-K cosine neighbours, the edge set of Eq. (2), and a split with its graph (section II.B.1 of the paper)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch_geometric.utils import homophily, remove_self_loops
 
 from models.ops import NeighborGraph
-from utils.config import Config, class_names, known_class_names
-from utils.data.features import SPLITS, Features, check_described, check_disjoint, load_splits, read_info
+from utils.config import SPLITS, Config, class_names, known_class_names
+from utils.data.features import Features, check_described, check_disjoint, load_splits, read_info
+from utils.data.published import find_features
 from utils.errors import InputError
 
 _BLOCK_VALUES = 1 << 20  # similarities of a block: 8 MiB in float64, about the size of a cache
@@ -115,7 +115,8 @@ def build_graph(
 
 def edge_homophily(graph: NeighborGraph, label: Tensor) -> float:
     """Share of the edges between different nodes that join equal labels; NaN without such edges."""
-    return homophily(remove_self_loops(graph.edge_index)[0], label, method="edge")
+    source, target = graph.edge_index[:, graph.source != graph.target]
+    return (label[source] == label[target]).float().mean().item()
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,21 @@ class TrainingData:
             check_described(features, split, names)
         check_disjoint(splits)
         return cls(splits, class_names(dataset, num_classes, names))
+
+    @classmethod
+    def find(
+        cls,
+        config: Config,
+        feature_dir: Path,
+        given: Mapping[str, str | Path | None],
+        download: bool,
+        num_classes: int | None = None,
+    ) -> "TrainingData":
+        """:meth:`read` what :func:`~utils.data.published.find_features` finds, and :meth:`check` it."""
+        paths = find_features(config.dataset, feature_dir, given, download)
+        data = cls.read(paths, config.dataset, num_classes)
+        data.check(config)
+        return data
 
     @property
     def dims(self) -> tuple[int, int]:

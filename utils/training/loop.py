@@ -1,10 +1,12 @@
 """The training loop: full-batch steps over one graph. Knows tensors and the configuration, no arguments, no files."""
 
+import inspect
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, isqrt
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,7 +16,7 @@ from utils.config import Config
 from utils.data.safe_pickle import check_like
 from utils.errors import InputError
 from utils.training.graph import GraphData
-from utils.training.metrics import METRICS, compute_metrics
+from utils.training.metrics import METRICS, confusion, metrics_of
 
 Scheduler = torch.optim.lr_scheduler.LRScheduler
 
@@ -60,8 +62,9 @@ class TrainingState:
         for name in ("epoch", "best_score", "best_epoch", "best_weights"):
             setattr(self, name, saved[name])
         torch.set_rng_state(saved["rng"])
-        if saved["cuda_rng"] is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(saved["cuda_rng"])
+        device = next(self.model.parameters()).device
+        if saved["cuda_rng"] is not None and device.type == "cuda":
+            torch.cuda.set_rng_state(saved["cuda_rng"], device)
 
 
 def check_state(saved: dict, fresh: dict, optimizer: torch.optim.Optimizer) -> None:
@@ -90,9 +93,22 @@ def check_state(saved: dict, fresh: dict, optimizer: torch.optim.Optimizer) -> N
             raise ValueError("options of the optimizer")
 
 
+class Adam(torch.optim.Adam):
+    """:class:`torch.optim.Adam` without the wrappers of its methods that only serve ``torch.compile``.
+
+    They import ``torch._dynamo`` on first use, which takes longer than a short training. The results are the same.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Adam.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Adam.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.Adam.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Adam.load_state_dict)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
+
+
 def start_training(model: CemoBAM, config: Config) -> TrainingState:
     """A model with its optimiser and schedule before the first epoch."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    optimizer = Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
     return TrainingState(model, optimizer, build_scheduler(optimizer, config))
 
 
@@ -119,8 +135,10 @@ def fit(
         # the second step on dropout is off and BatchNorm frozen ("first_step").
         if config.train_mode == "every_step" or state.epoch == 0:
             model.train()
-        train_loss = train_step(state, train, config)
-        metrics = evaluate(model, val)
+        of_train = train_step(state, train, config).double().view(1)
+        train_loss, *of_val = torch.cat([of_train, tally(predict(model, val), val)]).tolist()  # the wait of an epoch
+        check_loss(train_loss, "training", state.epoch + 1)
+        metrics = read_tally(of_val)
         check_loss(metrics["loss"], "validation", state.epoch + 1)
         if config.lr_schedule == "step":
             scheduler.step()
@@ -136,24 +154,26 @@ def fit(
         on_epoch({"epoch": state.epoch, "lr": lr, "train_loss": train_loss, **of_val, "seconds": seconds})
 
 
-def train_step(state: TrainingState, data: GraphData, config: Config) -> float:
-    """One full-batch step of Adam on the cross entropy; returns the loss.
+def train_step(state: TrainingState, data: GraphData, config: Config) -> Tensor:
+    """One full-batch step of Adam on the cross entropy; returns the loss, a scalar on the device.
 
-    Raises:
-        InputError: the loss is not finite. The weights are then as they were before the step.
+    A loss that is not finite leaves the weights as they were. The fused Adam reads that from the device itself
+    (``found_inf``, as with a gradient scaler), so nothing waits for the loss.
     """
     state.optimizer.zero_grad()
     logits = state.model(data.text, data.audio, data.graph)
     loss = F.cross_entropy(logits, data.label, label_smoothing=config.label_smoothing)
-    check_loss(loss.item(), "training", state.epoch + 1)
     loss.backward()
+    loss = loss.detach()
+    state.optimizer.found_inf = loss.isfinite().logical_not().float()
     state.optimizer.step()
-    return loss.item()
+    return loss
 
 
-def check_loss(loss: float, kind: str, epoch: int) -> None:
+def check_loss(loss: float, kind: str, epoch: int, option: str = "--lr") -> None:
+    """Raise an InputError for a loss that is not finite, which names the option to lower."""
     if not isfinite(loss):
-        raise InputError(f"epoch {epoch}: the {kind} loss is {loss}; try a smaller --lr")
+        raise InputError(f"epoch {epoch}: the {kind} loss is {loss}; try a smaller {option}")
 
 
 @torch.no_grad()
@@ -169,14 +189,25 @@ def embed(model: CemoBAM, data: GraphData) -> Tensor:
 
 
 def evaluate(model: CemoBAM, data: GraphData) -> dict:
-    """``loss``, the plain cross entropy in nats, and the metrics of :func:`compute_metrics`."""
-    return score(predict(model, data), data)
+    """``loss``, the plain cross entropy in nats, and the metrics of :func:`metrics_of`."""
+    return read_tally(tally(predict(model, data), data).tolist())
 
 
-def score(logits: Tensor, data: GraphData) -> dict:
-    """The metrics of :func:`evaluate` from the logits of the scored nodes."""
-    loss = F.cross_entropy(logits, data.scored_label).item()
-    return {"loss": loss, **compute_metrics(data.scored_label, logits.argmax(1), logits.size(1))}
+def tally(logits: Tensor, data: GraphData) -> Tensor:
+    """Cross entropy and confusion counts of the scored nodes as one tensor, which one transfer brings to the CPU.
+
+    Shapes: logits [N - context, C], result [1 + C * C] in float64.
+    """
+    loss = F.cross_entropy(logits, data.scored_label)
+    counts = confusion(data.scored_label, logits.argmax(1), logits.size(1))
+    return torch.cat([loss.double().view(1), counts.double().flatten()])
+
+
+def read_tally(values: list[float]) -> dict:
+    """The metrics of :func:`evaluate` from the values of a :func:`tally`."""
+    loss, *counts = values
+    classes = isqrt(len(counts))
+    return {"loss": loss, **metrics_of(np.array(counts, dtype=np.int64).reshape(classes, classes))}
 
 
 def evaluate_selected(state: TrainingState, val: GraphData, test: GraphData) -> tuple[dict, Tensor]:
@@ -190,7 +221,7 @@ def evaluate_selected(state: TrainingState, val: GraphData, test: GraphData) -> 
     """
     state.model.load_state_dict(state.best_weights)
     logits = predict(state.model, test)
-    metrics = {"val": evaluate(state.model, val), "test": score(logits, test)}
+    metrics = {"val": evaluate(state.model, val), "test": read_tally(tally(logits, test).tolist())}
     for split, of_split in metrics.items():
         check_loss(of_split["loss"], split, state.best_epoch)
     return {"selected_epoch": state.best_epoch, **metrics}, logits.argmax(1)

@@ -40,34 +40,44 @@ SWAPPED = (
 )
 
 
-def compute_metrics(label: Tensor, prediction: Tensor, num_classes: int) -> dict:
-    """All metrics of one split, as fractions.
+def confusion(label: Tensor, prediction: Tensor, num_classes: int) -> Tensor:
+    """Counts [C, C] in int64, on the device of the labels; rows are true classes.
+
+    Shapes: label [N] and prediction [N], in 0 .. C - 1.
+    """
+    cells = label * num_classes + prediction
+    counts = torch.zeros(num_classes**2, dtype=torch.long, device=label.device)
+    return counts.scatter_add_(0, cells, torch.ones_like(cells)).view(num_classes, num_classes)
+
+
+def metrics_of(confusion: np.ndarray) -> dict:
+    """All metrics of one split, as fractions, from its confusion matrix [C, C].
 
     Equal to scikit-learn's, at a fiftieth of the time (``benchmarks/speed.py``), since it runs in every epoch.
-
-    Shapes: label [N] and prediction [N], on any device, in 0 .. num_classes - 1.
 
     Returns:
         ``wa``: accuracy over all utterances; ``ua``: mean of the per-class recalls, over the classes that occur;
         ``w_f1``, ``macro_f1``: F1 weighted by support, and unweighted over the classes that occur or are predicted;
-        ``recall``: one per class, None where it does not occur; ``confusion``: counts [num_classes, num_classes], rows
-        are true classes.
+        ``recall``: one per class, None where it does not occur; ``confusion``: the matrix as lists.
     """
-    pairs = torch.bincount(label * num_classes + prediction, minlength=num_classes**2)
-    confusion = pairs.view(num_classes, num_classes).cpu().numpy()
     hits, support, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
     occurs, known = support > 0, support + predicted > 0
     recall = hits[occurs] / support[occurs]
-    f1 = np.zeros(num_classes)
+    f1 = np.zeros(len(confusion))
     f1[known] = 2 * hits[known] / (support + predicted)[known]
     return {
         "wa": float(hits.sum() / support.sum()),
         "ua": float(recall.mean()),
         "w_f1": float(np.average(f1, weights=support)),
         "macro_f1": float(f1[known].mean()),
-        "recall": [float(hits[i] / support[i]) if occurs[i] else None for i in range(num_classes)],
+        "recall": [float(hit / count) if count else None for hit, count in zip(hits, support, strict=True)],
         "confusion": confusion.tolist(),
     }
+
+
+def compute_metrics(label: Tensor, prediction: Tensor, num_classes: int) -> dict:
+    """:func:`metrics_of` labels [N] and predicted classes [N]."""
+    return metrics_of(confusion(label, prediction, num_classes).cpu().numpy())
 
 
 def mean_and_std(per_seed: Sequence[dict]) -> tuple[dict, dict | None]:

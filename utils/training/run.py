@@ -8,25 +8,26 @@ import shutil
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import torch
-from torch_geometric import seed_everything
 from tqdm import tqdm
 
 from models.cemobam import CemoBAM
 from utils.config import Config, display_name
-from utils.device import describe
-from utils.errors import InputError, Interrupted, deferred_interrupt
+from utils.device import describe, device_name, seed_everything
+from utils.errors import InputError, Interrupted, deferred_interrupt, out_of_memory
 from utils.io import atomic_write, environment_info, exclusive, lock, naming, read_json, write_json
 from utils.training.folder import (
     SEED_FOLDER,
+    begun_on,
     check_description,
     claim_folder,
+    moved,
     read_curves,
     read_log,
     read_metrics,
@@ -37,7 +38,7 @@ from utils.training.folder import (
 )
 from utils.training.graph import TrainingData
 from utils.training.loop import TrainingState, evaluate_selected, fit, start_training
-from utils.training.metrics import mean_and_std
+from utils.training.metrics import mean_and_std, results_table
 
 SAVE_SECONDS = 60  # a kill -9 loses at most this much training
 POLL_SECONDS = 0.5  # between checks of runs that other processes train
@@ -79,7 +80,10 @@ class Run:
         return f"{self.trial.folder.name}, seed {self.seed}"
 
     def describe(self) -> dict:
-        """Configuration, data with its fingerprint, versions and command line: what ``config.json`` holds."""
+        """Configuration, data with its fingerprint, versions and command line: what ``config.json`` holds.
+
+        When the training begins, its device is added.
+        """
         data = self.data
         return {
             "config": self.config.to_dict(),
@@ -170,16 +174,23 @@ class Progress:
 
     Args:
         note: text beside the bar, asked for after each run; without it, the losses of the current epoch.
+        on_finish: called with each run that is finished or failed.
     """
 
-    def __init__(self, runs: Sequence[Run], note: Callable[[Run | None], str] | None = None):
-        self._note = note
+    stopped = False  # whether all training is to end after the epoch under way
+
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        note: Callable[[Run | None], str] | None = None,
+        on_finish: Callable[[Run], object] = lambda run: None,
+    ):
+        self._note, self._on_finish = note, on_finish
         self._count, self._done = len(runs), sum(run.finished for run in runs)
+        self._shown: Counter[Path] = Counter()  # epochs of each run on the bar
         epochs = sum(run.config.epochs for run in runs)
-        self._target = sum(run.config.epochs for run in runs if run.finished)
-        self._bar = tqdm(
-            total=epochs, initial=self._target, unit="epoch", dynamic_ncols=True, disable=self._target == epochs
-        )
+        before = sum(run.config.epochs for run in runs if run.finished)
+        self._bar = tqdm(total=epochs, initial=before, unit="epoch", dynamic_ncols=True, disable=before == epochs)
         self._show(note and note(None))
 
     def __enter__(self) -> "Progress":
@@ -188,20 +199,19 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self._bar.close()
 
-    def start(self, run: Run, epoch: int) -> None:
+    def start(self, run: Run) -> None:
         self._bar.set_description(f"{run} ({self._done + 1}/{self._count})", refresh=False)
-        self._bar.update(epoch)
 
-    def epoch(self, line: dict) -> None:
+    def epoch(self, run: Run, line: dict) -> None:
         if self._note is None:
             self._show(f"loss={line['train_loss']:.3f}, val_wf1={100 * line['val_w_f1']:.1f}")
-        self._bar.update()
+        self._move(run, line["epoch"])
 
     def finish(self, run: Run) -> None:
         """Count a run that is finished or failed, here or in another process."""
         self._done += 1
-        self._target += run.config.epochs
-        self._bar.update(self._target - self._bar.n)
+        self._move(run, run.config.epochs)
+        self._on_finish(run)
         if not run.finished:
             self.write(f"failed: {run}: {run.error()}")
         self._show(self._note and self._note(run))
@@ -210,23 +220,32 @@ class Progress:
         """Print a line above the bar."""
         self._bar.write(line, file=sys.stderr)
 
+    def _move(self, run: Run, epoch: int) -> None:
+        self._bar.update(epoch - self._shown[run.folder])
+        self._shown[run.folder] = epoch
+
     def _show(self, note: str | None) -> None:
         if note is not None:
             self._bar.set_postfix_str(note, refresh=False)
 
 
-def claim(runs: Sequence[Run], progress: Progress) -> Iterator[Run]:
+def claim(
+    runs: Sequence[Run], progress: Progress, failed_before: dict[Path, int | None] | None = None
+) -> Iterator[Run]:
     """Yield each run that is left to train, locked while the caller has it.
 
     Several processes share the runs. A run that another process trains is left to it, and taken over if that process is
     killed. A failure from before this call is tried again.
 
+    Args:
+        failed_before: :func:`failures` of an earlier moment, to try again only those.
+
     Raises:
         InputError: the folder of a run has come to hold another configuration.
     """
-    failed_before = {run.folder: _failed_at(run) for run in runs}
+    failed_before = failed_before or failures(runs)
     left = [run for run in runs if not run.finished]
-    while left:
+    while left and not progress.stopped:
         for run in left:
             with lock(run.folder) as mine:
                 if not mine:
@@ -241,40 +260,49 @@ def claim(runs: Sequence[Run], progress: Progress) -> Iterator[Run]:
             time.sleep(POLL_SECONDS)
 
 
+def failures(runs: Sequence[Run]) -> dict[Path, int | None]:
+    """When the last attempt of each run failed, if it did, by the folder of the run."""
+    return {run.folder: _failed_at(run) for run in runs}
+
+
 def _failed_at(run: Run) -> int | None:
     path = run.folder / "error.json"
     return path.stat().st_mtime_ns if path.exists() else None
 
 
 def train_run(run: Run, device: torch.device, progress: Progress) -> None:
-    """Train a claimed run, or resume it; a failure is recorded in its folder.
+    """Train a claimed run, or resume it, also one that was begun on another device; a failure is recorded.
 
     Raises:
-        Interrupted: Ctrl-C or SIGTERM; the run is saved after the current epoch.
+        Interrupted: Ctrl-C or SIGTERM, or ``progress`` is stopped; the run is saved after the current epoch.
         torch.AcceleratorError: the GPU itself is in error and would fail every further run.
     """
     description = run.describe()
+    progress.start(run)
     (run.folder / "error.json").unlink(missing_ok=True)
     try:
         seed_everything(run.seed)
         model = CemoBAM(run.config.model, *run.data.dims, len(run.data.class_names))
         state = start_training(model.to(device), run.config)
         restore_state(state, run.folder, description)
+        description["device"] = begun_on(run.folder, state.epoch > 0, device_name(device))
+        if note := moved(description["device"], device_name(device)):
+            progress.write(f"note: {run}: {note}")
         train, val = (run.data.graph(split, run.config, device) for split in ("train", "val"))
-        progress.start(run, state.epoch)
         with _recording(run, state, description, progress) as on_epoch:
             fit(state, train, val, run.config, on_epoch)
         last_weights = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
         test = run.data.graph("test", run.config, device)
         metrics, predictions = evaluate_selected(state, val, test)
-    except torch.AcceleratorError:
-        raise
-    except (InputError, RuntimeError, MemoryError) as error:  # out of memory is a RuntimeError of torch
+    except (InputError, RuntimeError, MemoryError) as error:
+        if isinstance(error, torch.AcceleratorError) and not out_of_memory(error):
+            raise
         write_json(run.folder / "error.json", {"error": _message(error)})
         return
     labels = run.data.splits["test"].label
-    table = pd.DataFrame({"label": labels.tolist(), "prediction": predictions.tolist()})
-    atomic_write(run.folder / "test_predictions.csv", table.to_csv(index=False).encode())
+    rows = [("label", "prediction"), *zip(labels.tolist(), predictions.tolist(), strict=True)]
+    table = "".join(f"{label},{prediction}\n" for label, prediction in rows)
+    atomic_write(run.folder / "test_predictions.csv", table.encode())
     if not run.trial.keep_weights:
         for name in ("best.pt", "last.pt"):
             (run.folder / name).unlink(missing_ok=True)
@@ -299,8 +327,8 @@ def _recording(
         nonlocal saved_at
         with naming(path):
             log.write(json.dumps(line).encode() + b"\n")
-        progress.epoch(line)
-        if interrupted():
+        progress.epoch(run, line)
+        if interrupted() or progress.stopped:
             save_state(state, run.folder, description, resumable=True)
             progress.write(
                 f"{run}: saved after epoch {state.epoch} in {run.folder}; train.py --resume resumes it, "
@@ -319,7 +347,11 @@ def _recording(
 
 def _message(error: Exception) -> str:
     text = " ".join(str(error).split()) or "no message"
-    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+    if isinstance(error, InputError):
+        return text
+    if out_of_memory(error):  # torch goes on about its allocator
+        text = f"{text.split('. GPU ')[0]}; lower --hidden_dim or --heads, or the --jobs of a sweep"
+    return f"{type(error).__name__}: {text}"
 
 
 def finished_seeds(trial: Trial) -> dict[int, dict]:
@@ -342,7 +374,7 @@ def summarise(trial: Trial, class_names: Sequence[str]) -> dict[int, dict]:
         "dataset": display_name(trial.config.dataset),
         "config": trial.config.to_dict(),
         "class_names": list(class_names),
-        "device": first["device"],
+        "device": "; ".join(dict.fromkeys(metrics["device"] for metrics in per_seed.values())),
         "graphs": first["graphs"],
     }
     for split in ("val", "test"):
@@ -351,3 +383,25 @@ def summarise(trial: Trial, class_names: Sequence[str]) -> dict[int, dict]:
         summary[split] = {"seeds": seeds, "mean": mean, "std": std}
     write_json(trial.folder / "summary.json", summary)
     return per_seed
+
+
+def report(trial: Trial, runs: list[Run]) -> int:
+    """Print the results of all finished seeds and draw their curves. Returns the exit code."""
+    from utils.plots import plot_training_curves  # matplotlib takes a second to import, which only this needs
+
+    config, data = trial.config, runs[0].data
+    per_seed = summarise(trial, data.class_names)
+    if per_seed:
+        title = f"\n{display_name(config.dataset)} test, {len(data.splits['test'])} utterances, run {trial.folder.name}"
+        results = {f"seed {seed}": metrics["test"] for seed, metrics in per_seed.items()}
+        print(results_table(config, "test", results, f"{title} (percent)"))
+        curves = {f"seed {seed}": read_curves(Run(trial, seed).folder, config.epochs) for seed in per_seed}
+        selected = {f"seed {seed}": metrics["selected_epoch"] for seed, metrics in per_seed.items()}
+        title = f"{display_name(config.dataset)}, run {trial.folder.name}"
+        plot_training_curves(trial.folder / "training_curves.png", curves, selected, title)
+        print(f"\nsaved in {trial.folder}: one folder per seed, summary.json, training_curves.png")
+        print(f"evaluate with: bash run_eval.sh {trial.folder}")
+    failed = [run for run in runs if not run.finished]
+    for run in failed:
+        print(f"failed: {run}: {run.error()}")
+    return 1 if failed else 0

@@ -1,0 +1,73 @@
+"""Trainings from beginning to end, with and without an interruption, and all that comes of them."""
+
+import json
+
+import pytest
+import torch
+
+from models.cemobam import CemoBAM
+from utils.data.safe_pickle import load_tensors, save_tensors
+from utils.training import loop
+from utils.training.graph import prepare
+from utils.training.loop import embed, evaluate_selected, fit, start_training
+from utils.training.run import Progress, Run, claim, train_run
+
+
+def trained(device, splits, config, tmp_path, stop: int = 2) -> dict:
+    """Train to epoch ``stop``, save, restore in a fresh state, train to the end; everything that comes of it."""
+    train, val, test = (prepare(splits[split], config, device, splits["train"]) for split in ("train", "val", "test"))
+    log = []
+
+    def state():
+        torch.manual_seed(1)
+        return start_training(CemoBAM(config.model, 6, 5, 4).to(device), config)
+
+    first = state()
+    fit(first, train, val, config.replace(epochs=stop), log.append)
+    save_tensors(tmp_path / "state.pt", first.state_dict())
+    second = state()
+    torch.rand(3, device=device)  # the generators are elsewhere, as in another process
+    second.load_state_dict(load_tensors(tmp_path / "state.pt"))
+    fit(second, train, val, config, log.append)
+    metrics, predictions = evaluate_selected(second, val, test)
+    for line in log:
+        del line["seconds"]
+    vectors = embed(second.model, test).cpu().numpy()
+    return {"log": log, "metrics": metrics, "predictions": predictions.tolist(), "embeddings": vectors.tolist()}
+
+
+def train(run: Run, device: torch.device) -> dict:
+    """What the folder of a run holds behind a training, without times and devices."""
+    with Progress([run]) as progress:
+        for claimed in claim([run], progress):
+            train_run(claimed, device, progress)
+    log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    weights = load_tensors(run.folder / "best.pt")["weights"]
+    return {
+        "log": [{name: value for name, value in line.items() if name != "seconds"} for line in log],
+        "metrics": {name: value for name, value in metrics.items() if name != "device"},
+        "predictions": (run.folder / "test_predictions.csv").read_text(),
+        "weights": {name: tensor.tolist() for name, tensor in weights.items()},
+    }
+
+
+class Killed(BaseException):
+    pass
+
+
+def train_in_two(run: Run, monkeypatch, first: torch.device, second: torch.device) -> dict:
+    """Train to a kill in the fourth epoch, then resume."""
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.training.run.SAVE_SECONDS", 0)
+        step = loop.train_step
+
+        def killed(state, *args):
+            if state.epoch == 3:
+                raise Killed
+            return step(state, *args)
+
+        patch.setattr(loop, "train_step", killed)
+        with pytest.raises(Killed):
+            train(run, first)
+    return train(run, second)
