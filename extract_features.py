@@ -74,15 +74,14 @@ def main() -> None:
     # torch, transformers and what builds on it: they take seconds, for which --help and a wrong option need not wait
     from utils.data.preparation import read_utterances, utterances_sha256
     from utils.data.splits import split_utterances
-    from utils.device import describe, pick_device, set_matmul_precision
+    from utils.device import describe, open_device
     from utils.extraction.bad_recordings import BadRecordings
     from utils.extraction.feature_writer import check_sources, report_path
     from utils.extraction.pipeline import Extraction, load_encoders, usable_recordings
 
     folder = Path(args.feature_dir)
     check_sources(folder, args.dataset, args.metadata)
-    device = pick_device(args.device)
-    set_matmul_precision("fp32", device)
+    device = open_device(args.device)
     utterances, class_names = read_utterances(
         args.corpus, args.corpus_dir, args.metadata, args.classes, args.allow_partial
     )

@@ -74,14 +74,13 @@ def main() -> None:
     args, config = parse_args()
     # torch, transformers and what builds on it: they take seconds, for which --help and a wrong option need not wait
     from utils.data.provenance import tuned_on
-    from utils.device import describe, pick_device, set_matmul_precision
+    from utils.device import describe, open_device
     from utils.finetuning.batches import load_recordings, load_transcripts
     from utils.finetuning.folder import ENCODER, finished, open_folder, run_finetuning
     from utils.finetuning.source import read_extracted, read_given
     from utils.finetuning.trainer import Trainer, pick_precision
 
-    device = pick_device(args.device, strict=True)
-    set_matmul_precision("fp32", device)
+    device = open_device(args.device, strict=True)
     config = replace(config, precision=pick_precision(args.precision, device))
     if args.metadata:
         source, known = read_given(args.metadata, args.dataset, args.modality, args.corpus_dir, args.classes or ()), {}

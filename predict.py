@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     # torch, transformers and what builds on it: they take seconds, for which --help and a wrong option need not wait
-    from utils.device import describe, pick_device, set_matmul_precision
+    from utils.device import describe, open_device
     from utils.prediction.answers import Answers, requests_of_csv, requests_of_paths
     from utils.prediction.inductive import Predictor, load_training_graph
     from utils.prediction.pipeline import answer, embed_transcripts
@@ -61,8 +61,7 @@ def main() -> int:
         return 0
     requests = requests_of_csv(args.csv, args.corpus_dir) if args.csv else requests_of_paths(args.wav, args.text)
 
-    device = pick_device(args.device)
-    set_matmul_precision("fp32", device)
+    device = open_device(args.device)
     notes = sys.stderr if args.json else sys.stdout
     seeds = f"mean of {len(trained)} seeds" if len(trained) > 1 else trained[0].name
     print(f"run {run}, {seeds}; device {describe(device)}", file=notes)

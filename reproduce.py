@@ -86,7 +86,7 @@ def main() -> int:
     if args.report_only:
         print(f"report: {write_report(plan)}")
         return 0
-    device = open_device(args.device, plan.config(plan.datasets[0], plan.profiles[0]))
+    device = open_device(args.device, plan.config(plan.datasets[0], plan.profiles[0]).matmul_precision)
     print(f"reproduction in {plan.root}\ndevice {describe(device)}")
     try:
         data = read_features(plan, args.parts or PARTS, args.download, named=bool(args.datasets))

@@ -86,7 +86,7 @@ def main() -> int:
         train_all = partial(train_on_ray, address=args.ray, cpus=args.cpus_per_run or 1, gpus=args.gpus_per_run)
         where = f"Ray {args.ray}"
     else:
-        device = open_device(args.device, config)
+        device = open_device(args.device, config.matmul_precision)
         train_all, where = partial(train_here, device=device, jobs=args.jobs), describe(device)
     print(f"device {where}\nconfiguration\n{config_lines(config, exclude=('k_text', 'k_audio'))}")
     runs = grid_runs(config, folder, args.k_texts, args.k_audios, args.seeds, data)

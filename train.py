@@ -32,7 +32,7 @@ def main() -> int:
     from utils.training.run import Progress, Run, Trial, claim, open_runs, report, train_run
 
     data = TrainingData.find(config, Path(args.feature_dir), given_paths(args), args.download, args.num_classes)
-    device = open_device(args.device, config)
+    device = open_device(args.device, config.matmul_precision)
     trial = Trial(config, Path(args.save_path) / config.dataset / (args.model_name or run_name(config)))
     runs = [Run(trial, seed, data) for seed in args.seeds]
 

@@ -35,7 +35,7 @@ def main() -> int:
     args = parser.parse_args()
     config = make_config({"dataset": args.dataset, "profile": args.profile, "epochs": args.epochs})
     data = TrainingData.find(config, Path(args.feature_dir), {}, args.download)
-    device = open_device(args.device, config)
+    device = open_device(args.device, config.matmul_precision)
     trial = Trial(config, Path(default_save_path()) / args.dataset / f"epochs-{args.profile}", keep_weights=False)
     runs = [Run(trial, seed, data) for seed in SEEDS]
     open_runs(runs)

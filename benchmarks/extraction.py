@@ -31,7 +31,7 @@ from transformers import (
 from benchmarks.speed import row
 from benchmarks.steps import timed
 from models.encoders import ConvTransformerEncoder, TextEncoder
-from utils.device import describe, pick_device, set_matmul_precision
+from utils.device import describe, open_device, pick_device
 from utils.errors import InputError, run_main
 from utils.extraction.config import BATCH_SECONDS, BATCH_TOKENS
 from utils.extraction.embedding import embed_recordings, embed_texts, probe_all
@@ -160,8 +160,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         paths, texts = write_recordings(Path(folder), args.recordings), make_texts(args.texts)
         for name in ["cpu"] + ["cuda"] * torch.cuda.is_available():
-            device = pick_device(name)
-            set_matmul_precision("fp32", device)
+            device = open_device(name)
             rows += [
                 audio_row(audio_encoder(device), paths, args.batch_seconds or BATCH_SECONDS[name], args.turns),
                 text_row(text_encoder(device, len(texts)), texts, args.batch_tokens or BATCH_TOKENS[name], args.turns),

@@ -36,20 +36,26 @@ def trained(device, splits, config, tmp_path, stop: int = 2) -> dict:
     return {"log": log, "metrics": metrics, "predictions": predictions.tolist(), "embeddings": vectors.tolist()}
 
 
-def train(run: Run, device: torch.device) -> dict:
-    """What the folder of a run holds behind a training, without times and devices."""
-    with Progress([run]) as progress:
-        for claimed in claim([run], progress):
-            train_run(claimed, device, progress)
+def left_by(run: Run) -> dict:
+    """What the folder of a finished run holds, without times."""
     log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
-    metrics = json.loads((run.folder / "metrics.json").read_text())
     weights = load_tensors(run.folder / "best.pt")["weights"]
     return {
         "log": [{name: value for name, value in line.items() if name != "seconds"} for line in log],
-        "metrics": {name: value for name, value in metrics.items() if name != "device"},
+        "metrics": json.loads((run.folder / "metrics.json").read_text()),
         "predictions": (run.folder / "test_predictions.csv").read_text(),
         "weights": {name: tensor.tolist() for name, tensor in weights.items()},
     }
+
+
+def train(run: Run, device: torch.device) -> dict:
+    """Train a run; returns what it leaves, without the device."""
+    with Progress([run]) as progress:
+        for claimed in claim([run], progress):
+            train_run(claimed, device, progress)
+    left = left_by(run)
+    del left["metrics"]["device"]
+    return left
 
 
 class Killed(BaseException):

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from utils.config import Config
 from utils.errors import InputError, one_line
 
 # glibc's settings for large activations, exported by utils/environment.sh
@@ -68,10 +67,10 @@ def set_matmul_precision(precision: str, device: torch.device) -> None:
         raise InputError("--matmul_precision tf32: only a CUDA device has it")
 
 
-def open_device(name: str, config: Config) -> torch.device:
-    """The device to train on, with the configuration's precision of matrix products."""
-    device = pick_device(name)
-    set_matmul_precision(config.matmul_precision, device)
+def open_device(name: str, precision: str = "fp32", strict: bool = False) -> torch.device:
+    """:func:`pick_device`, then :func:`set_matmul_precision` there."""
+    device = pick_device(name, strict)
+    set_matmul_precision(precision, device)
     return device
 
 

@@ -8,6 +8,7 @@ import signal
 import pytest
 import torch
 
+from tests.whole_trainings import left_by
 from utils.errors import InputError, Interrupted
 from utils.training import jobs
 from utils.training.graph import TrainingData
@@ -70,18 +71,7 @@ class Told(Progress):
 
 def results(runs: list[Run]) -> list[dict | str | None]:
     """All that runs leave: metrics, log without the times, predictions, weights; or the error."""
-    return [run.error() or _result(run) if run.finished or run.error() else None for run in runs]
-
-
-def _result(run: Run) -> list:
-    lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
-    weights = torch.load(run.folder / "best.pt", weights_only=True)["weights"]
-    return [
-        json.loads((run.folder / "metrics.json").read_text()),
-        [{**line, "seconds": 0} for line in lines],
-        (run.folder / "test_predictions.csv").read_text(),
-        {name: tensor.tolist() for name, tensor in weights.items()},
-    ]
+    return [run.error() or left_by(run) if run.finished or run.error() else None for run in runs]
 
 
 def train(runs: list[Run], count: int, **options) -> Told:

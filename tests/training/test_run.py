@@ -64,8 +64,8 @@ def weights_of(run: Run, name: str) -> dict:
     return torch.load(run.folder / name, weights_only=True)["weights"]
 
 
-def interrupt_after(monkeypatch, epochs: int, signum: int = signal.SIGINT) -> None:
-    """Raise a signal after some epochs of each training."""
+def train_interrupted(run: Run, monkeypatch, epochs: int, signum: int = signal.SIGINT) -> None:
+    """Train until a signal comes in the epoch of this number."""
 
     def interrupted_fit(state, train, val, config, on_epoch):
         def after(line):
@@ -75,7 +75,9 @@ def interrupt_after(monkeypatch, epochs: int, signum: int = signal.SIGINT) -> No
 
         fit(state, train, val, config, after)
 
-    monkeypatch.setattr(training_run, "fit", interrupted_fit)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(training_run, "fit", interrupted_fit)
+        train(run)
 
 
 def test_without_weights_the_metrics_are_the_same(make_run):
@@ -157,10 +159,7 @@ def test_same_seed_writes_the_same_metrics(make_run):
 def test_interrupted_and_resumed_is_uninterrupted(make_run, monkeypatch, python_interrupts, profile, keep_weights):
     whole, stopped = (make_run(name, profile=profile, keep_weights=keep_weights) for name in ("whole", "stopped"))
     expected = train(whole)
-    interrupt_after(monkeypatch, 5)
-    with pytest.raises(Interrupted):
-        train(stopped)
-    monkeypatch.undo()
+    train_interrupted(stopped, monkeypatch, 5)
     assert len(log_of(stopped)) == 5  # the epoch under way was finished
     assert not stopped.finished
     load_trained(stopped.folder / "best.pt")  # the best weights so far can be evaluated
@@ -178,10 +177,7 @@ def test_interrupted_and_resumed_is_uninterrupted(make_run, monkeypatch, python_
 
 def test_a_log_shorter_than_the_checkpoint_is_a_failure(make_run, monkeypatch, python_interrupts):
     run = make_run()
-    interrupt_after(monkeypatch, 5)
-    with pytest.raises(Interrupted):
-        train(run)
-    monkeypatch.undo()
+    train_interrupted(run, monkeypatch, 5)
     path = run.folder / "log.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
     assert train(run) is None
@@ -192,10 +188,8 @@ def test_a_log_shorter_than_the_checkpoint_is_a_failure(make_run, monkeypatch, p
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt_finishes_the_epoch_and_restores_the_handler(make_run, monkeypatch, signum):
     handler = signal.getsignal(signum)
-    interrupt_after(monkeypatch, 3, signum)
     run = make_run()
-    with pytest.raises(Interrupted):
-        train(run)
+    train_interrupted(run, monkeypatch, 3, signum)
     assert len(log_of(run)) == 3
     assert signal.getsignal(signum) == handler
 
@@ -588,10 +582,7 @@ STATES = {
 @pytest.mark.parametrize("change", STATES.values(), ids=STATES)
 def test_a_state_of_another_kind_is_a_failure_and_not_a_traceback(make_run, monkeypatch, python_interrupts, change):
     run = make_run()
-    interrupt_after(monkeypatch, 3)
-    with pytest.raises(Interrupted):
-        train(run)
-    monkeypatch.undo()
+    train_interrupted(run, monkeypatch, 3)
     saved = torch.load(run.folder / "last.pt", weights_only=True)
     change(saved["training"])
     torch.save(saved, run.folder / "last.pt")
@@ -646,10 +637,7 @@ def test_a_checkpoint_that_claims_a_giant_network_allocates_none(make_run):
 @pytest.mark.parametrize("content", [b"[[", b"\xff", b'{"epoch": 1}\n7', b"[" * 10**5])
 def test_a_damaged_log_is_a_failure(make_run, monkeypatch, python_interrupts, content):
     run = make_run()
-    interrupt_after(monkeypatch, 3)
-    with pytest.raises(Interrupted):
-        train(run)
-    monkeypatch.undo()
+    train_interrupted(run, monkeypatch, 3)
     (run.folder / "log.jsonl").write_bytes(content)
     assert train(run) is None
     assert re.search(r"log\.jsonl: line \d: not ", run.error())

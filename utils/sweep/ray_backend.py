@@ -47,7 +47,7 @@ def train_on_ray(runs: Sequence[Run], progress: Progress, address: str, cpus: in
         if gpus is None:
             gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
         if gpus == 0:
-            open_device("cpu", runs[0].config)  # refuses TF32
+            open_device("cpu", runs[0].config.matmul_precision)  # refuses TF32
         if not _slots(cpus, gpus):
             raise InputError(f"--ray {address}: no node of the cluster has {cpus} CPUs and {gpus:g} GPUs for a run")
         _train_all(runs, progress, cpus, gpus)
@@ -130,7 +130,7 @@ def _slots(cpus: int, gpus: float) -> int:
 
 def _train(run: Run, data: TrainingData, threads: int, cuda: bool) -> dict[str, bytes]:
     """Train a run in a temporary folder of the worker and return its files."""
-    device = open_device("cuda" if cuda else "cpu", run.config)
+    device = open_device("cuda" if cuda else "cpu", run.config.matmul_precision)
     torch.set_num_threads(threads)
     with TemporaryDirectory() as folder:
         run = replace(run, trial=replace(run.trial, folder=Path(folder)), data=data)

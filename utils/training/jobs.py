@@ -168,7 +168,7 @@ def _work(connection: Connection) -> None:
         try:
             runs, failed_before, device, threads = pickle.loads(task)
             torch.set_num_threads(threads)
-            open_device(device.type, runs[0].config)
+            open_device(device.type, runs[0].config.matmul_precision)
             told = _ToldProgress(connection)
             for run in claim(runs, told, failed_before):
                 train_run(run, device, told)

@@ -285,8 +285,9 @@ def train_run(run: Run, device: torch.device, progress: Progress) -> None:
         model = CemoBAM(run.config.model, *run.data.dims, len(run.data.class_names))
         state = start_training(model.to(device), run.config)
         restore_state(state, run.folder, description)
-        description["device"] = begun_on(run.folder, state.epoch > 0, device_name(device))
-        if note := moved(description["device"], device_name(device)):
+        here = device_name(device)
+        description["device"] = begun_on(run.folder, state.epoch > 0, here)
+        if note := moved(description["device"], here):
             progress.write(f"note: {run}: {note}")
         train, val = (run.data.graph(split, run.config, device) for split in ("train", "val"))
         with _recording(run, state, description, progress) as on_epoch:
