@@ -1,4 +1,4 @@
-"""Evaluate saved checkpoints: metrics, per-class recall, confusion matrix, t-SNE. The path is all that is needed."""
+"""Evaluate saved checkpoints: metrics, calibration, results by group, figures. The path is all that is needed."""
 
 import argparse
 from pathlib import Path
@@ -40,12 +40,16 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
 def main() -> None:
     args, options = parse_args()
     # torch and what builds on it: they take seconds, for which --help and a wrong option need not wait
+    import numpy as np
+
     from utils.data.features import info_path, read_info
     from utils.data.leakage import leakage_lines
     from utils.device import describe, pick_device, set_matmul_precision
-    from utils.training.evaluation import compare_with_training, draw, load_all, load_graph
-    from utils.training.loop import evaluate
+    from utils.training.calibration import calibration_results, calibration_table, probabilities
+    from utils.training.evaluation import compare_with_training, draw, evaluate_all, load_all, load_graph
+    from utils.training.groups import group_lines, group_results, write_groups
     from utils.training.metrics import recall_table, results_table
+    from utils.training.predictions import write_predictions
 
     folder, trained = load_all(args.target, Path(args.save_path), args.download, args.profile, options)
     first = trained[0]
@@ -60,7 +64,7 @@ def main() -> None:
         with reading(info_path(features.path), "its leakage report is damaged"):
             print(leakage_lines(info["leakage"]))
 
-    results = {each.name: evaluate(each.model.to(device), data) for each in trained}
+    results, logits = evaluate_all(trained, data, device)
     for each in trained:
         compare_with_training(each, results[each.name], features, args.split)
     run = first.path.name if first.seed is None else f"run {first.run_folder.name}"
@@ -68,10 +72,30 @@ def main() -> None:
     print(results_table(config, args.split, results, f"\n{name}, {len(features)} utterances (percent)"))
     print("\n" + recall_table(first.class_names, results))
 
+    label = features.label.numpy()
+    temperatures = {each.name: each.temperature for each in trained}
+    probability = {
+        "plain": np.stack([probabilities(of_model) for of_model in logits.values()]),
+        "scaled": np.stack([probabilities(logits[name], temperatures[name]) for name in logits]),
+    }
+    calibration = calibration_results(temperatures, *probability.values(), label)
+    fitted_here = first.data.get("val", {}).get("sha256") == features.sha256
+    print("\n" + calibration_table(calibration, fitted_here))
+
     out = Path(args.out) if args.out else folder / ("eval" if first.seed is not None else f"{first.path.stem}_eval")
+    prediction = np.stack([of_model.argmax(1).cpu().numpy() for of_model in logits.values()])
+    groups = group_results(features.identity, label, prediction, first.class_names)
+    print("\n".join(group_lines(groups, f"{args.split}_groups.csv")))
     contents = {"features": str(features.path), "class_names": first.class_names, **results}
-    write_json(out / f"{args.split}.json", contents)
-    draw(out, args.split, trained, results, data, name)
+    tables = [f"{args.split}.json", f"{args.split}_groups.csv"]
+    write_json(out / tables[0], {**contents, "calibration": calibration, "groups": groups})
+    write_groups(out / tables[1], groups)
+    if args.split == "train" or first.data.get(args.split, {}).get("sha256") != features.sha256:
+        for each, of_model in zip(trained, probability["scaled"], strict=True):  # the seed folders do not have them
+            tables.append(f"{args.split}_{each.name.replace(' ', '')}_predictions.csv")
+            write_predictions(out / tables[-1], features.identity, first.class_names, label, of_model)
+    figures = draw(out, args.split, trained, results, probability, data, name)
+    print(f"\nsaved in {out}: {', '.join(tables)}; as PNG and PDF: {', '.join(figures)}")
 
 
 if __name__ == "__main__":

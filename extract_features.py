@@ -9,7 +9,7 @@ from pathlib import Path
 from models.config import POOLINGS
 from utils.cli import add_device_option, check_above_zero
 from utils.config import NAME, ROOT, SPLITS, default_feature_dir
-from utils.data.config import KINDS, SEED
+from utils.data.config import FEWEST_GROUPS, KINDS, MOST_FOLDS, SEED
 from utils.data.corpora import CORPORA
 from utils.errors import InputError, run_main
 from utils.extraction.config import AUDIO_MODEL, BATCH_SECONDS, TEXT_MODEL
@@ -22,21 +22,28 @@ def parse_args() -> argparse.Namespace:
     data = parser.add_argument_group("data")
     data.add_argument("--corpus_dir", type=Path, help="folder of the recordings")
     manifest = (
-        "manifest: audio_file,raw_text,label (and speaker,session,dialogue,split); or one each of train, val, test"
+        "manifest: audio_file,raw_text,label (and speaker,session,dialogue,gender,split); "
+        "or one each of train, val, test; a .jsonl is EmoBox's"
     )
-    data.add_argument("--metadata", type=Path, nargs="+", default=[], metavar="CSV", help=manifest)
+    data.add_argument("--metadata", type=Path, nargs="+", default=[], metavar="FILE", help=manifest)
     classes = "names in label order (for labels 0, 1, ...), or NAME=A+B to merge emotions; other emotions are excluded"
     data.add_argument("--classes", nargs="+", help=classes)
     data.add_argument("--allow_partial", action="store_true", help="accept a part of the corpus")
     data.add_argument("--skip_bad", action="store_true", help="skip bad recordings, and list them in a report")
     split = parser.add_argument_group("split")
-    split.add_argument("--split", choices=KINDS, help="default: official if the manifest has one, else random")
+    kind = (
+        "default: official if the manifest has one; else by session or speaker if every utterance names its speaker "
+        f"and there are at least {FEWEST_GROUPS}; else random"
+    )
+    split.add_argument("--split", choices=KINDS, help=kind)
     split.add_argument("--fold", type=int, help="session, speaker: the test fold (default: 1)")
-    split.add_argument("--folds", type=int, help="session, speaker: number of folds (default: one for each)")
+    folds = f"session, speaker: number of folds (default: one for each, without --split at most {MOST_FOLDS})"
+    split.add_argument("--folds", type=int, help=folds)
     split.add_argument("--seed", type=int, help=f"random: seed of the shuffling (default: {SEED})")
     encoders = parser.add_argument_group("encoders")
     encoders.add_argument("--text_model", default=TEXT_MODEL, help=f"folder, hub name or NAME@REVISION ({TEXT_MODEL})")
-    encoders.add_argument("--text_pooling", choices=POOLINGS, default="pooler")
+    pooling = "default: as the model's own configuration says (sentence-transformers), else pooler"
+    encoders.add_argument("--text_pooling", choices=POOLINGS, help=pooling)
     encoders.add_argument("--audio_model", default=AUDIO_MODEL, help=f"likewise ({AUDIO_MODEL})")
     add_device_option(encoders)
     default = ", ".join(f"{seconds:g} on {device}" for device, seconds in BATCH_SECONDS.items())

@@ -35,7 +35,8 @@ def parse_args() -> tuple[argparse.Namespace, TuneConfig]:
     data.add_argument("--classes", nargs="+", help="with --metadata: as in extract_features.py")
     encoder = parser.add_argument_group("encoder")
     encoder.add_argument("--model", help="folder, hub name or NAME@REVISION (default: the one of the features)")
-    encoder.add_argument("--text_pooling", choices=POOLINGS, help="default: the one of the features, else pooler")
+    pooling = "default: the one of the features, else as the model's own configuration says, else pooler"
+    encoder.add_argument("--text_pooling", choices=POOLINGS, help=pooling)
     training = parser.add_argument_group("training")
     for f in OPTIONS:
         add_option(training, f, str(f.default))

@@ -21,6 +21,9 @@ def parse_args() -> argparse.Namespace:
     recordings.add_argument("--csv", type=Path, help="audio_file,raw_text instead; raw_text may be empty")
     recordings.add_argument("--corpus_dir", type=Path, help="with --csv: folder of the recordings")
     recordings.add_argument("--json", action="store_true", help="print one JSON object per line instead of a table")
+    recordings.add_argument(
+        "--min_confidence", type=float, metavar="P", help="where no class has this probability: the emotion uncertain"
+    )
     run = parser.add_argument_group("run")
     run.add_argument("--text_model", help="folder of the run's encoder on this machine (default: as in training)")
     run.add_argument("--audio_model", help="likewise")
@@ -36,6 +39,8 @@ def parse_args() -> argparse.Namespace:
         raise InputError(f"--text: {len(args.text)} transcripts for {len(args.wav or ())} recordings of --wav")
     if args.corpus_dir is not None and args.csv is None:
         raise InputError("--corpus_dir: only with --csv")
+    if args.min_confidence is not None and not 0 < args.min_confidence < 1:
+        raise InputError(f"--min_confidence {args.min_confidence}: must be above 0 and below 1")
     check_above_zero(args, "batch_seconds", "batch_tokens")
     return args
 
@@ -44,7 +49,7 @@ def main() -> int:
     args = parse_args()
     # torch, transformers and what builds on it: they take seconds, for which --help and a wrong option need not wait
     from utils.device import describe, open_device
-    from utils.prediction.answers import Answers, requests_of_csv, requests_of_paths
+    from utils.prediction.answers import UNCERTAIN, Answers, requests_of_csv, requests_of_paths
     from utils.prediction.inductive import Predictor, load_training_graph
     from utils.prediction.pipeline import answer, embed_transcripts
     from utils.prediction.run_encoders import export_run, load_run_encoder
@@ -52,6 +57,8 @@ def main() -> int:
 
     _, paths = find_checkpoints(args.checkpoint, Path(args.save_path))
     trained = load_run(paths)
+    if args.min_confidence is not None and UNCERTAIN in trained[0].class_names:
+        raise InputError(f"--min_confidence: the run has a class {UNCERTAIN} of its own")
     graph = load_training_graph(trained[0])
     run = trained[0].run_folder
     if args.export:
@@ -75,7 +82,7 @@ def main() -> int:
     texts = embed_transcripts(requests, graph, run, args.text_model, args.batch_tokens, device)
     encoder = load_run_encoder("audio", graph, run, args.audio_model, device)
     predictor = Predictor(trained, graph, device)
-    answers = Answers(requests, trained[0].class_names, args.json)
+    answers = Answers(requests, trained[0].class_names, args.json, args.min_confidence or 0.0)
     answer(requests, texts, encoder, predictor, args.batch_seconds or BATCH_SECONDS[device.type], answers)
     if answers.failed:
         print(f"{answers.failed} of {len(requests)} recordings failed", file=sys.stderr)

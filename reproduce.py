@@ -21,8 +21,9 @@ from utils.errors import InputError, run_main
 from utils.sweep.config import K_VALUES
 
 QUICK = {"seeds": SEEDS[:2], "k_values": (1, 8), "agreements": (0.0, 0.9)}
-# The options in which the trials differ
+# The options in which the trials differ, but those that make every trial shorter
 OF_TRIALS = {"dataset", "profile", "k_text", "k_audio", "fusion_type", "ablation"}.union(*PROFILES.values())
+OF_TRIALS -= {"epochs", "hidden_dim"}
 
 
 def parse_args() -> tuple[argparse.Namespace, dict]:
@@ -39,8 +40,8 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
         "--parts",
         nargs="+",
         choices=PARTS,
-        help="train only: Tables I to IV, the ablation steps between the profiles, DEMO over homophily, or the grid of "
-        "Fig. 2 (default: all)",
+        help="train only: Tables I to IV, cross-validation by session or speaker, the ablation steps between the "
+        "profiles, DEMO over homophily, or the grid of Fig. 2 (default: all)",
     )
     parser.add_argument("--report_only", action="store_true", help="train nothing, report what is finished")
     parser.add_argument("--profiles", nargs="+", choices=PROFILES, default=list(PROFILES), help="default: all three")
@@ -78,6 +79,7 @@ def main() -> int:
     args, arguments = parse_args()
     # torch and what builds on it: they take seconds, for which --help and a wrong option need not wait
     from utils.device import describe, open_device
+    from utils.reproduction.folds import train_folds
     from utils.reproduction.report import write_report
     from utils.reproduction.results import check_finished
     from utils.reproduction.trials import Plan, read_features, train
@@ -89,9 +91,13 @@ def main() -> int:
     device = open_device(args.device, plan.config(plan.datasets[0], plan.profiles[0]).matmul_precision)
     print(f"reproduction in {plan.root}\ndevice {describe(device)}")
     try:
-        data = read_features(plan, args.parts or PARTS, args.download, named=bool(args.datasets))
-        check_finished(plan, data)
-        failed = train(plan, args.parts, data, device, args.jobs)
+        failed, parts = [], args.parts or PARTS
+        if set(parts) != {"folds"}:
+            data = read_features(plan, parts, args.download, named=bool(args.datasets))
+            check_finished(plan, data)
+            failed += train(plan, args.parts, data, device, args.jobs)
+        if "folds" in parts:
+            failed += train_folds(plan, args.download, device, args.jobs)
     except KeyboardInterrupt:
         try:
             print(f"\nreport of what is finished: {write_report(plan)}; the same command resumes")

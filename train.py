@@ -46,8 +46,7 @@ def main() -> int:
         print(data.graph(split, config, device).line(split))
     train = data.splits["train"]
     encoders = (read_info(train.path) or {}).get("encoders", {})
-    k = config.k_text, config.k_audio
-    save_training_graph(trial.folder, train, data.lists("train", config), k, encoders)
+    save_training_graph(trial.folder, train, data.lists("train", config), config.neighbors, encoders)
 
     with Progress(runs) as progress:
         for run in claim(runs, progress):

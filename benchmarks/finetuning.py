@@ -39,6 +39,7 @@ def run_fold(args: argparse.Namespace, fold: int) -> dict[str, list[dict]]:
     dataset = f"RAVDESS_fold{fold}"
     extract = ["extract_features.py", "RAVDESS", "--corpus_dir", args.corpus_dir, "--classes", *CLASSES]
     extract += ["--split", "speaker", "--folds", FOLDS, "--fold", fold, "--text_model", args.text_model]
+    extract += ["--text_pooling", "pooler"]  # what the published results were measured with
     call(*extract, "--audio_model", args.audio_model, "--dataset", dataset)
     tune = ["--modality", "audio", "--epochs", args.epochs, "--model_name", "finetune-audio", "--resume"]
     call("finetune.py", dataset, *tune)

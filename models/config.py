@@ -8,16 +8,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 
 FUSIONS = ("min", "max", "mean", "cls")  # of the two streams of xCBAM, see models.xcbam.FUSE
-POOLINGS = ("pooler", "mean")  # of a text encoder, see models.encoders.TextEncoder
+POOLINGS = ("pooler", "mean", "cls")  # of a text encoder, see models.encoders.TextEncoder
 
 # Parts of the network that each ablation removes (Table II). Without CBAM the head is HemoGAT's, without CBAM and
-# CH-GAT it is MemoCMT's.
+# CH-GAT it is MemoCMT's. A removed modality has no neighbours, and its embeddings are replaced by their training mean.
 ABLATIONS = {
     "none": (),
     "no_xcbam": ("xcbam",),
     "no_chgat": ("ch_gat",),
     "no_cbam": ("cbam",),
     "no_chgat_no_cbam": ("ch_gat", "cbam"),
+    "text_only": ("audio",),
+    "audio_only": ("text",),
 }
 
 CBAM_REDUCTION = 16  # of the channel attention, as in the published code
@@ -108,7 +110,7 @@ class ModelConfig:
             raise ValueError(f"hidden_dim {self.hidden_dim}: must be a multiple of the {self.heads} heads")
 
     def has(self, part: str) -> bool:
-        """Whether the network has ``ch_gat``, ``xcbam`` or, inside xCBAM, ``cbam``."""
+        """Whether the network has ``ch_gat``, ``xcbam`` or, inside xCBAM, ``cbam``; or is given ``text``, ``audio``."""
         return part not in ABLATIONS[self.ablation]
 
     def replace(self, **changes: object) -> "ModelConfig":

@@ -40,7 +40,8 @@ class TextEncoder(nn.Module):
     """A BERT-family encoder.
 
     Args:
-        pooling: ``pooler`` for the pooler output (as in the published features), ``mean`` for the mean over tokens.
+        pooling: ``pooler`` for the pooler output (as in the published features), ``mean`` for the mean over tokens,
+            ``cls`` for the last hidden state of the first token.
 
     Raises:
         ValueError: The pooling is unknown, or is ``pooler`` and the model has none.
@@ -54,7 +55,7 @@ class TextEncoder(nn.Module):
             raise ValueError(f"a {model.config.model_type} model without a pooler")
         self.model = model
         self.tokenizer = tokenizer
-        self.tokenizer.padding_side = "right"  # the pooler reads the first token, masked_mean the first ones
+        self.tokenizer.padding_side = "right"  # pooler and cls read the first token, masked_mean the first ones
         self.pooling = pooling
         self.dim = model.config.hidden_size
         # RoBERTa's position ids start after the padding index
@@ -74,6 +75,8 @@ class TextEncoder(nn.Module):
         output = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
         if self.pooling == "pooler":
             return output.pooler_output
+        if self.pooling == "cls":
+            return output.last_hidden_state[:, 0]
         return masked_mean(output.last_hidden_state, [len(each) for each in ids])
 
     def parts(self) -> tuple[nn.ModuleList, list[nn.Module]]:

@@ -14,7 +14,12 @@ from utils.config import OPTIONS, PROFILES
 DOCS = [
     "README.md",
     "docs/profiles.md",
+    "docs/calibration.md",
+    "docs/compare.md",
     "docs/cuda.md",
+    "docs/data.md",
+    "docs/folds.md",
+    "docs/results.md",
     "docs/speed.md",
     "docs/sweep.md",
     "checkpoints/README.md",
@@ -23,7 +28,7 @@ DOCS = [
 TEXT = "\n".join((ROOT / name).read_text() for name in DOCS)
 FOLDERS = ("", ".ci", "benchmarks", "checkpoints", "docs", "feature", "models", "tests", "utils")
 SUFFIXES = ("py", "md", "sh", "toml", "txt")
-SCRIPTS = ("train", "eval", "sweep", "reproduce", "predict", "extract_features", "finetune")
+SCRIPTS = ("train", "eval", "compare", "folds", "sweep", "reproduce", "predict", "extract_features", "finetune")
 BENCHMARKS = sorted(set(re.findall(r"-m (benchmarks\.\w+)", TEXT)))
 OTHERS = {"head", "port", "address", "local-dir"}  # options of ray and hf
 

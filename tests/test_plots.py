@@ -21,14 +21,25 @@ def figures(monkeypatch):
 
 
 def is_png(path) -> bool:
-    return path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    """Whether a figure is there as a PNG, and beside it as a PDF."""
+    pdf = path.with_suffix(".pdf").read_bytes()
+    return path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n") and pdf.startswith(b"%PDF-")
+
+
+def test_a_pdf_holds_its_text_as_text_and_no_date(tmp_path):
+    for name in ("a", "b"):
+        plots.plot_confusion(tmp_path / f"{name}.png", [[[3, 1], [0, 0]]], ("anger", "joy"), "title")
+        pdf = (tmp_path / f"{name}.pdf").read_bytes()
+        assert b"/FontFile2" in pdf and b"/Type3" not in pdf and b"/CreationDate" not in pdf
+        assert sorted(path.name for path in tmp_path.glob(f"{name}*")) == [f"{name}.pdf", f"{name}.png"]
+    assert pdf == (tmp_path / "a.pdf").read_bytes()
 
 
 def test_confusion_shows_shares_of_the_true_class_and_counts(tmp_path, figures):
     path = tmp_path / "c.png"
     plots.plot_confusion(path, [[[3, 1], [0, 0]], [[1, 3], [0, 0]]], ("anger", "joy"), "title")
     axes = figures[0].axes[0]
-    assert [t.get_text() for t in axes.texts] == ["50.0%\n(2)", "50.0%\n(2)", "0.0%\n(0)", "0.0%\n(0)"]
+    assert [t.get_text() for t in axes.texts] == ["50.0%\n(4)", "50.0%\n(4)", "0.0%\n(0)", "0.0%\n(0)"]
     assert [t.get_text() for t in axes.get_xticklabels()] == ["anger", "joy"]
     assert [t.get_text() for t in axes.get_yticklabels()] == ["anger", "joy"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted emotion", "true emotion")
@@ -137,6 +148,35 @@ def test_topk_grid_of_many_k_is_bounded(tmp_path, figures):
     assert max(plt.imread(tmp_path / "g.png").shape) < 3800
 
 
+def test_reliability_shows_accuracy_and_utterances_of_each_bin(tmp_path, figures):
+    of_bins = np.array([[0, 6, 0, 2], [0, 2.4, 0, 2.0], [0, 3, 0, 2]])  # utterances, confidence, correct
+    plots.plot_reliability(tmp_path / "r.png", {"plain": of_bins, "at T": of_bins}, "title")
+    top, other, bottom, _ = figures[0].axes
+    assert [(round(bar.get_x() + bar.get_width() / 2, 1), bar.get_height()) for bar in top.patches] == [
+        (37.5, 50.0),
+        (87.5, 100.0),
+    ]
+    assert np.allclose(top.lines[1].get_xydata(), [[40, 50], [100, 100]])
+    assert [bar.get_height() for bar in bottom.patches] == [0, 75, 0, 25]
+    assert (top.get_title(), other.get_title()) == ("plain", "at T")
+    assert [axes.get_ylabel() for axes in (top, bottom)] == ["accuracy (%)", "utterances (%)"]
+    assert bottom.get_xlabel() == "confidence: highest probability (%)"
+    assert is_png(tmp_path / "r.png")
+
+
+def test_risk_over_coverage_ends_at_the_error_rate_of_all(tmp_path, figures):
+    risks = {"seed 1": np.array([0, 0.5, 1 / 3, 0.5]), "seed 2": np.zeros(4)}
+    plots.plot_risk_coverage(tmp_path / "r.png", risks, "title")
+    (axes,) = figures[0].axes
+    curve, random, end = axes.lines[:3]
+    assert np.allclose(curve.get_xydata(), [[25, 0], [50, 50], [75, 100 / 3], [100, 50]])
+    assert random.get_ydata() == [50, 50] and random.get_linestyle() == ":"
+    assert end.get_xydata().tolist() == [[100, 50]]
+    entries = [t.get_text() for t in axes.get_legend().get_texts()]
+    assert entries[:2] == ["seed 1: area 33.33 %", "seed 2: area 0.00 %"]
+    assert is_png(tmp_path / "r.png")
+
+
 def test_training_curves_mark_the_selected_epoch(tmp_path, figures):
     path = tmp_path / "l.png"
     log = [
@@ -183,3 +223,11 @@ def test_topk_grid_shows_every_cell_and_marks_two(tmp_path, figures):
         "the paper's best: k_text 7, k_audio 8",
     ]
     assert is_png(path)
+
+
+def test_the_interval_of_an_accuracy_ends_at_100_and_that_of_a_change_need_not(tmp_path, figures):
+    table = pd.DataFrame({"mean": [98.0, 99.0], "over_seeds": [1.0, 4.0], "over_both": [2.0, 5.0]}, index=["a", "b"])
+    plots.plot_steps(tmp_path / "s.png", table, table - [98, 0, 0], "title")
+    level, change = (axes.get_xlim() for axes in figures[0].axes)
+    assert 90 < level[0] < 94 and level[1] == 100
+    assert change[0] < -4

@@ -1,5 +1,6 @@
 """The shell scripts and what stands behind them, end to end, as a user runs them."""
 
+import csv
 import json
 import os
 import re
@@ -19,8 +20,13 @@ import train
 from tests.conftest import ROOT, environment, make_rows, write_pickle
 from tests.reference import OfficialReference, randomised
 from utils.config import default_feature_dir
+from utils.training.calibration import SCORES
+from utils.training.predictions import read_predictions
 
 TINY = ["--hidden_dim", "16", "--epochs", "3", "--seeds", "1", "2", "--k_text", "3", "--k_audio", "2", "--lr", "0.01"]
+FIGURES = ("confusion_matrix", "reliability", "risk_coverage")
+EVALUATED = {"test.json", "test_groups.csv", *(f"test_{name}.{kind}" for name in FIGURES for kind in ("png", "pdf"))}
+OF_OTHERS = {f"test_seed{seed}_predictions.csv" for seed in (1, 2)}  # of features that the training did not have
 
 
 def bash(script: str, *args: object, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
@@ -62,9 +68,9 @@ def test_train_then_evaluate_prints_the_same_digits(tmp_path, feature_dir):
     run = next((runs / "TOY").iterdir())
     assert {p.name for p in run.iterdir() if p.suffix != ".lock"} == {
         *("seed1", "seed2", "eval"),
-        *("summary.json", "training_curves.png", "training_graph.pt"),
+        *("summary.json", "training_curves.png", "training_curves.pdf", "training_graph.pt"),
     }
-    assert {p.name for p in (run / "eval").iterdir()} == {"test.json", "test_confusion_matrix.png", "test_tsne.png"}
+    assert {p.name for p in (run / "eval").iterdir()} == EVALUATED
     recall = json.loads((run / "eval" / "test.json").read_text())["seed 1"]["recall"]
     assert " ".join(f"{100 * r:.2f}" for r in recall) in " ".join(evaluated.stdout.split())
     relative = bash("run_eval.sh", f"{run.name}/seed1/best.pt", cwd=run.parent)
@@ -79,6 +85,45 @@ def test_every_kind_of_target(trained, capsys, monkeypatch, place):
     monkeypatch.setattr(sys, "argv", ["eval.py", str(run / place)])
     evaluation.main()
     assert table(capsys.readouterr().out)[0] == table(output)[0]
+
+
+def test_calibration_and_groups_are_in_the_json_as_printed(trained, run, feature_dir):
+    runs, _ = trained
+    folder = next((runs / "TOY").iterdir())
+    who = "\n".join(f"{i},{'uv'[i % 2]}" for i in range(24))
+    for split in ("val", "test"):
+        (feature_dir / f"TOY_BERT_WAV2VEC_{split}.csv").write_text(f"audio_file,speaker\n{who}\n")
+        code, output, _ = run(evaluation.main, folder, "--split", split)
+        assert code == 0
+        saved = json.loads((folder / "eval" / f"{split}.json").read_text())
+        predictions = read_predictions([folder / f"seed{seed}" / f"{split}_predictions.csv" for seed in (1, 2)])
+        for i, seed in enumerate((1, 2)):
+            found = saved["calibration"][f"seed {seed}"]
+            metrics = json.loads((folder / f"seed{seed}" / "metrics.json").read_text())
+            assert found["temperature"] == metrics["temperature"] != 1
+            assert found["plain"]["cross_entropy"] == pytest.approx(metrics[split]["loss"], rel=1e-5)
+            scores = {name: score(predictions.probability, predictions.label)[i] for name, score in SCORES.items()}
+            assert found["scaled"] == pytest.approx(scores, abs=1e-4)
+            assert f"{found['temperature']:.3f}" in output
+        assert ("T was fitted on these very utterances" in output) == (split == "val")
+        mean = np.mean([saved[f"seed {seed}"]["wa"] for seed in (1, 2)])
+        rows = [row for row in saved["groups"] if row["kind"] == "speaker"]
+        assert [(row["group"] in "uv", row["utterances"]) for row in rows] == [(True, 12)] * 2
+        assert np.mean([row["wa"] for row in rows]) == pytest.approx(mean)
+        assert f"worst speaker: {rows[0]['group']}, WA {100 * rows[0]['wa']:.1f}, 12 utterances" in output
+        written = list(csv.DictReader((folder / "eval" / f"{split}_groups.csv").read_text().splitlines()))
+        assert [(row["kind"], row["group"]) for row in written] == [(r["kind"], r["group"]) for r in saved["groups"]]
+
+
+def test_logits_that_are_not_finite_are_said(trained, call):
+    runs, _ = trained
+    path = next((runs / "TOY").iterdir()) / "seed1" / "best.pt"
+    saved = torch.load(path, weights_only=True)
+    for tensor in saved["weights"].values():
+        if tensor.is_floating_point():
+            tensor *= 1e30
+    torch.save(saved, path)
+    assert call(evaluation.main, path) == (2, f"error: {path}: its logits are not finite; is the checkpoint damaged?")
 
 
 def test_graph_with_training_utterances_is_evaluated_from_the_path_alone(tmp_path, feature_dir, call, capsys):
@@ -121,14 +166,40 @@ def test_a_folder_of_the_datasets_name_does_not_hide_its_runs(trained, tmp_path,
     assert not call(evaluation.main, "TOY", "--save_path", runs)[0]
 
 
-def test_three_utterances_have_no_tsne(tmp_path, feature_dir, call):
+def test_a_tsne_takes_a_hundred_utterances(trained, tmp_path, run):
+    runs, _ = trained
+    for count in (99, 100):
+        test = write_pickle(tmp_path / f"{count}.pkl", make_rows(count))
+        options = ["--save_path", runs, "--test_path", test, "--out", tmp_path / f"{count}"]
+        code, output, _ = run(evaluation.main, "TOY", *options)
+        drawn = {p.name for p in (tmp_path / f"{count}").iterdir()} - EVALUATED - OF_OTHERS
+        assert (code, drawn) == (0, {"test_tsne.png", "test_tsne.pdf"} if count == 100 else set())
+        assert ("no t-SNE of 99 utterances; it takes 100" in output) == (count == 99)
+
+
+def test_predictions_of_other_features_and_of_train_are_written(trained, tmp_path, run):
+    """Those of val and test are in the folders of the seeds."""
+    runs, _ = trained
+    test = write_pickle(tmp_path / "other.pkl", make_rows(12, seed=7))
+    for options in (["--test_path", test], ["--split", "train"], ["--split", "val"]):
+        code, _, _ = run(evaluation.main, "TOY", "--save_path", runs, "--out", tmp_path / "out", *options)
+        assert code == 0
+    assert {path.name for path in (tmp_path / "out").glob("*predictions.csv")} == {
+        f"{split}_seed{seed}_predictions.csv" for split in ("test", "train") for seed in (1, 2)
+    }
+    found = read_predictions([tmp_path / "out" / f"train_seed{seed}_predictions.csv" for seed in (1, 2)])
+    saved = json.loads((tmp_path / "out" / "train.json").read_text())
+    assert [saved[f"seed {seed}"]["wa"] for seed in (1, 2)] == (found.prediction == found.label).mean(1).tolist()
+
+
+def test_three_utterances_are_evaluated(tmp_path, feature_dir, call):
     runs = ["--save_path", tmp_path / "runs"]
     options = ["--dataset", "TOY", *TINY, "--graph_scope", "with_train", "--feature_dir", feature_dir]
     assert not call(train.main, *options, *runs)[0]
     small = write_pickle(tmp_path / "small.pkl", make_rows(4)[:3])
     assert not call(evaluation.main, "TOY", *runs, "--test_path", small)[0]
     run = next((tmp_path / "runs" / "TOY").iterdir())
-    assert {p.name for p in (run / "eval").iterdir()} == {"test.json", "test_confusion_matrix.png"}
+    assert {p.name for p in (run / "eval").iterdir()} == EVALUATED | OF_OTHERS
 
 
 def test_a_changed_file_is_noted_in_evaluation(trained, feature_dir, monkeypatch, capsys):

@@ -10,6 +10,7 @@ from tests.conftest import ROOT, environment
 HEAVY = {"torch", "torch_geometric", "transformers", "torchaudio", "sklearn", "scipy", "pandas", "matplotlib", "numpy"}
 WRONG = {  # options that the parser itself refuses, and options that our checks do
     "train": ["--epochs", "0"],
+    "compare": ["run", "run", "--split", "train"],
     "eval": ["--split", "all"],
     "sweep": ["--k_text", "0"],
     "reproduce": ["--lr", "0"],
@@ -33,6 +34,12 @@ def run(script: str, *options: str) -> tuple[int, str, set[str]]:
 def test_help_imports_nothing_heavy(script):
     code, _, imported = run(script, "--help")
     assert (code, imported & HEAVY) == (0, set())
+
+
+def test_a_wrong_confidence_is_reported_before_anything_heavy_is_imported():
+    code, message, imported = run("predict", "--checkpoint", "run", "--wav", "a.wav", "--min_confidence", "1.0")
+    assert (code, imported & HEAVY) == (2, set())
+    assert message == "error: --min_confidence 1.0: must be above 0 and below 1"
 
 
 @pytest.mark.parametrize("script", WRONG)

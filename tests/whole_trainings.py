@@ -29,11 +29,16 @@ def trained(device, splits, config, tmp_path, stop: int = 2) -> dict:
     torch.rand(3, device=device)  # the generators are elsewhere, as in another process
     second.load_state_dict(load_tensors(tmp_path / "state.pt"))
     fit(second, train, val, config, log.append)
-    metrics, predictions = evaluate_selected(second, val, test)
+    metrics, logits = evaluate_selected(second, val, test)
     for line in log:
         del line["seconds"]
     vectors = embed(second.model, test).cpu().numpy()
-    return {"log": log, "metrics": metrics, "predictions": predictions.tolist(), "embeddings": vectors.tolist()}
+    return {
+        "log": log,
+        "metrics": metrics,
+        "predictions": logits["test"].argmax(1).tolist(),
+        "embeddings": vectors.tolist(),
+    }
 
 
 def left_by(run: Run) -> dict:
@@ -43,7 +48,7 @@ def left_by(run: Run) -> dict:
     return {
         "log": [{name: value for name, value in line.items() if name != "seconds"} for line in log],
         "metrics": json.loads((run.folder / "metrics.json").read_text()),
-        "predictions": (run.folder / "test_predictions.csv").read_text(),
+        "predictions": {split: (run.folder / f"{split}_predictions.csv").read_text() for split in ("val", "test")},
         "weights": {name: tensor.tolist() for name, tensor in weights.items()},
     }
 

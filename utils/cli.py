@@ -72,15 +72,18 @@ def _default_help(name: str) -> str:
     """The default of an option: by profile or dataset where it differs."""
     default = OPTIONS[name].default
     by_profile = {profile: values.get(name, default) for profile, values in PROFILES.items()}
-    if len(set(by_profile.values())) > 1:
-        return ", ".join(f"{profile} {value}" for profile, value in by_profile.items())
-    by_dataset = [f"{dataset} {value}" for dataset, known in DATASETS.items() if (value := getattr(known, name, None))]
-    if name in ("k_text", "k_audio"):
-        return ", ".join([*by_dataset, f"else {default}"])
     if name == "epochs":
-        demo = ", ".join(f"{profile} {epochs}" for profile, epochs in DATASETS["DEMO"].epochs.items())
-        return f"{default}; DEMO: {demo}"
+        return f"{_by_profile(by_profile)}; DEMO: {_by_profile(DATASETS['DEMO'].epochs)}"
+    if len(set(by_profile.values())) > 1:
+        return _by_profile(by_profile)
+    if name in ("k_text", "k_audio"):
+        by_dataset = [f"{dataset} {getattr(known, name)}" for dataset, known in DATASETS.items()]
+        return ", ".join([*by_dataset, f"else {default}"])
     return str(default)
+
+
+def _by_profile(values: dict[str, object]) -> str:
+    return ", ".join(f"{profile} {value}" for profile, value in values.items())
 
 
 def check_above_zero(args: argparse.Namespace, *names: str) -> None:

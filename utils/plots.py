@@ -1,4 +1,4 @@
-"""Figures as PNGs: training curves, confusion matrix, t-SNE, the Top-K grid, effects with their intervals."""
+"""Figures as PNG and PDF: training curves, confusion matrix, t-SNE, calibration, the Top-K grid, effects."""
 
 import io
 import math
@@ -20,7 +20,10 @@ from utils.io import atomic_write
 if TYPE_CHECKING:
     import pandas as pd
 
+    from utils.statistics import Clustered
+
 matplotlib.rcParams.update({"text.parse_math": False, "text.usetex": False})  # a name with $ or \ is no formula
+matplotlib.rcParams["pdf.fonttype"] = 42  # text of a PDF stays text
 
 COLORS = plt.get_cmap("tab10").colors
 MARKERS = "osD^vP*Xph"
@@ -30,6 +33,7 @@ NUMBERED = 20  # rows or columns of a heat map whose cells have room for numbers
 TICKS = 100  # labels of an axis that do not overlap
 CELLS = 1000  # cells along a side that can be told apart
 ENTRIES = 60  # of the legend of classes
+TSNE_LEAST = 100  # utterances; of fewer, the picture is of the method and its seed rather than of the embeddings
 
 
 def plot_training_curves(
@@ -64,13 +68,13 @@ def plot_training_curves(
 
 
 def plot_confusion(path: Path, confusions: Sequence[Sequence], class_names: Sequence[str], title: str) -> None:
-    """Shares of each true class, over all seeds, with the mean count of utterances per seed.
+    """Shares of each true class and counts of utterances, both pooled over the seeds.
 
     Above :data:`NUMBERED` classes there are colours alone; above :data:`CELLS`, a cell is of several classes in a row.
     """
     pool = math.ceil(len(class_names) / CELLS)
     first = np.arange(0, len(class_names), pool)  # class of each cell
-    counts = np.mean([_pooled(confusion, first) for confusion in confusions], axis=0)
+    counts = np.sum([_pooled(confusion, first) for confusion in confusions], axis=0)
     support = counts.sum(1, keepdims=True)
     shares = 100 * counts / np.where(support > 0, support, 1)
     numbered = len(first) <= NUMBERED
@@ -83,7 +87,7 @@ def plot_confusion(path: Path, confusions: Sequence[Sequence], class_names: Sequ
     axes.set_yticks(ticks, names)
     for i, j in np.ndindex(shares.shape if numbered else (0, 0)):
         color = "white" if shares[i, j] > 55 else "black"
-        axes.text(j, i, f"{shares[i, j]:.1f}%\n({counts[i, j]:.4g})", ha="center", va="center", color=color)
+        axes.text(j, i, f"{shares[i, j]:.1f}%\n({counts[i, j]})", ha="center", va="center", color=color)
     note = "" if pool == 1 else f" (cells of {pool} classes, each named after its first)"
     axes.set(xlabel=f"predicted emotion{note}", ylabel=f"true emotion{note}")
     figure.colorbar(image, fraction=0.046, label="share of the true class (%)")
@@ -127,6 +131,54 @@ def plot_tsne(path: Path, embeddings: np.ndarray, labels: np.ndarray, class_name
     )
     note = "" if spread > 0 else ", the same for every utterance"
     save_figure(figure, path, f"{title}\nlast hidden layer of the classifier{note}")
+
+
+def plot_reliability(path: Path, diagrams: dict[str, np.ndarray], title: str) -> None:
+    """Accuracy over confidence, and below it the share of utterances in each bin.
+
+    Args:
+        diagrams: by name, utterances, summed confidence and correct predictions in each of B equal-width bins, [3, B].
+    """
+    size = (1.2 + 4.4 * len(diagrams), 5.6)
+    layout = {"sharex": True, "sharey": "row", "squeeze": False, "height_ratios": (3, 1), "layout": "constrained"}
+    figure, panels = plt.subplots(2, len(diagrams), figsize=size, **layout)
+    for (name, (count, confidence, correct)), top, bottom in zip(diagrams.items(), *panels, strict=True):
+        width, filled = 100 / len(count), count > 0
+        middle = width * (np.arange(len(count)) + 0.5)
+        x, y = (100 * each[filled] / count[filled] for each in (confidence, correct))
+        bars = {"width": width, "edgecolor": "white"}
+        top.bar(middle[filled], y, color=COLORS[0], alpha=0.45, label="accuracy of the bin", **bars)
+        top.plot([0, 100], [0, 100], "k--", linewidth=1, label="calibrated: accuracy = confidence")
+        top.plot(x, y, "o", color=COLORS[3], clip_on=False, label="accuracy at the bin's mean confidence")
+        bottom.bar(middle, 100 * count / count.sum(), color="grey", **bars)
+        top.set(ylabel="accuracy (%)", title=name)
+        bottom.set(xlabel="confidence: highest probability (%)", ylabel="utterances (%)")
+        top.set(xlim=(0, 100), ylim=(0, 100))
+    for axes in panels.flat:
+        axes.grid(alpha=0.3)
+        axes.label_outer()
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(diagrams))
+    save_figure(figure, path, title)
+
+
+def plot_risk_coverage(path: Path, risks: dict[str, np.ndarray], title: str) -> None:
+    """Error rate of the most confident utterances over their share, and where it would stay if they were random ones.
+
+    Args:
+        risks: by name, the error rates of the 1, 2, ... N most confident utterances, [N].
+    """
+    figure, axes = plt.subplots(figsize=(7, 4.8), layout="constrained")
+    for i, (name, risk) in enumerate(risks.items()):
+        color, coverage = COLORS[i % len(COLORS)], 100 * np.arange(1, len(risk) + 1) / len(risk)
+        label = f"{_short(name, 40)}: area {100 * risk.mean():.2f} %" if i < NUMBERED else None
+        axes.plot(coverage, 100 * risk, color=color, label=label)
+        axes.axhline(100 * risk[-1], color=color, linestyle=":", linewidth=1)
+        axes.plot(100, 100 * risk[-1], "o", color=color, clip_on=False)
+    axes.plot([], [], "o", color="grey", label="every utterance is answered")
+    axes.plot([], [], ":", color="grey", label="the same share, chosen at random")
+    _label(axes, "coverage: share of utterances, the most confident first (%)", "error rate (%)")
+    axes.set(xlim=(0, 100), ylim=(0, None))
+    save_figure(figure, path, title)
 
 
 def plot_topk_grid(
@@ -193,6 +245,8 @@ def plot_steps(path: Path, levels: "pd.DataFrame", changes: "pd.DataFrame", titl
     _label(level, "test WA (%)", title="after the step")
     _label(change, "change in test WA (points)", title="change by the step")
     change.axvline(0, color="black", linewidth=1)
+    left, right = level.get_xlim()
+    level.set_xlim(max(left, 0), min(right, 100))  # of an accuracy; a half width may reach beyond
     level.set_yticks(range(len(levels)), levels.index)
     level.invert_yaxis()
     save_figure(figure, path, f"{title}\n95 % intervals: thick over seeds, thin over seeds and test utterances")
@@ -221,6 +275,28 @@ def plot_homophily(
     save_figure(figure, path, title)
 
 
+def plot_folds(path: Path, levels: dict[str, dict[str, "Clustered"]], rows: Sequence[str], title: str) -> None:
+    """WA of the rows of a cross-validation with their 95 % intervals, one colour per protocol.
+
+    Args:
+        levels: WA in percent by protocol and row; a row may be missing.
+        rows: in their order from the top.
+    """
+    figure, axes = plt.subplots(figsize=(9, 1.8 + 0.42 * len(rows)), layout="constrained")
+    for i, (protocol, of_protocol) in enumerate(levels.items()):
+        for row, level in of_protocol.items():
+            y = rows.index(row) + 0.16 * (i - (len(levels) - 1) / 2)
+            sides = None if level.low is None else [[level.value - level.low], [level.high - level.value]]
+            style = {"fmt": MARKERS[i], "color": COLORS[i], "capsize": 3}
+            label = protocol if row == next(iter(of_protocol)) else None
+            axes.errorbar(level.value, y, xerr=sides, label=label, **style)
+    _label(axes, "WA (%), 95 % intervals")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14 - 0.2 / len(rows)), ncols=1)
+    axes.set_yticks(range(len(rows)), [_short(row, 40) for row in rows])
+    axes.invert_yaxis()
+    save_figure(figure, path, title)
+
+
 def _label(axes: plt.Axes, xlabel: str, ylabel: str = "", title: str = "") -> None:
     """Name the axes of a panel, and add its grid and its legend, if any."""
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
@@ -230,12 +306,16 @@ def _label(axes: plt.Axes, xlabel: str, ylabel: str = "", title: str = "") -> No
 
 
 def save_figure(figure: plt.Figure, path: Path, title: str) -> None:
-    """Close a figure, and write it whole or not at all."""
+    """Close a figure, and write it whole or not at all, as the PNG ``path`` and as a PDF beside it."""
     figure.suptitle("\n".join(_short(line, 120) for line in title.split("\n")))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight")
+    drawn = {}
+    for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {})):  # where there is a PNG, there are both
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=suffix[1:], dpi=150, bbox_inches="tight", metadata=metadata)
+        drawn[path.with_suffix(suffix)] = buffer.getvalue()
     plt.close(figure)
-    atomic_write(path, buffer.getvalue())
+    for file, data in drawn.items():
+        atomic_write(file, data)
 
 
 def _short(name: str, most: int = 24) -> str:

@@ -9,6 +9,7 @@ from utils.data.corpora import (
     decode_text,
     esd_groups,
     files_below,
+    groups_of_recording,
     iemocap_groups,
     ravdess_groups,
 )
@@ -286,6 +287,37 @@ def test_other_names_have_no_groups():
     assert esd_groups("0011_000351") == ("0011", "", "")
     assert ravdess_groups("03-01-01-01-01-01-24") == ("24", "", "")
     assert iemocap_groups("Ses03M_script01_2_F012") == ("Ses03F", "Ses03", "Ses03M_script01_2")
+
+
+@pytest.mark.parametrize(
+    "name, groups",
+    [
+        ("Ses03M_script01_2_F012", ("Ses03F", "Ses03", "Ses03M_script01_2", "F")),
+        ("Ses01F_impro04_M012", ("Ses01M", "Ses01", "Ses01F_impro04", "M")),
+        ("0014_000351", ("0014", "", "", "M")),
+        ("0015_000351", ("0015", "", "", "F")),
+        ("0019_000351", ("0019", "", "", "F")),
+        ("0020_000351", ("0020", "", "", "M")),
+        ("0001_000351", ("0001", "", "", "")),  # Chinese
+        ("03-01-01-01-01-01-24", ("24", "", "", "F")),
+        ("03-01-01-01-01-01-01", ("01", "", "", "M")),
+        ("clip_0001", ("", "", "", "")),
+        ("", ("", "", "", "")),
+    ],
+)
+def test_groups_and_gender_of_a_recording_of_any_corpus(name, groups):
+    assert groups_of_recording(name) == groups
+
+
+def test_readers_tell_the_gender(tmp_path):
+    table = rows_by_name(read_iemocap(write_iemocap(tmp_path, TURNS)))
+    assert {name: row["gender"] for name, row in table.items()} == {
+        "Ses01F_impro01_F000": "F",
+        "Ses01F_impro01_M000": "M",
+        "Ses01M_script01_1_F003": "F",
+        "Ses02F_script03_2_M041": "M",
+        "Ses05M_impro05a_M010": "M",
+    }
 
 
 TEXTS = {

@@ -161,6 +161,15 @@ def test_missing_recordings_keep_their_groups(tmp_path, path):
     assert (row["speaker"], row["session"], row["dialogue"]) == ("Ses01M", "Ses01", "Ses01F_impro04")
 
 
+def test_gender_is_given_or_derived_and_written_in_one_way(tmp_path):
+    given = ["female", "Male", "f", "m", "F", "diverse", ""]
+    lines = "".join(f"{i}.wav,Hi,0,{gender}\n" for i, gender in enumerate(given))
+    path = write_csv(tmp_path, "audio_file,raw_text,label,gender\n" + lines + "Ses01F_impro04_M012.wav,Hi,1,\n")
+    genders = ["F", "M", "F", "M", "F", "diverse", ""]
+    assert utterances_of([path], "IEMOCAP", None)["gender"].tolist() == [*genders, "M"]
+    assert utterances_of([path], "MINE", None)["gender"].tolist() == [*genders, ""]
+
+
 def test_dialogues_that_differ_by_case_are_two(tmp_path):
     """They may be names of videos."""
     path = write_csv(tmp_path, "audio_file,raw_text,label,dialogue\na.wav,Hi,0,dQw4\nb.wav,Hi,1,dqw4\n")

@@ -97,7 +97,7 @@ def test_published_manifests_are_used_unchanged(request, corpus, counts):
     assert table["label"].tolist() == published["label"].astype(int).tolist()
     assert table["raw_text"].tolist() == published["raw_text"].str.strip().tolist()
     assert prepared.split == {"kind": "official", "manifests": [str(path) for path in paths]}
-    check_splits(table, prepared.class_names)
+    check_splits(table, prepared.class_names, "official")
 
 
 @pytest.mark.parametrize("corpus", ["IEMOCAP", "ESD"])
@@ -163,7 +163,7 @@ def test_published_manifests_can_be_split_otherwise(iemocap, split, turns):
 
 
 def test_iemocap_is_complete(iemocap, capsys):
-    prepared = prepare("IEMOCAP", iemocap)
+    prepared = prepare("IEMOCAP", iemocap, split="random")
     assert len(prepared.table) == 5531
     assert by_name(prepared, "label") == {turn: IEMOCAP_LABELS[emotion] for turn, emotion in emobox_emotions().items()}
     assert prepared.class_names == ["anger", "happiness", "neutral", "sadness"]
@@ -287,12 +287,19 @@ def test_repairing_a_file_moves_no_other_utterance(iemocap):
 
 
 def test_random_split_depends_on_the_seed(iemocap):
-    first = prepare("IEMOCAP", iemocap)
+    first = prepare("IEMOCAP", iemocap, split="random")
     assert first.split == {"kind": "random", "seed": 42}
     assert Counter(first.table["split"]) == {"train": 4424, "val": 553, "test": 554}
-    assert prepare("IEMOCAP", iemocap, seed=42).table.equals(first.table)
-    other = prepare("IEMOCAP", iemocap, seed=43)
+    assert prepare("IEMOCAP", iemocap, split="random", seed=42).table.equals(first.table)
+    other = prepare("IEMOCAP", iemocap, split="random", seed=43)
     assert (other.table["split"] != first.table["split"]).sum() > 1000
+
+
+def test_the_default_is_speaker_independent_where_the_corpus_names_speakers(iemocap, esd):
+    assert prepare("IEMOCAP", iemocap).split == prepare("IEMOCAP", iemocap, split="session").split
+    assert prepare("IEMOCAP", iemocap, fold=4).split["members"]["test"] == ["Ses04"]
+    assert prepare("ESD", esd).split == prepare("ESD", esd, split="speaker").split
+    assert prepare("IEMOCAP", iemocap, published_csvs("IEMOCAP")).split["kind"] == "official"
 
 
 def test_classes_can_be_chosen_of_a_corpus_that_is_complete(iemocap, capsys):

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import eval as eval_script
+import folds
 import train
 from tests.conftest import make_rows
 from tests.corpus_trees import published_csvs
@@ -26,6 +27,7 @@ from utils.data import download, published
 from utils.data.manifest import read_manifest
 from utils.errors import InputError
 from utils.io import blob_id
+from utils.training.predictions import read_predictions
 
 NAME = "feature/ESD_BERT_WAV2VEC_train.pkl"
 CONTENT = bytes(range(256)) * 9000  # 2.2 MiB: several chunks
@@ -95,9 +97,15 @@ def test_blob_id_is_that_of_git(tmp_path):
 def test_the_published_ids_are_unchanged():
     """Guards the table against accidental edits."""
     digest = hashlib.sha256(json.dumps(published.BLOBS, sort_keys=True).encode()).hexdigest()
-    assert digest == "f07d91aa3a99fb29eb3737b8f098b8f92f85f56545c40fabbdbf260f0f5d4fd9"
+    assert digest == "79940f0dd831e298ccff7bb487a0a484c78366121e8c47fbee1f0ceea2cc0a97"
     features = {f"feature/{dataset}_BERT_WAV2VEC_{split}.pkl" for dataset in published.UTTERANCES for split in SPLITS}
     assert features == {name for name in published.BLOBS if name.startswith("feature/")}
+
+
+@pytest.mark.parametrize("dataset", published.UTTERANCES)
+def test_the_published_manifests_have_their_ids(dataset):
+    for split, path in zip(SPLITS, published_csvs(dataset), strict=True):
+        assert blob_id(path.read_bytes()) == published.BLOBS[f"metadata/{dataset}_metadata_{split}.csv"]
 
 
 @pytest.mark.parametrize("dataset", published.UTTERANCES)
@@ -326,10 +334,37 @@ def test_training_names_missing_features_in_three_lines_then_fetches_them(server
 
     for seed, split in enumerate(SPLITS):
         publish(f"feature/IEMOCAP_BERT_WAV2VEC_{split}.pkl", pickle.dumps(make_rows(24, seed=seed), protocol=4))
+        publish(f"metadata/IEMOCAP_metadata_{split}.csv", manifest(24, f"Ses0{seed + 1}"))
     code, output, error = run(train.main, *options, "--download")
     assert code == 0, error
     assert "WA" in output
-    assert len(server.asked) == 3
+    assert len(server.asked) == 6
+    found = read_predictions(list((tmp_path / "runs").rglob("test_predictions.csv"))[:1])
+    assert set(found.identity["speaker"]) == {"Ses03F"}
+
+
+def manifest(rows: int, session: str) -> bytes:
+    """As the authors': paths of their machine, no speakers."""
+    name = "/home/a/{0}F_impro0{1}_F{2:03d}.wav"
+    lines = [f"{name.format(session, 1 + row % 4, row)},a text,{row % 4}\n" for row in range(rows)]
+    return ("audio_file,raw_text,label\n" + "".join(lines)).encode()
+
+
+def test_the_published_validation_file_alone_is_cross_validated(server, publish, run, tmp_path):
+    rows = make_rows(60)
+    publish("feature/IEMOCAP_BERT_WAV2VEC_val.pkl", pickle.dumps(rows, protocol=4))
+    lines = [manifest(60, f"Ses0{session}").decode().splitlines() for session in (1, 2, 3)]
+    merged = [lines[0][0], *(lines[row // 4 % 3][row + 1] for row in range(60))]
+    publish("metadata/IEMOCAP_metadata_val.csv", "\n".join(merged).encode())
+    options = ["--dataset", "IEMOCAP", "--splits", "val", "--download", "--feature_dir", tmp_path / "feature"]
+    options += ["--save_path", tmp_path / "runs", "--seeds", 1, "--epochs", 1, "--hidden_dim", 16, "--no_probes"]
+    code, output, error = run(folds.main, *options, "--device", "cpu")
+    assert code == 0, error
+    assert "60 utterances, 3 folds, by session" in output
+    assert sorted(name for name, _ in server.asked) == [
+        "feature/IEMOCAP_BERT_WAV2VEC_val.pkl",
+        "metadata/IEMOCAP_metadata_val.csv",
+    ]
 
 
 def test_nothing_is_fetched_beside_other_features(server, publish, tmp_path):
@@ -380,8 +415,10 @@ def test_a_download_does_not_combine_with_given_paths(server, tmp_path):
 def test_find_features_downloads_all_splits(server, publish, tmp_path):
     for split in SPLITS:
         publish(f"feature/ESD_BERT_WAV2VEC_{split}.pkl", CONTENT)
+        publish(f"metadata/ESD_metadata_{split}.csv", split.encode())
     paths = published.find_features("ESD", tmp_path, dict.fromkeys(SPLITS), True)
     assert [path.read_bytes() for path in paths.values()] == [CONTENT] * 3
+    assert [path.with_suffix(".csv").read_text() for path in paths.values()] == list(SPLITS)
 
 
 def test_unpublished_datasets_are_refused(server, run, feature_dir):
@@ -402,6 +439,8 @@ def test_a_published_checkpoint_is_fetched_with_its_test_features(server, publis
     torch.save(OfficialReference(6, 5, dim=16, classes=5).state_dict(), path)
     publish("saved_models/ESD_HemoGAT_max.pt", path.read_bytes())
     publish("feature/ESD_BERT_WAV2VEC_test.pkl", pickle.dumps(make_rows(30, classes=5), protocol=4))
+    names = "".join(f"/a/00{11 + row % 10}_{row:06d}.wav,{row % 5}\n" for row in range(30))
+    publish("metadata/ESD_metadata_test.csv", f"audio_file,label\n{names}".encode())
     code, output, error = run(eval_script.main, *options, "--download")
     assert code == 0, error
     assert "surprise" in output
@@ -409,6 +448,7 @@ def test_a_published_checkpoint_is_fetched_with_its_test_features(server, publis
     assert [name for name, _ in server.asked] == [
         "saved_models/ESD_HemoGAT_max.pt",
         "feature/ESD_BERT_WAV2VEC_test.pkl",
+        "metadata/ESD_metadata_test.csv",
     ]
 
 

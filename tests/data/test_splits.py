@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -33,6 +34,67 @@ def test_split_names():
     assert description == {"kind": "official", "manifests": [str(manifest)]}
     with pytest.raises(InputError, match=r"m\.csv: line 4: split 'dev': expected train, val, test$"):
         split_utterances(table, [manifest], "official", None, None, None)
+
+
+# ---- the default -----------------------------------------------------------------------------------------------------
+
+
+def grouped(*pairs: tuple[str, str], unusable: Sequence[int] = ()) -> pd.DataFrame:
+    """Ten utterances of each class by every speaker, with the speaker's session."""
+    table = spoken(*(speaker for speaker, _ in pairs), times=20)
+    table.loc[list(unusable), "problem"] = "no such recording"
+    return table.assign(
+        session=[session for _, session in pairs] * 20, label=[i // len(pairs) % 2 for i in table.index]
+    )
+
+
+def by_default(table: pd.DataFrame, fold: int | None = None, folds: int | None = None) -> dict:
+    return split_utterances(table, [], None, fold, folds, None)[1]
+
+
+def test_named_speakers_are_split_by_default():
+    table = grouped(("a", ""), ("b", ""), ("c", ""), ("d", ""))
+    assert by_default(table) == {
+        "kind": "speaker",
+        "fold": 1,
+        "members": {"train": ["c", "d"], "val": ["b"], "test": ["a"]},
+    }
+    assert by_default(table, 2, 3)["members"] == {"train": ["a", "b"], "val": ["d"], "test": ["c"]}
+
+
+def test_sessions_are_split_by_default_where_no_speaker_is_in_two():
+    pairs = [("1F", "1"), ("1M", "1"), ("2F", "2"), ("2M", "2"), ("3F", "3"), ("3M", "3")]
+    assert by_default(grouped(*pairs))["members"] == {"train": ["3"], "val": ["2"], "test": ["1"]}
+    assert by_default(grouped(*pairs, ("1F", "2")))["kind"] == "speaker"
+    assert by_default(grouped(*pairs, ("4F", "")))["kind"] == "speaker"
+    assert by_default(grouped(*pairs[:4]))["kind"] == "speaker"  # two sessions
+
+
+def test_many_speakers_are_tested_in_ten_folds_by_default():
+    table = grouped(*((f"{i:02d}", "") for i in range(24)))
+    assert by_default(table)["members"]["test"] == ["00", "01", "02"]
+    assert by_default(table, folds=24)["members"]["test"] == ["00"]
+    assert split_utterances(table, [], "speaker", None, None, None)[1]["members"]["test"] == ["00"]
+
+
+@pytest.mark.parametrize(
+    "speakers, why",
+    [
+        (["", "", "", ""], "80 of 80 utterances name no speaker"),
+        (["a", "b", "c", ""], "20 of 80 utterances name no speaker"),
+        (["a", "b", "a", "b"], "there are only 2 speakers"),
+    ],
+)
+def test_unknown_or_few_speakers_are_split_at_random_by_default_and_it_is_said(capsys, speakers, why):
+    assert by_default(grouped(*((speaker, "") for speaker in speakers))) == {"kind": "random", "seed": 42}
+    line = f"note: {why}, so the split is random: speakers of test may be in train\n"
+    assert capsys.readouterr().out == line
+
+
+def test_an_utterance_that_cannot_be_used_need_not_name_its_speaker():
+    table = grouped(("a", ""), ("b", ""), ("c", ""), unusable=[1])
+    table.loc[1, "speaker"] = ""
+    assert by_default(table)["kind"] == "speaker"
 
 
 # ---- random ----------------------------------------------------------------------------------------------------------
@@ -172,8 +234,14 @@ GOOD = [("train", 0, "a"), ("train", 1, "b"), ("val", 0, "c"), ("test", 1, "d")]
 )
 def test_unusable_splits(rows, message):
     with pytest.raises(InputError, match=message):
-        check_splits(divided(*rows), ["anger", "joy"])
+        check_splits(divided(*rows), ["anger", "joy"], "random")
+
+
+@pytest.mark.parametrize("kind", ["speaker", "session"])
+def test_a_split_by_group_that_cannot_be_used_names_the_way_out(kind):
+    with pytest.raises(InputError, match=rf"class 0, anger \(split by {kind}; another --fold or --split random may do"):
+        check_splits(divided(*GOOD[1:]), ["anger", "joy"], kind)
 
 
 def test_val_and_test_may_lack_a_class():
-    check_splits(divided(*GOOD), ["anger", "joy"])
+    check_splits(divided(*GOOD), ["anger", "joy"], "random")

@@ -50,7 +50,7 @@ def corpus(tmp_path):
 def arguments(corpus, encoders, *more):
     paths = ["--metadata", corpus / "mine.csv", "--corpus_dir", corpus / "corpus"]
     output = ["--feature_dir", corpus / "feature", "--cache_dir", corpus / "cache", "--device", "cpu"]
-    return ["MINE", *paths, *output, *encoders, *more]
+    return ["MINE", *paths, *output, *encoders, "--split", "random", *more]
 
 
 def pickles(folder):
@@ -90,6 +90,49 @@ def test_rows_are_in_the_order_of_the_manifest_and_hold_their_own_embeddings(cor
         with torch.inference_mode():
             assert (features.audio[i] - audio([audio.prepare(samples)])[0]).abs().max() < 1e-5
             assert (features.text[i] - text([text.tokenize(raw_text)])[0]).abs().max() < 1e-5
+
+
+def test_without_an_option_speakers_are_held_out(corpus, encoders, run):
+    options = [each for each in arguments(corpus, encoders) if each not in ("--split", "random")]
+    code, out, _ = run(extract_features.main, *options)
+    assert code == 0
+    assert "speakers     0 of 1 also in train" in out
+    info = json.loads((corpus / "feature" / "MINE_BERT_WAV2VEC.json").read_text())
+    members = {"train": ["s2", "s3", "s4", "s5"], "val": ["s1"], "test": ["s0"]}
+    assert info["split"] == {"kind": "speaker", "fold": 1, "members": members}
+    header = (corpus / "feature" / "MINE_BERT_WAV2VEC_test.csv").read_text().splitlines()[0]
+    assert header == '"audio_file","raw_text","label","speaker","session","dialogue","gender"'
+
+
+def test_a_class_of_one_speaker_names_the_random_split_as_a_way_out(corpus, encoders, run):
+    path = corpus / "mine.csv"
+    table = pd.read_csv(path)
+    table.loc[table["speaker"] == "s0", "label"] = "bored"
+    table.to_csv(path, index=False)
+    options = [each for each in arguments(corpus, encoders) if each not in ("--split", "random")]
+    code, _, err = run(extract_features.main, *options)
+    assert (code, err.splitlines()[-1]) == (
+        2,
+        "error: the train split has no utterance of class 0, bored "
+        "(split by speaker; another --fold or --split random may do)",
+    )
+
+
+def test_emobox_metadata_become_features(corpus, encoders, run):
+    table = pd.read_csv(corpus / "mine.csv")
+    keys = {"audio_file": "wav", "label": "emo", "speaker": "spk"}
+    lines = table.rename(columns=keys).assign(key=[f"mine-{i}" for i in table.index])
+    lines.to_json(corpus / "mine.jsonl", orient="records", lines=True)
+    (corpus / "label_map.json").write_text(json.dumps({"mad": "Angry", "glad": "Happy", "gloomy": "Sad"}))
+    assert run(extract_features.main, *arguments(corpus, encoders))[0] == 0
+    before = pickles(corpus / "feature")
+    metadata = ["--metadata", corpus / "mine.jsonl", "--classes", "Happy", "Sad", "Angry", "--overwrite"]
+    code, _, err = run(extract_features.main, *arguments(corpus, encoders, *metadata))
+    assert code == 0, err
+    assert pickles(corpus / "feature") == before
+    assert run(extract_features.main, *arguments(corpus, encoders, *metadata[:2], "--overwrite"))[0] == 0
+    info = json.loads((corpus / "feature" / "MINE_BERT_WAV2VEC.json").read_text())
+    assert info["class_names"] == ["Angry", "Happy", "Sad"]
 
 
 def test_training_takes_the_class_names_and_evaluation_shows_the_leakage_report(corpus, encoders, run, monkeypatch):
@@ -135,7 +178,8 @@ def test_recordings_that_went_missing_do_not_thin_out_features(corpus, encoders,
 def test_a_mixture_of_two_extractions_is_not_trained_on(corpus, encoders, run):
     run(extract_features.main, *arguments(corpus, encoders))
     path = corpus / "feature" / "MINE_BERT_WAV2VEC_test.pkl"
-    path.write_bytes((corpus / "feature" / "MINE_BERT_WAV2VEC_val.pkl").read_bytes())
+    for file in (path, path.with_suffix(".csv")):  # with the CSV of its rows
+        file.write_bytes(file.with_stem("MINE_BERT_WAV2VEC_val").read_bytes())
     code, _, err = run(
         train.main, "--dataset", "MINE", "--feature_dir", corpus / "feature", "--save_path", corpus / "r"
     )

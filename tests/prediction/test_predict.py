@@ -82,6 +82,31 @@ def test_the_table_says_the_same_as_json(tones, run, trained):
     assert len({len(line) for line in (header, *rows)}) == 1
 
 
+def test_an_answer_below_the_confidence_asked_for_is_uncertain(tones, run, trained):
+    options = ["--wav", *sorted((tones / "corpus" / "s0").iterdir())]
+    plain = answers(ask(run, trained, *options, "--json")[1])
+    highest = sorted(max(each["probabilities"].values()) for each in plain)
+    options += ["--min_confidence", (highest[2] + highest[3]) / 2]
+    cautious = answers(ask(run, trained, *options, "--json")[1])
+    assert [each["emotion"] for each in cautious].count("uncertain") == 3
+    for one, other in zip(plain, cautious, strict=True):
+        sure = max(one["probabilities"].values()) > highest[2]
+        assert other == one | ({} if sure else {"emotion": "uncertain"})
+    _, header, *rows = ask(run, trained, *options)[1].splitlines()[-len(plain) - 2 :]
+    assert [row.split()[1] for row in rows] == [each["emotion"] for each in cautious]
+    assert len({len(line) for line in (header, *rows)}) == 1
+
+
+def test_a_class_named_uncertain_is_not_mistaken_for_no_answer(tones, run, trained):
+    for path in trained.glob("seed*/best.pt"):
+        saved = torch.load(path, weights_only=True)
+        torch.save({**saved, "class_names": ["high", "low", "uncertain"]}, path)
+    wav = ["--wav", tones / "corpus" / "s0" / "00.wav"]
+    assert ask(run, trained, *wav)[0] == 0
+    code, _, err = ask(run, trained, *wav, "--min_confidence", 0.5)
+    assert (code, err) == (2, "error: --min_confidence: the run has a class uncertain of its own\n")
+
+
 def test_json_is_all_that_is_on_standard_output(tones, run, trained):
     """Also where a dataset has several runs, and a run an unfinished seed."""
     shutil.copytree(trained, trained.with_name("other"))
@@ -367,6 +392,8 @@ def test_features_that_do_not_name_their_encoders_cannot_be_used(tones, run, fea
         (["--wav", "a.wav", ""], "--wav: one of the paths is empty"),
         (["--wav", "a.wav", "--text", "\udcff"], "--text '\\udcff': not in UTF-8"),
         (["--wav", "a.wav", "--batch_seconds", 0], "--batch_seconds 0.0: must be above 0 and at most 1e9"),
+        (["--wav", "a.wav", "--min_confidence", 0], "--min_confidence 0.0: must be above 0 and below 1"),
+        (["--wav", "a.wav", "--min_confidence", "nan"], "--min_confidence nan: must be above 0 and below 1"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_one_line(run, trained, tmp_path, monkeypatch, options, message):

@@ -101,7 +101,7 @@ def test_the_whole_sweep(tmp_path, options, run_sweep, monkeypatch):
     assert len(lists) == 3  # once per split, not per run
     folder = folder_of(tmp_path)
     assert folder.name == "topk-paper-hidden_dim=16-epochs=3-lr=0.01"
-    expected = {"k1_2", "k1_4", "k3_2", "k3_4", "sweep.csv", "sweep_summary.csv", "topk_grid.png"}
+    expected = {"k1_2", "k1_4", "k3_2", "k3_4", "sweep.csv", "sweep_summary.csv", "topk_grid.png", "topk_grid.pdf"}
     assert {path.name for path in folder.iterdir()} == expected
     assert not list(folder.rglob("*.pt"))  # no weights are kept
 

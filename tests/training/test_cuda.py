@@ -73,9 +73,9 @@ def test_training_learns(toy_splits, small_config):
     torch.manual_seed(1)
     state = start_training(CemoBAM(config.model, 6, 5, 4).to(DEVICES[1]), config)
     fit(state, train, val, config, lambda line: None)
-    metrics, predictions = evaluate_selected(state, val, test)
+    metrics, logits = evaluate_selected(state, val, test)
     assert metrics["test"]["wa"] > 0.8
-    assert predictions.shape == (24,)
+    assert logits["test"].shape == (24, 4)
 
 
 @pytest.mark.parametrize("profile", PROFILES)

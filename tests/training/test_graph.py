@@ -5,7 +5,7 @@ from torch_geometric.utils import homophily, remove_self_loops
 from models.ops import NeighborGraph
 from tests.reference import edges_by_loop
 from utils.errors import InputError
-from utils.training.graph import NeighborLists, build_graph, edge_homophily, neighbor_lists, top_k_neighbors
+from utils.training.graph import NeighborLists, build_graph, edge_homophily, neighbor_lists, prepare, top_k_neighbors
 
 
 def edge_set(graph: NeighborGraph) -> set[tuple[int, int]]:
@@ -140,3 +140,24 @@ def test_homophily_is_that_of_pyg():
         graph = NeighborGraph.from_edges(*edges, 50)
         expected = homophily(remove_self_loops(edges)[0], label, method="edge")
         assert edge_homophily(graph, label) == pytest.approx(expected, abs=0, nan_ok=True)
+
+
+@pytest.mark.parametrize(("kept", "removed"), [("text", "audio"), ("audio", "text")])
+@pytest.mark.parametrize("scope", ["split", "with_train"])
+def test_a_removed_modality_is_its_training_mean_and_has_no_neighbours(toy_data, small_config, kept, removed, scope):
+    ablation = f"{kept}_only"
+    config = small_config(ablation=ablation, graph_scope=scope)
+    train, val = (toy_data.splits[split] for split in ("train", "val"))
+    cpu = torch.device("cpu")
+    for graph in (toy_data.graph("val", config, cpu), prepare(val, config, cpu, train)):
+        own = slice(graph.context, None)
+        assert torch.equal(getattr(graph, removed)[own], getattr(train, removed).mean(0).expand(len(val), -1))
+        assert torch.equal(getattr(graph, kept)[own], getattr(val, kept))
+        both = getattr(graph, kept)
+        k = getattr(config, f"k_{kept}")
+        assert edge_set(graph.graph) == edge_set(build_graph(neighbor_lists(both, both, k, k), k, k))
+    toy_data.graph("val", small_config(), cpu)  # the lists that configurations share hold both modalities again
+    assert toy_data.lists("val", small_config()).audio.size(1) >= 2
+    with pytest.raises(InputError, match=f"--k_{kept} 24"):
+        toy_data.check(small_config(ablation=ablation, **{f"k_{kept}": 24}))
+    toy_data.check(small_config(ablation=ablation, **{f"k_{removed}": 24}))

@@ -150,7 +150,7 @@ def test_logged_metrics_are_those_of_the_epoch(small_config, data):
     config = small_config()
     state = fresh(config)
     (line,) = fit_epochs(state, data, config, 1)
-    metrics = evaluate(state.model, data[1])
+    metrics, _ = evaluate(state.model, data[1])
     assert line["epoch"] == 1
     for name in ("loss", "wa", "ua", "w_f1", "macro_f1"):
         assert line[f"val_{name}"] == metrics[name]
@@ -159,7 +159,7 @@ def test_logged_metrics_are_those_of_the_epoch(small_config, data):
 def test_evaluation_leaves_the_model_as_it_was(small_config, data):
     state = fresh(small_config())
     before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
-    first, second = evaluate(state.model, data[1]), evaluate(state.model, data[1])
+    (first, _), (second, _) = evaluate(state.model, data[1]), evaluate(state.model, data[1])
     assert first == second  # no dropout
     assert all(torch.equal(tensor, before[name]) for name, tensor in state.model.state_dict().items())
 
@@ -168,7 +168,7 @@ def test_it_learns(small_config, data):
     config = small_config(epochs=40)
     state = fresh(config)
     fit(state, *data, config, lambda line: None)
-    assert evaluate(state.model, data[1])["wa"] > 0.8  # chance is 0.25
+    assert evaluate(state.model, data[1])[0]["wa"] > 0.8  # chance is 0.25
 
 
 def test_same_seed_same_numbers(small_config, data):
@@ -238,7 +238,7 @@ def test_training_utterances_join_the_graph_of_a_split_and_are_not_scored(tmp_pa
     model = fresh(small_config()).model.eval()
     logits = model(joined.text, joined.audio, joined.graph)[32:]
     assert torch.equal(predict(model, joined), logits)
-    metrics = evaluate(model, joined)
+    metrics, _ = evaluate(model, joined)
     assert metrics["wa"] == pytest.approx((logits.argmax(1) == val.label).float().mean().item())
     assert metrics["loss"] == F.cross_entropy(logits, val.label).item()
     assert embed(model, joined).shape == (12, 16)

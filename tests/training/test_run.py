@@ -18,6 +18,7 @@ from utils.training import graph
 from utils.training import run as training_run
 from utils.training.graph import neighbor_lists
 from utils.training.loop import evaluate, fit
+from utils.training.predictions import read_predictions
 from utils.training.run import (
     Progress,
     Run,
@@ -33,7 +34,7 @@ from utils.training.trained import find_checkpoints, load_run, load_trained
 
 CPU = torch.device("cpu")
 LOWER = "lower --hidden_dim or --heads, or the --jobs of a sweep"
-KEPT = {"config.json", "log.jsonl", "metrics.json", "test_predictions.csv"}
+KEPT = {"config.json", "log.jsonl", "metrics.json", "val_predictions.csv", "test_predictions.csv"}
 
 
 @pytest.fixture
@@ -98,11 +99,12 @@ def test_run_folder_holds_what_the_layout_promises(make_run):
     run = make_run()
     metrics = train(run)
     assert {p.name for p in run.folder.iterdir()} == {*KEPT, "best.pt", "last.pt"}
-    rows = (run.folder / "test_predictions.csv").read_text().split()
-    assert rows[0] == "label,prediction"
-    pairs = [tuple(map(int, row.split(","))) for row in rows[1:]]
-    assert [label for label, _ in pairs] == run.data.splits["test"].label.tolist()
-    assert sum(label == prediction for label, prediction in pairs) / len(pairs) == metrics["test"]["wa"]
+    for split in ("val", "test"):
+        found = read_predictions([run.folder / f"{split}_predictions.csv"])
+        assert found.label.tolist() == run.data.splits[split].label.tolist()
+        assert (found.prediction[0] == found.label).mean() == metrics[split]["wa"]
+        assert (found.probability[0].argmax(1) == found.prediction[0]).all()
+        assert found.ids[3] == f"TOY_BERT_WAV2VEC_{split}:3"  # no CSV names the recordings
     description = json.loads((run.folder / "config.json").read_text())
     assert description["config"] == run.config.to_dict()
     assert description["seed"] == 3
@@ -129,7 +131,7 @@ def test_metrics_are_those_of_the_best_validation_epoch(make_run):
     assert metrics["selected_epoch"] == 1 + scores.index(max(scores))
     assert metrics["val"]["w_f1"] == max(scores)
     trained = load_trained(run.folder / "best.pt")
-    assert evaluate(trained.model, run.data.graph("test", run.config, CPU)) == metrics["test"]
+    assert evaluate(trained.model, run.data.graph("test", run.config, CPU))[0] == metrics["test"]
 
 
 def test_test_split_is_used_once_and_last(make_run, monkeypatch):
@@ -237,8 +239,11 @@ def test_open_runs_asks_what_to_do_with_an_unfinished_run(make_run):
         open_runs([run], resume=False)
     assert (run.folder / "best.pt").exists()
     open_runs([run], resume=True)
+    for name in ("summary.json", "training_curves.png", "training_curves.pdf"):
+        (run.trial.folder / name).touch()
     open_runs([run], overwrite=True)
     assert [path.name for path in run.folder.iterdir()] == ["config.json"]
+    assert [path.name for path in run.trial.folder.iterdir() if path.is_file() and path.suffix != ".lock"] == []
 
 
 def test_open_runs_refuses_another_configuration_before_anything_is_written(make_run):
@@ -455,6 +460,10 @@ def test_latest_run_of_a_dataset_is_taken_and_said(make_run, tmp_path, capsys):
         (lambda s: s["config"].update(heads=2), "the weights do not fit their configuration"),
         (lambda s: s["config"].pop("heads"), "written by another version"),
         (lambda s: s["config"].update(lr=-1.0), "--lr -1.0"),
+        *(
+            (lambda s, value=value: s.update(temperature=value), f"its temperature is {value!r}")
+            for value in (0.0, -1.5, float("nan"), float("inf"), 2, None, "2")
+        ),
     ],
 )
 def test_checkpoint_whose_parts_do_not_agree(make_run, change, message):
@@ -466,6 +475,16 @@ def test_checkpoint_whose_parts_do_not_agree(make_run, change, message):
     torch.save(saved, path)
     with pytest.raises(InputError, match=rf"best\.pt: {message}"):
         load_trained(path)
+
+
+def test_the_temperature_of_a_checkpoint_is_1_until_one_is_fitted(make_run):
+    run = make_run()
+    fitted = train(run)["temperature"]
+    assert load_trained(run.folder / "best.pt").temperature == fitted != 1
+    saved = torch.load(run.folder / "best.pt", weights_only=True)
+    del saved["temperature"]
+    torch.save(saved, run.folder / "best.pt")
+    assert load_trained(run.folder / "best.pt").temperature == 1
 
 
 def test_neighbour_lists_are_computed_once_for_every_smaller_k(toy_data, small_config, monkeypatch):

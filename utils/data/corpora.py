@@ -2,7 +2,7 @@
 
 A reader returns one row per utterance, sorted by file name, with the text columns :data:`COLUMNS`: the recording's
 absolute path and its name in the source, transcript, emotion as the corpus spells it, speaker, session and dialogue (""
-if the corpus has none), and why the recording cannot be used ("" if it can).
+if the corpus has none), the speaker's gender (F, M or ""), and why the recording cannot be used ("" if it can).
 """
 
 import os
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Classes = dict[str, tuple[str, ...]]  # class names in label order, each with its emotions besides its own name
 GROUPS = ("speaker", "session", "dialogue")
-COLUMNS = ("audio_file", "given", "raw_text", "emotion", *GROUPS, "problem")
+COLUMNS = ("audio_file", "given", "raw_text", "emotion", *GROUPS, "gender", "problem")
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Corpus:
 
     find: Callable[[Path], Iterator[tuple[Path, str, str]]]  # folder -> recording, transcript, emotion
     groups: Callable[[str], tuple[str, str, str]]  # file name without suffix -> speaker, session, dialogue
+    gender: Callable[[str], str]  # speaker -> F, M or ""
     classes: Classes
     expected: Callable[["pd.DataFrame"], int]  # number of utterances of these classes
 
@@ -54,8 +55,13 @@ class Corpus:
                 problem = "" if path.is_file() else "no such recording"
             except OSError as error:
                 problem = f"cannot be read ({error.strerror})"
-            rows.append((str(path), path.name, text, emotion, *self.groups(path.stem), problem))
+            rows.append((str(path), path.name, text, emotion, *self.groups_and_gender(path.stem), problem))
         return pd.DataFrame(rows, columns=COLUMNS, dtype=str)
+
+    def groups_and_gender(self, stem: str) -> tuple[str, str, str, str]:
+        """Speaker, session, dialogue and gender, of a file name without suffix; "" for what it does not tell."""
+        groups = self.groups(stem)
+        return *groups, self.gender(groups[0])
 
 
 # ---- IEMOCAP ---------------------------------------------------------------------------------------------------------
@@ -90,6 +96,7 @@ def iemocap_groups(turn: str) -> tuple[str, str, str]:
 # ---- ESD -------------------------------------------------------------------------------------------------------------
 
 _ESD_EMOTIONS = ("Neutral", "Angry", "Happy", "Sad", "Surprise")
+_ESD_GENDERS = {f"{number:04d}": "F" if 15 <= number <= 19 else "M" for number in range(11, 21)}
 # name and text separated by tabs or spaces, usually followed by the emotion
 _ESD_LINE = re.compile(rf"^\s*(\d{{4}}_\d{{6}})(.*?)(?:\s+(?:{'|'.join(_ESD_EMOTIONS)}))?\s*$")
 
@@ -145,16 +152,30 @@ _IEMOCAP_CLASSES = dict(zip(DATASETS["IEMOCAP"].class_names, _IEMOCAP_EMOTIONS, 
 _ESD_CLASSES = dict.fromkeys(DATASETS["ESD"].class_names, ())
 _RAVDESS_CLASSES = dict.fromkeys(_RAVDESS_EMOTIONS, ())
 CORPORA = {
-    "IEMOCAP": Corpus(find_iemocap, iemocap_groups, _IEMOCAP_CLASSES, lambda table: 5531),
-    "ESD": Corpus(find_esd, esd_groups, _ESD_CLASSES, lambda table: 17_500),
-    # the release has 24 actors
-    "RAVDESS": Corpus(find_ravdess, ravdess_groups, _RAVDESS_CLASSES, lambda table: 60 * table["speaker"].nunique()),
+    "IEMOCAP": Corpus(find_iemocap, iemocap_groups, lambda name: name[-1:], _IEMOCAP_CLASSES, lambda table: 5531),
+    "ESD": Corpus(find_esd, esd_groups, lambda name: _ESD_GENDERS.get(name, ""), _ESD_CLASSES, lambda table: 17_500),
+    "RAVDESS": Corpus(
+        find_ravdess,
+        ravdess_groups,
+        lambda name: name and "FM"[int(name) % 2],
+        _RAVDESS_CLASSES,
+        lambda table: 60 * table["speaker"].nunique(),  # the release has 24 actors
+    ),
 }
 
 
 def known_classes(corpus: str) -> Classes:
     """The classes of a corpus; {} for an unknown one."""
     return CORPORA[corpus].classes if corpus in CORPORA else {}
+
+
+def groups_of_recording(stem: str) -> tuple[str, str, str, str]:
+    """Speaker, session, dialogue and gender of a file name without suffix that is named as in one of the corpora.
+
+    Each is "" if it is unknown, all are for a name of another form.
+    """
+    found = (corpus.groups_and_gender(stem) for corpus in CORPORA.values())
+    return next((groups for groups in found if groups[0]), ("", "", "", ""))
 
 
 def check_printable(path: str, where: str = "") -> None:

@@ -19,8 +19,9 @@ import numpy as np
 
 from utils.config import SPLITS, feature_path
 from utils.data.features import load_features
+from utils.data.identity import write_csv
 from utils.errors import InputError
-from utils.io import atomic_write
+from utils.io import atomic_write, read_file
 
 DIM = 768
 SCENE_SIZE = 9
@@ -39,7 +40,7 @@ BITS = np.array([[-1, 1], [1, 1], [1, -1], [-1, -1]])
 
 
 def write_demo(folder: Path, agreement: float = AGREEMENT) -> None:
-    """Write ``DEMO_BERT_WAV2VEC_{train,val,test}.pkl`` to ``folder``, unless they are there.
+    """Write ``DEMO_BERT_WAV2VEC_{train,val,test}.pkl`` to ``folder``, each with its CSV, unless they are there.
 
     Deterministic on one machine.
 
@@ -49,14 +50,26 @@ def write_demo(folder: Path, agreement: float = AGREEMENT) -> None:
     missing = {}
     for split, rows in _draw(agreement).items():
         path = feature_path(folder, "DEMO", split)
-        if not os.path.lexists(path):
-            missing[path] = rows
-        elif not _holds(path, rows):
-            raise InputError(
-                f"{path}: not this version's DEMO; move it elsewhere, or remove it to have DEMO made again"
-            )
-    for path, rows in missing.items():
-        atomic_write(path, pickle.dumps(rows, protocol=4))
+        # the CSV first, since it is read along with the pickle
+        for file, data in ((path.with_suffix(".csv"), _identity(split, rows)), (path, pickle.dumps(rows, protocol=4))):
+            if not os.path.lexists(file):
+                missing[file] = data
+            elif not ((file.is_file() and read_file(file) == data) or (file == path and _holds(path, rows))):
+                raise InputError(
+                    f"{file}: not this version's DEMO; move it elsewhere, or remove it to have DEMO made again"
+                )
+    for path, data in missing.items():
+        atomic_write(path, data)
+
+
+def _identity(split: str, rows: list[dict]) -> bytes:
+    """The CSV of a pickle: its members by scene, which is their dialogue."""
+    names = [f"{split}/scene{i // SCENE_SIZE:03d}" for i in range(len(rows))]
+    table = [
+        (f"{scene}/{i % SCENE_SIZE}", "", row["label"], "", "", scene)
+        for i, (scene, row) in enumerate(zip(names, rows, strict=True))
+    ]
+    return write_csv([("audio_file", "raw_text", "label", "speaker", "session", "dialogue"), *table])
 
 
 def _holds(path: Path, rows: list[dict]) -> bool:
@@ -73,7 +86,7 @@ def _holds(path: Path, rows: list[dict]) -> bool:
 def _draw(agreement: float) -> dict[str, list[dict]]:
     """The rows of each split's pickle."""
     rng = np.random.default_rng(SEED)
-    bases = [np.linalg.qr(rng.standard_normal((DIM, 1 + SIGNATURE_DIM)))[0].T for _ in MARGIN]
+    bases = _bases(rng)
     rows = {}
     for split in SPLITS:
         label = _draw_labels(rng, SCENES[split], agreement).ravel()
@@ -88,6 +101,11 @@ def _draw(agreement: float) -> dict[str, list[dict]]:
             for text, audio, y in zip(*embeddings, label, strict=True)
         ]
     return rows
+
+
+def _bases(rng: np.random.Generator) -> list[np.ndarray]:
+    """The orthonormal rows [1 + SIGNATURE_DIM, DIM] of each modality, the bit's first."""
+    return [np.linalg.qr(rng.standard_normal((DIM, 1 + SIGNATURE_DIM)))[0].T for _ in MARGIN]
 
 
 def _draw_labels(rng: np.random.Generator, scenes: int, agreement: float) -> np.ndarray:
@@ -108,17 +126,45 @@ def bayes_optimal_wa(agreement: float = AGREEMENT, scenes: int = 100_000) -> dic
     phi = {name: (1 + erf(margin / sqrt(2))) / 2 for name, margin in _TOTAL_MARGIN.items()}
     rng = np.random.default_rng(SEED)
     label = _draw_labels(rng, scenes, agreement)
-    evidence = np.zeros((scenes, SCENE_SIZE, 4))  # log p(utterance | class), up to a constant
-    for bit, margin in enumerate(_TOTAL_MARGIN.values()):
-        seen = margin * BITS[label, bit] + rng.standard_normal(label.shape)
-        evidence += margin * seen[..., None] * BITS[:, bit]
-    posterior = scene_posterior(np.exp(evidence), agreement)
+    seen = [
+        margin * BITS[label, bit] + rng.standard_normal(label.shape)
+        for bit, margin in enumerate(_TOTAL_MARGIN.values())
+    ]
+    posterior = scene_posterior(_likelihood(seen), agreement)
     return {
         "text": phi["text"] / 2,
         "audio": phi["audio"] / 2,
         "utterance": phi["text"] * phi["audio"],
         "scene": float((posterior.argmax(-1) == label).mean()),
     }
+
+
+def demo_posterior(text: np.ndarray, audio: np.ndarray, agreement: float = AGREEMENT) -> np.ndarray:
+    """The exact class probabilities [N, 4] of DEMO's utterances given the embeddings of their whole scenes.
+
+    Of an embedding, the axis of the bit alone depends on the class. Scenes count as independent; in a split, their
+    emotions are equally frequent.
+
+    Args:
+        text, audio: embeddings [N, DIM] of whole scenes, in the order of the pickle.
+    """
+    seen = [
+        (embeddings @ basis[0] / np.hypot(1, AMBIENT)).reshape(-1, SCENE_SIZE)
+        for embeddings, basis in zip((text, audio), _bases(np.random.default_rng(SEED)), strict=True)
+    ]
+    posterior = scene_posterior(_likelihood(seen), agreement).reshape(-1, 4)
+    return posterior / posterior.sum(1, keepdims=True)
+
+
+def _likelihood(seen: list[np.ndarray]) -> np.ndarray:
+    """p(utterance | class), up to one factor per utterance, [scenes, members, 4].
+
+    Args:
+        seen: by modality, the values on the bit's axis in standard deviations of their noise, [scenes, members].
+    """
+    margins = _TOTAL_MARGIN.values()
+    evidence = [m * x[..., None] * BITS[:, bit] for bit, (m, x) in enumerate(zip(margins, seen, strict=True))]
+    return np.exp(sum(evidence))
 
 
 def scene_posterior(likelihood: np.ndarray, agreement: float) -> np.ndarray:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from utils.config import MAX_CLASSES, SPLITS
+from utils.data.identity import Identity, read_identity
 from utils.data.safe_pickle import MEMORY, load_pickle
 from utils.errors import InputError, is_printable, shown
 from utils.io import bounded_memory, read_file, read_json
@@ -26,13 +27,14 @@ _PICKLE = re.compile(rf"(.*_BERT_WAV2VEC)_(?:{'|'.join(SPLITS)})\.pkl")
 class Features:
     """The features of one split.
 
-    Shapes: text [N, D_text] and audio [N, D_audio] in float32, label [N] in int64.
+    Shapes: text [N, D_text] and audio [N, D_audio] in float32, label [N] in int64; identity of the N rows.
     """
 
     path: Path
     text: Tensor
     audio: Tensor
     label: Tensor
+    identity: Identity
     sha256: str
 
     def __len__(self) -> int:
@@ -72,7 +74,7 @@ def _features(path: Path, rows: object, sha256: str) -> Features:
                 raise InputError(f"{path}: row {i} has no {key!r} (it has {', '.join(map(shown, row)) or 'nothing'})")
     text, audio = (_embeddings(path, rows, key) for key in _KEYS[:2])
     label = torch.tensor([_label(f"{path}: row {i}: label", row["label"]) for i, row in enumerate(rows)])
-    return Features(path, text, audio, label, sha256)
+    return Features(path, text, audio, label, read_identity(path, label.tolist()), sha256)
 
 
 def _embeddings(path: Path, rows: list[dict], key: str) -> Tensor:

@@ -1,7 +1,5 @@
-"""Manifests (CSVs of utterances): strict reading, finding their recordings, interpreting their labels."""
+"""Manifests (CSVs of utterances, or EmoBox's JSON): strict reading, finding recordings, interpreting labels."""
 
-import csv
-import io
 import os
 import re
 from collections.abc import Sequence
@@ -13,10 +11,13 @@ import pandas as pd
 from utils.config import SPLITS
 from utils.data.config import GROUPED
 from utils.data.corpora import COLUMNS, CORPORA, GROUPS, check_printable, files_below, normalize
+from utils.data.emobox import SUFFIX, read_emobox
+from utils.data.identity import read_rows
 from utils.errors import InputError, is_printable
 
 REQUIRED = ("audio_file", "raw_text", "label")
-OPTIONAL = (*GROUPS, "split")
+OPTIONAL = (*GROUPS, "gender", "split")
+_GENDERS = {"female": "F", "f": "F", "male": "M", "m": "M"}
 _NAMES = ("label", *OPTIONAL)  # cells that are compared with each other
 
 
@@ -32,7 +33,7 @@ def read_manifest(path: Path, required: Sequence[str] = REQUIRED, optional: Sequ
         InputError: a malformed file, a missing or duplicate column, an empty required value, a label, group or split
             that cannot be printed; names file and line.
     """
-    rows = _read_rows(path)
+    rows = read_rows(path)
     if len(rows) < 2:
         raise InputError(f"{path}: no rows; expected a header with {', '.join(required)} and one row per utterance")
     (_, header), *rows = rows
@@ -45,12 +46,7 @@ def read_manifest(path: Path, required: Sequence[str] = REQUIRED, optional: Sequ
             raise InputError(f"{where}: {counts} (a text with a comma needs quotes)")
     table = pd.DataFrame([row for _, row in rows], columns=header, dtype=str)
     table = table[[name for name in (*required, *optional) if name in header]]
-    table = table.assign(where=[where for where, _ in rows])
-    for name in table.columns.intersection(_NAMES):
-        table[name] = table[name].map(normalize)
-        for value, where in table[[name, "where"]].drop_duplicates(name).itertuples(index=False):
-            if not is_printable(value):
-                raise InputError(f"{where}: {name} '{value}' cannot be printed")
+    table = _normalized(table.assign(where=[where for where, _ in rows]))
     for name in required:
         empty = table.loc[table[name] == "", "where"]
         if len(empty) and name != "raw_text":
@@ -58,33 +54,20 @@ def read_manifest(path: Path, required: Sequence[str] = REQUIRED, optional: Sequ
     return table
 
 
-def _read_rows(path: Path) -> list[tuple[str, list[str]]]:
-    """The non-blank rows of a CSV as stripped texts, each with the file and line that it starts on.
-
-    ``pandas.read_csv`` has no line numbers and accepts short rows and text after a closing quote.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    data = path.read_bytes()
-    rows, line = [], 1
-    try:
-        reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
-        for row in reader:
-            if row:
-                rows.append((f"{path}: line {line}", [value.strip() for value in row]))
-            line = reader.line_num + 1  # a quoted text may span lines
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}: line {line}: not UTF-8 ({error.reason})") from error
-    except csv.Error as error:
-        raise InputError(f"{path}: line {line}: not CSV ({error})") from error
-    return rows
+def _normalized(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with one form of labels, groups and splits that look the same; these must be printable."""
+    for name in table.columns.intersection(_NAMES):
+        table[name] = table[name].map(normalize)
+        for value, where in table[[name, "where"]].drop_duplicates(name).itertuples(index=False):
+            if not is_printable(value):
+                raise InputError(f"{where}: {name} '{value}' cannot be printed")
+    return table
 
 
 def utterances_of(paths: Sequence[Path], dataset: str, corpus_dir: Path | None) -> pd.DataFrame:
     """Combine one or more manifests into one table of utterances, and find their recordings (see :func:`locate`).
 
-    Class numbers become emotions, and missing groups are derived from file names, for a known ``dataset``.
+    Class numbers become emotions, and missing groups and genders are derived from file names, for a known ``dataset``.
 
     Args:
         paths: one manifest, or one per split: train and val, or train, val and test. The latter set ``split``.
@@ -96,7 +79,12 @@ def utterances_of(paths: Sequence[Path], dataset: str, corpus_dir: Path | None) 
         InputError: a malformed manifest, a class number out of range, a split that is not that of its file, groups that
             differ by case only, a recording with an unprintable name, or two rows that name one recording.
     """
-    tables = [read_manifest(path) for path in paths]
+    tables = [
+        _normalized(pd.DataFrame(read_emobox(path, dataset, corpus_dir)))
+        if path.suffix == SUFFIX
+        else read_manifest(path)
+        for path in paths
+    ]
     if len(tables) > 1:
         for split, table in zip(SPLITS, tables, strict=False):
             given = table["split"] if "split" in table else [split] * len(table)
@@ -112,9 +100,12 @@ def utterances_of(paths: Sequence[Path], dataset: str, corpus_dir: Path | None) 
     table["given"] = table["audio_file"]
     found, table["problem"] = zip(*locate(list(table["given"]), corpus_dir, paths[0].parent), strict=True)
     table["audio_file"] = [str(path) for path in found]
-    derived = pd.DataFrame([corpus.groups(path.stem) if corpus else ("", "", "") for path in found], columns=GROUPS)
-    for name in GROUPS:
+    columns = [*GROUPS, "gender"]
+    groups = [corpus.groups_and_gender(path.stem) if corpus else ("",) * len(columns) for path in found]
+    derived = pd.DataFrame(groups, columns=columns)
+    for name in columns:
         table[name] = table[name].where(table[name] != "", derived[name]) if name in table else derived[name]
+    table["gender"] = table["gender"].map(lambda gender: _GENDERS.get(gender.casefold(), gender))
     for name in GROUPED:
         check_spelling(table.drop_duplicates(name).set_index(name)["where"], name)
     for path, where in zip(table["audio_file"], table["where"], strict=True):

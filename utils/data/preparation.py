@@ -9,6 +9,7 @@ import pandas as pd
 
 from utils.data.classes import classes_of_manifest, give_labels, parse_classes
 from utils.data.corpora import CORPORA, known_classes
+from utils.data.emobox import SUFFIX, emobox_classes
 from utils.data.manifest import utterances_of
 from utils.errors import InputError
 
@@ -35,7 +36,9 @@ def read_utterances(
     given = parse_classes(class_words, known) if class_words else None
     if manifests:
         table = utterances_of(manifests, corpus, corpus_dir)
-        classes = classes_of_manifest(table, known, given)
+        if not known and manifests[0].suffix == SUFFIX and not table["raw_text"].any():
+            raise InputError(f"{manifests[0]}: no transcripts, EmoBox has none; its lines may have a key raw_text")
+        classes = classes_of_manifest(table, known or emobox_classes(manifests, set(table["emotion"])), given)
     else:
         table = _read_corpus(corpus, corpus_dir, allow_partial)
         classes = given or known

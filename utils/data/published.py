@@ -1,7 +1,7 @@
 """The authors' feature pickles and checkpoints (github.com/nhut-ngnn/CemoBAM): download and verification.
 
 Every file is verified by its git blob id at commit :data:`COMMIT`, so a mirror need not be trusted. ``$CEMOBAM_MIRROR``
-is the URL of a folder that contains ``feature/`` and ``saved_models/``.
+is the URL of a folder that contains ``feature/``, ``metadata/`` and ``saved_models/``.
 """
 
 import os
@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from utils.config import SPLITS, feature_path
-from utils.data.demo import write_demo
 from utils.errors import InputError
 from utils.io import blob_id, read_file
 
@@ -23,6 +22,12 @@ BLOBS = {
     "feature/ESD_BERT_WAV2VEC_train.pkl": "fcd98ce31371719f44edbc2e38eb66e3ddc25e44",
     "feature/ESD_BERT_WAV2VEC_val.pkl": "458f7dfd7d7706eb170bbf4b7f6202efd355fe92",
     "feature/ESD_BERT_WAV2VEC_test.pkl": "4532d54ccec08fcec760f8f45b036531f0630ca3",
+    "metadata/IEMOCAP_metadata_train.csv": "88ef5bdb2327a9b6563af2f4556e79a1577fd17f",
+    "metadata/IEMOCAP_metadata_val.csv": "bf72f7c64151bc8728a2f50da5161ca96624d7d0",
+    "metadata/IEMOCAP_metadata_test.csv": "cc107bd00c87afc475b6951df6f25bd11429c44e",
+    "metadata/ESD_metadata_train.csv": "3bb87d69a7da59c5ce0386a2590762eb4a790ffd",
+    "metadata/ESD_metadata_val.csv": "d7f709d2df5ab58ceb21ba6864ef2076e0662c8c",
+    "metadata/ESD_metadata_test.csv": "84b47c9ae1c92e64f84541713ecaccec987cc63a",
     "saved_models/ESD_HemoGAT_cls.pt": "6b89b78e4eecab25d268e71444e0c36692f0ea5d",
     "saved_models/ESD_HemoGAT_max.pt": "89b4853a4ed4f3b6e7dd9e4a5597e716403e71fc",
     "saved_models/ESD_HemoGAT_mean.pt": "1bd06475025580c693e6f98d3763149d5f2a44ac",
@@ -51,6 +56,8 @@ def find_features(
     if dataset == "DEMO" and defaults:
         if not all(map(os.path.lexists, paths.values())):
             print(f"making the synthetic DEMO features in {feature_dir}")
+        from utils.data.demo import write_demo  # only DEMO needs what simulates it
+
         write_demo(feature_dir)
     if download:
         if not defaults:
@@ -75,16 +82,23 @@ def features_missing_error(dataset: str, path: Path) -> InputError:
 
 
 def fetch_features(feature_dir: Path, dataset: str, splits: Sequence[str] = SPLITS) -> None:
-    """Download the published pickles of a dataset to ``feature_dir``; verify those already there.
+    """Download the published pickles of a dataset to ``feature_dir``, and the CSVs that name their rows; verify those
+    already there.
 
     Raises:
         InputError: no features of this dataset are published, or as :func:`~utils.data.download.download_verified`.
     """
     if dataset not in UTTERANCES:
         raise InputError(f"--download: the authors publish features of {' and '.join(UTTERANCES)}, not of {dataset}")
-    paths = [feature_path(feature_dir, dataset, split) for split in splits]
-    for path in sorted(paths, key=lambda path: not path.exists()):  # existing ones first: nothing is mixed with them
-        fetch(f"feature/{path.name}", path)
+    if absent := set(splits) - set(SPLITS):
+        raise InputError(f"--download: the authors publish {', '.join(SPLITS)}, not {min(absent)}")
+    files = {}
+    for split in splits:
+        path = feature_path(feature_dir, dataset, split)
+        files[path] = f"feature/{path.name}"
+        files[path.with_suffix(".csv")] = f"metadata/{dataset}_metadata_{split}.csv"
+    for path in sorted(files, key=lambda path: not path.exists()):  # existing ones first: nothing is mixed with them
+        fetch(files[path], path)
 
 
 def published_checkpoint(target: str, save_path: Path, download: bool) -> Path | None:

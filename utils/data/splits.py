@@ -1,4 +1,13 @@
-"""Train, val and test splits of a table of utterances."""
+"""Train, val and test splits of a table of utterances.
+
+The kind of split, unless one is asked for:
+
+1. ``official`` where the manifest has a column ``split``, or three manifests are given;
+2. else by group, where every usable utterance names its speaker and there are at least 3 speakers: by ``session`` where
+   every one also names its session, there are at least 3 sessions and no speaker is in two of them, else by
+   ``speaker``; in at most 10 folds of whole groups;
+3. else ``random``, and a line that says why.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from utils.config import SPLITS
-from utils.data.config import GROUPED, SEED
+from utils.data.config import FEWEST_GROUPS, GROUPED, MOST_FOLDS, SEED
 from utils.errors import InputError
 
 
@@ -23,15 +32,16 @@ def split_utterances(
 
     Args:
         manifests: the files that the table was read from.
-        kind: one of :data:`~utils.data.config.KINDS`; None for official if the table has a column ``split``, otherwise
-            random.
+        kind: one of :data:`~utils.data.config.KINDS`; None for the rule above.
         fold, folds: of a split by group, see :func:`group_split`; ``fold`` is 1 by default.
         seed: of a random split, :data:`~utils.data.config.SEED` by default.
 
     Returns:
         The split of each row, and the description for the features' JSON.
     """
-    kind = kind or ("official" if "split" in table else "random")
+    default = kind is None
+    if default:
+        kind = _default_kind(table)
     for option, value, kinds in (("fold", fold, GROUPED), ("folds", folds, GROUPED), ("seed", seed, ("random",))):
         if value is not None and kind not in kinds:
             raise InputError(f"--{option} {value}: only for --split {' or '.join(kinds)}; this split is {kind}")
@@ -41,9 +51,35 @@ def split_utterances(
         seed = SEED if seed is None else seed
         return random_split(table, seed), {"kind": kind, "seed": seed}
     fold = 1 if fold is None else fold
+    if default and folds is None:
+        folds = min(MOST_FOLDS, len(_names(table, kind)))
     split, members = group_split(table, kind, fold, folds)
     print(f"fold {fold}: " + "; ".join(f"{name} {kind} {', '.join(members[name])}" for name in SPLITS))
     return split, {"kind": kind, "fold": fold, "members": members}
+
+
+def _default_kind(table: pd.DataFrame) -> str:
+    """The kind of a split that nobody asks for; prints why it is random."""
+    if "split" in table:
+        return "official"
+    unnamed = {group: int(((table[group] == "") & (table["problem"] == "")).sum()) for group in GROUPED}
+    counts = {group: len(_names(table, group)) for group in GROUPED}
+    if unnamed["speaker"] or counts["speaker"] < FEWEST_GROUPS:
+        if unnamed["speaker"]:
+            why = f"{unnamed['speaker']} of {len(table)} utterances name no speaker"
+        else:
+            why = f"there are only {counts['speaker']} speakers"
+        print(f"note: {why}, so the split is random: speakers of test may be in train")
+        return "random"
+    if unnamed["session"] or counts["session"] < FEWEST_GROUPS:
+        return "speaker"
+    pairs = table.loc[table[list(GROUPED)].ne("").all(axis=1), list(GROUPED)].drop_duplicates()
+    return "session" if pairs["speaker"].is_unique else "speaker"
+
+
+def _names(table: pd.DataFrame, group: str) -> list[str]:
+    """The groups of a column, sorted."""
+    return sorted(set(table[group]) - {""})
 
 
 def _official_split(table: pd.DataFrame) -> pd.Series:
@@ -89,10 +125,11 @@ def group_split(table: pd.DataFrame, group: str, fold: int, folds: int | None) -
     unknown = table.loc[(table[group] == "") & (table["problem"] == ""), "audio_file"]
     if len(unknown):
         raise InputError(f"--split {group}: {len(unknown)} utterances have no {group}, the first is {unknown.iloc[0]}")
-    groups = sorted(set(table[group]) - {""})
+    groups = _names(table, group)
     folds = len(groups) if folds is None else folds
-    if not 3 <= folds <= len(groups):
-        raise InputError(f"--split {group}: {folds} folds of {len(groups)} {group}s; at least 3 of each are required")
+    if not FEWEST_GROUPS <= folds <= len(groups):
+        counts = f"{folds} folds of {len(groups)} {group}s"
+        raise InputError(f"--split {group}: {counts}; at least {FEWEST_GROUPS} of each are required")
     if not 1 <= fold <= folds:
         raise InputError(f"--fold {fold}: must be from 1 to {folds}")
     parts = [list(part) for part in np.array_split(np.array(groups, dtype=object), folds)]
@@ -102,12 +139,13 @@ def group_split(table: pd.DataFrame, group: str, fold: int, folds: int | None) -
     return table[group].map(split_of).fillna(""), members
 
 
-def check_splits(table: pd.DataFrame, class_names: list[str]) -> None:
-    """Raise an InputError if a split is empty or train lacks a class."""
+def check_splits(table: pd.DataFrame, class_names: list[str], kind: str) -> None:
+    """Raise an InputError if a split is empty or train lacks a class; ``kind`` is that of the split."""
+    way_out = f" (split by {kind}; another --fold or --split random may do)" if kind in GROUPED else ""
     for split in SPLITS:
         if not (table["split"] == split).any():
-            raise InputError(f"the {split} split is empty")
+            raise InputError(f"the {split} split is empty{way_out}")
     present = set(table.loc[table["split"] == "train", "label"])
     for label, name in enumerate(class_names):
         if label not in present:
-            raise InputError(f"the train split has no utterance of class {label}, {name}")
+            raise InputError(f"the train split has no utterance of class {label}, {name}{way_out}")

@@ -46,15 +46,17 @@ class BadRecordings:
             count = f"{len(rows)} of {len(table)} utterances cannot be used"
             raise InputError(f"{count}, all listed in {self.report}; --skip_bad skips them")
 
-    def usable(self, table: pd.DataFrame, recordings: Container[str], class_names: list[str]) -> pd.DataFrame:
-        """The rows of good recordings.
+    def usable(
+        self, table: pd.DataFrame, recordings: Container[str], class_names: list[str], kind: str
+    ) -> pd.DataFrame:
+        """The rows of good recordings; ``kind`` is that of the split.
 
         Raises:
             InputError: A split lacks a class that training needs. The report is written.
         """
         rows = table[[path in recordings for path in table["audio_file"]]]
         try:
-            check_splits(rows, class_names)
+            check_splits(rows, class_names, kind)
         except InputError as error:
             self.write()
             hint = f" ({len(self.found)} recordings are skipped, see {self.report})" if self.found else ""

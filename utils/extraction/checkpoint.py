@@ -10,7 +10,13 @@ from pathlib import Path
 import huggingface_hub
 import torch
 import transformers
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
@@ -64,6 +70,28 @@ class Checkpoint:
             raise self.error(_how_to_fetch(self.name) if self.revision else one_line(error)) from error
         except Exception as error:  # transformers raises many types on a damaged folder
             raise self.error(f"cannot be loaded ({one_line(error)})") from error
+
+    def file(self, name: str) -> Path | None:
+        """A further file, None if there is none. From the hub it is fetched only where the model is, too.
+
+        Raises:
+            InputError: The hub cannot be reached.
+        """
+        if self.revision is None:
+            path = Path(self.source) / name
+            return path if path.is_file() else None
+        where = {"repo_id": self.source, "revision": self.revision}
+        cached = huggingface_hub.try_to_load_from_cache(filename=name, **where)
+        if isinstance(cached, str):
+            return Path(cached)
+        if isinstance(huggingface_hub.try_to_load_from_cache(filename="config.json", **where), str):
+            return None
+        try:
+            return Path(huggingface_hub.hf_hub_download(filename=name, etag_timeout=_NETWORK_SECONDS, **where))
+        except RemoteEntryNotFoundError:
+            return None
+        except (_HTTPError, OSError) as error:
+            raise self.error(_how_to_fetch(self.name)) from error
 
     def load_model(self, types: tuple[str, ...], untrained: tuple[str, ...] = ()) -> PreTrainedModel:
         """The model in float32, whatever the precision of its file.

@@ -1,6 +1,7 @@
 """Pretrained encoders, loaded and written as transformers models."""
 
 import errno
+import json
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from transformers import (
     WhisperModel,
 )
 
+from models.config import POOLINGS
 from models.encoders import (
     AUDIO_TYPES,
     CONVOLUTIONAL,
@@ -23,27 +25,33 @@ from models.encoders import (
     WhisperEncoder,
 )
 from utils.data.audio import SOURCE_RATES
-from utils.errors import one_line
-from utils.extraction.checkpoint import NO_DECODER, digest_of, find_checkpoint
+from utils.errors import InputError, one_line, reading, shown
+from utils.extraction.checkpoint import NO_DECODER, Checkpoint, digest_of, find_checkpoint
+from utils.io import read_file, read_json, write_json
 
 WEIGHTS = "model.safetensors"
+POOLING_FOLDER = "1_Pooling"  # sentence-transformers' name
+_MODES = {"cls": "cls", "cls_token": "cls", "mean": "mean", "mean_tokens": "mean"}  # both forms of its names
+_CHOICE = f"give --text_pooling, one of {', '.join(POOLINGS)}"
 _TOKENIZER_TRIAL = ("Oh God, it's awesome...", "NAÏVE  [LAUGHTER] über-cool", "12 o'clock\t– “so what?”")
 
 
 def load_text_encoder(
-    name: str, pooling: str, device: torch.device, option: str = "--text_model"
+    name: str, pooling: str | None, device: torch.device, option: str = "--text_model"
 ) -> tuple[TextEncoder, dict]:
     """A BERT-family encoder in evaluation mode, and its description.
 
     Args:
         name: Folder, hub name, or ``NAME@REVISION``.
-        pooling: One of :data:`models.config.POOLINGS`.
+        pooling: One of :data:`models.config.POOLINGS`; None for :func:`own_pooling`.
         option: The option that error messages name.
 
     Raises:
-        InputError: The model does not exist, is damaged or of another type, or has no (trained) pooler.
+        InputError: The model does not exist, is damaged or of another type, or has no (trained) pooler; see also
+            :func:`own_pooling`.
     """
     checkpoint = find_checkpoint(name, option)
+    pooling = pooling or own_pooling(checkpoint)
     untrained = () if pooling == "pooler" else ("pooler.",)
     model = checkpoint.load_model(TEXT_TYPES, untrained)
     tokenizer = checkpoint.load(AutoTokenizer)
@@ -61,6 +69,37 @@ def load_text_encoder(
     settings = {"vocabulary": tokenizer.get_vocab(), "trial": trial, "max_tokens": encoder.max_tokens}
     description = checkpoint.describe(model, untrained) | {"pooling": pooling, "dim": encoder.dim}
     return encoder, description | {"tokenizer_sha256": digest_of(settings)}
+
+
+def own_pooling(checkpoint: Checkpoint) -> str:
+    """The pooling that a folder of sentence-transformers asks for, ``pooler`` for any other model.
+
+    Modules after the pooling are not applied. Normalize changes no cosine, so no neighbour in the graph.
+
+    Raises:
+        InputError: The model asks for a pooling, or for modules before it, that we do not have; or a file is damaged.
+    """
+    folder, listed = POOLING_FOLDER, checkpoint.file("modules.json")
+    if listed:
+        with reading(listed, "not the modules of sentence-transformers"):
+            modules = json.loads(read_file(listed))
+            poolings = [(each["type"].rpartition(".")[2], each["path"].strip("/")) for each in modules]
+        poolings = [each for each in poolings if each[0].endswith("Pooling")]
+        kind, folder = poolings[0] if poolings else ("Pooling", folder)
+        if kind != "Pooling":
+            raise InputError(f"{listed}: asks for {kind}; {_CHOICE}")
+    path = checkpoint.file(f"{folder}/config.json")
+    if path is None:
+        if listed and poolings:
+            raise InputError(f"{listed}: its {folder}/config.json is missing; {_CHOICE}")
+        return "pooler"
+    config = read_json(path)
+    flags = [key.removeprefix("pooling_mode_") for key, on in config.items() if key.startswith("pooling_mode_") and on]
+    asked = config.get("pooling_mode", flags or "mean")  # sentence-transformers' default
+    match [asked] if isinstance(asked, str) else asked:
+        case [str(mode)] if mode in _MODES:
+            return _MODES[mode]
+    raise InputError(f"{path}: asks for the pooling {shown(asked)}; {_CHOICE}")
 
 
 def load_audio_encoder(name: str, device: torch.device, option: str = "--audio_model") -> tuple[AudioEncoder, dict]:
@@ -103,4 +142,7 @@ def save_pretrained(encoder: TextEncoder | AudioEncoder, folder: Path) -> None:
         raise OSError(errno.EIO, one_line(error), str(folder)) from error
     mode = (folder / "config.json").stat().st_mode
     (folder / WEIGHTS).chmod(mode)  # safetensors makes it readable by its owner only
+    if isinstance(encoder, TextEncoder) and encoder.pooling != "pooler":  # else it would be read as pooler
+        asked = {f"pooling_mode_{mode}": _MODES[mode] == encoder.pooling for mode in ("cls_token", "mean_tokens")}
+        write_json(folder / POOLING_FOLDER / "config.json", {"word_embedding_dimension": encoder.dim, **asked})
     (encoder.tokenizer if isinstance(encoder, TextEncoder) else encoder.feature_extractor).save_pretrained(folder)

@@ -37,7 +37,7 @@ def usable_recordings(
     bad.add_rows(utterances)
     good = utterances.loc[utterances["problem"] == "", "audio_file"]
     recordings = probe_all(list(good), bad.add)
-    table = bad.usable(utterances, recordings, class_names)
+    table = bad.usable(utterances, recordings, class_names, split)
     sizes = table["split"].value_counts()
     print(f"split {split}: {', '.join(f'{name} {sizes[name]}' for name in SPLITS)}")
     print(leakage_lines(leakage_report(table)))
@@ -45,7 +45,7 @@ def usable_recordings(
 
 
 def load_encoders(
-    text_model: str, text_pooling: str, audio_model: str, device: torch.device
+    text_model: str, text_pooling: str | None, audio_model: str, device: torch.device
 ) -> tuple[TextEncoder, AudioEncoder, dict[str, dict]]:
     """Load both encoders and print their descriptions; returns these by modality."""
     text, text_info = load_text_encoder(text_model, text_pooling, device)
@@ -104,7 +104,7 @@ class Extraction:
         seconds = self.batch_seconds or BATCH_SECONDS[device]
         embeddings = embed_recordings(audio_encoder, recordings, audio, seconds, bad.add)
 
-        decoded = bad.usable(table, embeddings, info["class_names"])
+        decoded = bad.usable(table, embeddings, info["class_names"], info["split"]["kind"])
         bad.write()
         report = leakage_report(decoded)
         if len(decoded) < len(table):

@@ -139,7 +139,7 @@ def load_transcripts(
 ) -> tuple[TextEncoder, dict, list[Transcripts]]:
     """The same of a text encoder; ``pooling`` is the given one, if any."""
     name = model or (encoder_name(known) if known else TEXT_MODEL)
-    pooling = pooling or known.get("pooling", "pooler")
+    pooling = pooling or known.get("pooling")
     encoder, description = load_text_encoder(name, pooling, device, "--model")
     budget = budget or BATCH_TOKENS[device.type]
     return encoder, description, [Transcripts(encoder, table, budget) for table in source.splits.values()]

@@ -165,7 +165,7 @@ def save_best(folder: Path, encoder: TextEncoder | AudioEncoder, provenance: dic
     try:
         save_pretrained(encoder, temporary)
         write_json(temporary / PROVENANCE_FILE, provenance)
-        if all((folder / path.name).is_file() for path in temporary.iterdir()):
+        if all((folder / path.name).exists() for path in temporary.iterdir()):
             (temporary / WEIGHTS).replace(folder / WEIGHTS)
         else:
             shutil.rmtree(folder, ignore_errors=True)

@@ -16,6 +16,8 @@ from utils.errors import InputError, printable
 # formats that libsndfile recognises; RAW has no header
 _SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats()} - {".raw"} | {".aif", ".oga", ".opus"}
 
+UNCERTAIN = "uncertain"  # the emotion where no class is probable enough
+
 
 @dataclass(frozen=True)
 class Request:
@@ -78,14 +80,21 @@ def _is_folder(path: str) -> bool:
 
 
 class Answers:
-    """Print results as they come, above a progress bar inside the ``with`` block, and count the failures."""
+    """Print results as they come, above a progress bar inside the ``with`` block, and count the failures.
 
-    def __init__(self, requests: Sequence[Request], class_names: Sequence[str], as_json: bool):
+    Args:
+        min_confidence: where the highest probability is below it, the emotion is :data:`UNCERTAIN`.
+    """
+
+    def __init__(
+        self, requests: Sequence[Request], class_names: Sequence[str], as_json: bool, min_confidence: float = 0.0
+    ):
         self.failed = 0
+        self._min_confidence = min_confidence
         self._class_names = class_names
         self._as_json = as_json
         self._width = max(len(printable(request.given)) for request in requests)
-        self._emotion = max(len(name) for name in (*class_names, "emotion"))
+        self._emotion = max(len(name) for name in (*class_names, "emotion", UNCERTAIN if min_confidence else ""))
         self._count = len(requests)
 
     def __enter__(self) -> "Answers":
@@ -100,6 +109,8 @@ class Answers:
     def add(self, request: Request, probabilities: Sequence[float]) -> None:
         by_class = dict(zip(self._class_names, probabilities, strict=True))
         emotion = max(by_class, key=by_class.get)
+        if by_class[emotion] < self._min_confidence:
+            emotion = UNCERTAIN
         if self._as_json:
             rounded = {name: round(value, 6) for name, value in by_class.items()}
             self._object(request, emotion=emotion, probabilities=rounded)

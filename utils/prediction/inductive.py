@@ -17,7 +17,7 @@ from utils.data.features import check_encoders
 from utils.data.safe_pickle import load_tensors
 from utils.errors import InputError, fitting_into_memory
 from utils.training.folder import GRAPH_FILE
-from utils.training.graph import NeighborLists, build_graph, rank_keys, similarity_steps, unit_rows
+from utils.training.graph import NeighborLists, build_graph, only_present, rank_keys, similarity_steps, unit_rows
 from utils.training.trained import Trained
 
 _TENSORS = {
@@ -63,7 +63,7 @@ def load_training_graph(trained: Trained) -> TrainingGraph:
         value = saved.get(name)
         if not isinstance(value, Tensor) or value.dtype != dtype:
             raise InputError(f"{path}: its {name} is not a matrix of {dtype}; not a file of train.py")
-        if value.ndim != 2 or not value.isfinite().all() or not value.numel():
+        if value.ndim != 2 or not value.isfinite().all() or not len(value):
             raise InputError(f"{path}: its {name} is not a finite matrix; not a file of train.py")
     count = len(saved["text"])
     lists = NeighborLists(saved["text_neighbors"].long(), saved["audio_neighbors"].long())
@@ -71,8 +71,8 @@ def load_training_graph(trained: Trained) -> TrainingGraph:
     if (
         (saved["text"].size(1), saved["audio"].size(1)) != trained.dims
         or saved["audio"].size(0) != count
-        or (lists.text.shape, lists.audio.shape) != ((count, config.k_text), (count, config.k_audio))
-        or not all(int(each.min()) >= 0 and int(each.max()) < count for each in (lists.text, lists.audio))
+        or tuple(each.shape for each in vars(lists).values()) != tuple((count, k) for k in config.neighbors)
+        or not all(((each >= 0) & (each < count)).all() for each in vars(lists).values())
         or saved.get("sha256") != trained.data.get("train", {}).get("sha256")
     ):
         raise InputError(f"{path}: of another training than {trained.path}")
@@ -81,7 +81,7 @@ def load_training_graph(trained: Trained) -> TrainingGraph:
 
 
 class Predictor:
-    """Class probabilities of new utterances, averaged over the models of a run.
+    """Class probabilities of new utterances, each model's at its temperature, averaged over the models of a run.
 
     Args:
         trained: models of one configuration, one per seed.
@@ -96,10 +96,13 @@ class Predictor:
         self.device = device
         self.models = [each.model.to(device).eval() for each in trained]
         self._paths = [each.path for each in trained]
+        self._temperatures = [each.temperature for each in trained]
         self._attachment = Attachment(graph, config)
-        whole = build_graph(graph.lists, config.k_text, config.k_audio, config.message_flow).to(device)
+        self._model, self._means = config.model, (graph.text.mean(0), graph.audio.mean(0))
+        whole = build_graph(graph.lists, *config.neighbors, config.message_flow).to(device)
         with torch.inference_mode(), fitting_into_memory("the training graph", "use --device cpu"):
-            text, audio = graph.text.to(device), graph.audio.to(device)
+            seen = only_present(self._model, graph.text, graph.audio, *self._means)
+            text, audio = (each.to(device) for each in seen)
             self._inputs = [model.layer_inputs(text, audio, whole) for model in self.models]
 
     @torch.inference_mode()
@@ -115,12 +118,13 @@ class Predictor:
             InputError: they are not finite, or do not fit into memory.
         """
         nodes, graph = self._attachment(text, audio)
+        text, audio = only_present(self._model, text, audio, *self._means)
         with fitting_into_memory("a batch", "lower --batch_seconds"):
             nodes, graph = nodes.to(self.device), graph.to(self.device)
             text, audio = text.to(self.device), audio.to(self.device)
             logits = [
-                model.attach(text, audio, [layer[nodes] for layer in inputs], graph)
-                for model, inputs in zip(self.models, self._inputs, strict=True)
+                model.attach(text, audio, [layer[nodes] for layer in inputs], graph) / temperature
+                for model, inputs, temperature in zip(self.models, self._inputs, self._temperatures, strict=True)
             ]
         probabilities = torch.stack(logits).softmax(-1).cpu()
         for path, of_model in zip(self._paths, probabilities, strict=True):
@@ -141,7 +145,7 @@ class Attachment:
         self._modalities = []
         for embeddings, lists in ((graph.text, graph.lists.text), (graph.audio, graph.lists.audio)):
             units, least = unit_rows(embeddings), None
-            if config.message_flow == "node_to_neighbors":
+            if config.message_flow == "node_to_neighbors" and lists.numel():
                 pairs = zip(units.split(1), units[lists[:, -1]].split(1), strict=True)
                 least = torch.cat([similarity_steps(one, last)[0] for one, last in pairs])
             self._modalities.append((units, lists.size(1), least))

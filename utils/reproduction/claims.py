@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from utils.config import Config
 from utils.data.published import UTTERANCES
 from utils.reproduction.results import MISSING, Result, Results, TopKGrid
-from utils.reproduction.statistics import Estimate, bounds, interval, points
 from utils.reproduction.trials import FUSIONS, MAIN, NO_CHGAT, NO_XCBAM
+from utils.statistics import FEWEST, Estimate, bounds, interval, points
 from utils.training.metrics import PRINTED, printed
 
 REPRODUCED, SMALLER, NOT_REPRODUCED = "reproduced", "reproduced, but smaller", "not reproduced"
@@ -152,10 +152,10 @@ def _topk(grid: TopKGrid) -> Verdict:
     if not grid.complete:
         return Verdict(claim, "–", "–", f"{MISSING}: {grid.progress}")
     best = f"k_text {grid.best[0]}, k_audio {grid.best[1]} on validation"
-    if len(grid.seeds) < 2:
+    if len(grid.seeds) < FEWEST:
         return Verdict(claim, "–", best, UNDECIDED)
     if grid.best == grid.papers:
         return Verdict(claim, "–", "the same trial is best on validation", REPRODUCED)
     ours = grid.best_minus_papers
-    text = f"{best}, test w-F1 {points(ours.mean, sign=True)}{bounds(ours, ours.over_seeds)} (over seeds)"
+    text = f"{best}, test w-F1 {points(ours.mean, sign=True)}{bounds(ours, ours.over_seeds, -100)} (over seeds)"
     return Verdict(claim, "–", text, NOT_REPRODUCED if ours.mean > ours.over_seeds else UNDECIDED)

@@ -8,6 +8,7 @@ from utils.config import PROFILES, display_name
 from utils.data.demo import SCENE_SIZE, demo_note
 from utils.io import atomic_write, markdown_table
 from utils.reproduction.claims import MARGIN, claims
+from utils.reproduction.folds import folds
 from utils.reproduction.results import Results
 from utils.reproduction.sections import (
     ablation_steps,
@@ -15,10 +16,12 @@ from utils.reproduction.sections import (
     fig2,
     homophily,
     other_methods,
+    probes,
     profile_figures,
     table,
 )
 from utils.reproduction.trials import ABLATIONS, FUSIONS, Plan
+from utils.statistics import FEWEST
 from utils.training.metrics import PRINTED, SWAPPED
 from utils.training.run import Run, Trial
 
@@ -31,8 +34,9 @@ WA is the accuracy over all utterances, UA the mean of the per-class recalls, w-
 percent of the test split. Metrics are mean ± sample standard deviation over the seeds, with the 95 % interval of the
 mean over the seeds (Student's t). Differences are paired over the seeds, and their 95 % interval also covers the test
 utterances (paired as well), since a handful of them can decide a comparison; the {SCENE_SIZE} utterances of one of
-DEMO's scenes count as one. The intervals do not cover the choice of the training utterances. Verdicts rest on these
-intervals; that on Fig. 2, on the seeds alone.
+DEMO's scenes count as one. With fewer than {FEWEST} seeds there are no intervals; none reaches beyond what a metric or
+a difference can be. The intervals do not cover the choice of the training utterances. Verdicts rest on these intervals;
+that on Fig. 2, on the seeds alone.
 
 **Reproduced**: the interval lies on the paper's side of zero; **but smaller**: all of it is below the paper's
 difference. **Not reproduced**: it excludes a difference as large as the paper's and does not show that there is one at
@@ -94,6 +98,8 @@ def _dataset(results: Results, dataset: str) -> Iterator[str]:
     yield facts(results, dataset)
     yield f"### {dataset}, Table I: fusion\n\n{table(results, dataset, FUSIONS)}"
     yield f"### {dataset}, Table II: ablation\n\n{table(results, dataset, ABLATIONS)}"
+    yield probes(results, dataset)
+    yield folds(results.plan, dataset)
     if dataset in PRINTED:
         yield other_methods(results, dataset)
     if results.plan.steps_between(dataset):

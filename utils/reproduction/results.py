@@ -15,16 +15,17 @@ from utils.data.features import Features
 from utils.data.published import is_published
 from utils.errors import InputError, reading
 from utils.io import file_sha256
-from utils.reproduction.statistics import Estimate, estimate
 from utils.reproduction.trials import Plan
+from utils.statistics import Estimate, estimate
 from utils.sweep.config import K_VALUES, K
 from utils.sweep.results import best_trial, outcomes, run_table, summary_table
-from utils.training.folder import description_difference, read_description
+from utils.training.folder import PREDICTIONS, description_difference, read_description
 from utils.training.graph import TrainingData
 from utils.training.metrics import METRICS, compute_metrics
+from utils.training.predictions import Predictions, read_predictions
 from utils.training.run import Run, Trial
 
-PREDICTIONS = "test_predictions.csv"
+TEST_PREDICTIONS = PREDICTIONS.format("test")
 MISSING = "missing"  # in place of every number that is not there
 
 
@@ -74,19 +75,26 @@ class Result:
         return {split: self.outcomes[0]["graphs"][split]["homophily"] for split in SPLITS}
 
     @cached_property
-    def predictions(self) -> tuple[np.ndarray, np.ndarray]:
-        """Labels of the test split, [N], and predictions, [seeds, N]."""
-        tables = [self._read_predictions(*each) for each in zip(self.runs, self.outcomes, strict=True)]
-        for run, table in zip(self.runs, tables, strict=True):
-            if not np.array_equal(table[0], tables[0][0]):
-                raise InputError(f"{run.folder / PREDICTIONS}: the labels differ from those of {self.runs[0].folder}")
-        return tables[0][0], np.stack([prediction for _, prediction in tables])
+    def predictions(self) -> Predictions:
+        """Of the test split, checked against each run's ``metrics.json``."""
+        found = read_predictions([run.folder / TEST_PREDICTIONS for run in self.runs])
+        for run, outcome, prediction in zip(self.runs, self.outcomes, found.prediction, strict=True):
+            path = run.folder / TEST_PREDICTIONS
+            with reading(path, "not the predictions of this run"):
+                if len(found) != self.sizes["test"]:
+                    raise ValueError(f"{len(found)} of {self.sizes['test']} utterances")
+                if list(found.class_names) != self.description["class_names"]:
+                    raise ValueError(f"classes {', '.join(found.class_names)}")
+                metrics = compute_metrics(*map(torch.from_numpy, (found.label, prediction)), len(found.class_names))
+                for name in (*METRICS, "confusion"):
+                    if not np.allclose(outcome["test"][name], metrics[name], rtol=0, atol=1e-9):
+                        raise ValueError(f"metrics.json beside it has another {name}")
+        return found
 
     @property
     def correct(self) -> np.ndarray:
         """100 where a test utterance is recognised, else 0, [seeds, N]."""
-        labels, predictions = self.predictions
-        return 100.0 * (predictions == labels)
+        return 100.0 * (self.predictions.prediction == self.predictions.label)
 
     def values(self, metric: str) -> np.ndarray:
         """A metric of the test split in percent, one per seed."""
@@ -108,9 +116,9 @@ class Result:
             return None
         if self.sha256 != other.sha256:
             raise different_features(self.trial.folder, other.trial.folder)
-        if not np.array_equal(self.predictions[0], other.predictions[0]):
+        if not np.array_equal(self.predictions.label, other.predictions.label):
             raise InputError(
-                f"{self.trial.folder}: the labels in {PREDICTIONS} differ from those of {other.trial.folder}"
+                f"{self.trial.folder}: the labels in {TEST_PREDICTIONS} differ from those of {other.trial.folder}"
             )
         scores = self.correct - other.correct if metric == "wa" else None
         return estimate(self.values(metric) - other.values(metric), scores, self._group)
@@ -119,22 +127,6 @@ class Result:
     def _group(self) -> int:
         """The utterances of one of DEMO's scenes share label and neighbours."""
         return SCENE_SIZE if self.trial.config.dataset == "DEMO" else 1
-
-    def _read_predictions(self, run: Run, metrics: dict) -> tuple[np.ndarray, np.ndarray]:
-        """Labels and predictions of a run, checked against its ``metrics.json``."""
-        path = run.folder / PREDICTIONS
-        utterances, classes = self.sizes["test"], len(self.description["class_names"])
-        with reading(path, "not the predictions of a run"):
-            table = pd.read_csv(path)[["label", "prediction"]].to_numpy()
-            if len(table) != utterances:
-                raise ValueError(f"{len(table)} of {utterances} utterances")
-            if table.dtype.kind != "i" or not (table.min() >= 0 and table.max() < classes):
-                raise ValueError("not class numbers")
-            found = compute_metrics(*torch.from_numpy(table.T.copy()), classes)
-            for name in (*METRICS, "confusion"):
-                if not np.allclose(metrics["test"][name], found[name], rtol=0, atol=1e-9):
-                    raise ValueError(f"metrics.json beside it has another {name}")
-        return table[:, 0], table[:, 1]
 
 
 def read_result(trial: Trial, seeds: Sequence[int]) -> Result:

@@ -1,17 +1,25 @@
-"""The sections of the report: Tables I to IV, Fig. 2, ablation steps, CH-GAT's gain over homophily, and their PNGs."""
+"""The sections of the report: Tables I to IV, Fig. 2, ablation steps, CH-GAT's gain over homophily, the figures."""
+
+from collections.abc import Iterable
+from pathlib import Path
 
 from utils.config import display_name
 from utils.data.demo import bayes_optimal_wa
 from utils.data.published import UTTERANCES
+from utils.errors import InputError
 from utils.io import atomic_write, markdown_table
-from utils.plots import plot_confusion, plot_homophily, plot_steps, plot_topk_grid, plot_training_curves
+from utils.plots import TSNE_LEAST, plot_confusion, plot_homophily, plot_steps, plot_topk_grid, plot_training_curves
 from utils.reproduction.claims import OTHER_METHODS
-from utils.reproduction.results import MISSING, Result, Results
-from utils.reproduction.statistics import bounds, interval, points, table_of
+from utils.reproduction.results import MISSING, TEST_PREDICTIONS, Result, Results
 from utils.reproduction.trials import ABLATIONS, MAIN, NO_CHGAT, STEPPED, tsne_path
+from utils.statistics import FEWEST, bounds, clusters_of, interval, points, table_of, with_interval
 from utils.sweep.results import best_trial, papers_trial, report, summary_table
 from utils.training.folder import read_curves
+from utils.training.groups import group_lines, group_results, write_groups
 from utils.training.metrics import PRINTED, REPORTED, plus_minus, printed
+from utils.training.predictions import read_predictions
+from utils.training.probes import PROBE_FILE
+from utils.training.scores import Scored
 
 # ---- Tables I to IV --------------------------------------------------------------------------------------------------
 
@@ -49,21 +57,38 @@ def table(results: Results, dataset: str, rows: dict[tuple[str, str], str]) -> s
     """
     profiles, first = results.plan.profiles, next(iter(rows))
     references = [results.row(dataset, profile, first) for profile in profiles]
+    best = [_best(results, dataset, profile, rows) for profile in profiles]
     lines = []
     for row, title in rows.items():
         found = [results.row(dataset, profile, row) for profile in profiles]
         paper = printed(found[0].trial.config)
-        columns = [metric_cells(result) for result in found]
+        columns = [
+            [
+                f"**{cell}**" if row == best_row else cell
+                for cell, best_row in zip(metric_cells(result), of_column, strict=True)
+            ]
+            for result, of_column in zip(found, best, strict=True)
+        ]
         for i, (name, label) in enumerate(REPORTED.items()):
             of_paper = f"{paper[name]:.2f}" if paper else "–"
             lines.append((title if i == 0 else "", label, *(column[i] for column in columns), of_paper))
         if row != first:
             changes = (result.minus(reference) for result, reference in zip(found, references, strict=True))
-            lines.append(("", f"WA − WA of {rows[first]}", *map(interval, changes), ""))
+            lines.append(("", f"Δ WA vs {rows[first]}", *map(interval, changes), ""))
     header = ("", "percent of test", *(f"`{profile}`" for profile in profiles), "paper, as printed")
     if dataset not in PRINTED:
         header, lines = header[:-1], [line[:-1] for line in lines]
     return markdown_table(header, lines)
+
+
+def _best(
+    results: Results, dataset: str, profile: str, rows: Iterable[tuple[str, str]]
+) -> list[tuple[str, str] | None]:
+    """The complete row with the greatest mean of each reported metric, of two or more."""
+    found = {row: result for row in rows if (result := results.row(dataset, profile, row)).complete}
+    if len(found) < 2:
+        return [None] * len(REPORTED)
+    return [max(found, key=lambda row: found[row].values(name).mean()) for name in REPORTED]
 
 
 def metric_cells(result: Result) -> list[str]:
@@ -72,6 +97,34 @@ def metric_cells(result: Result) -> list[str]:
         return [f"{MISSING} ({result.progress})", *[""] * (len(REPORTED) - 1)]
     estimates = [result.estimate(name) for name in REPORTED]
     return [plus_minus(value.mean, value.std) + bounds(value, value.over_seeds) for value in estimates]
+
+
+def probes(results: Results, dataset: str) -> str:
+    """What simple classifiers reach on the same embeddings; "" where they were not fitted."""
+    plan = results.plan
+    found: dict[str, list[Path]] = {}
+    for probe, seed in plan.probes():
+        folder = plan.probe_folder(dataset, probe, seed)
+        if (folder / PROBE_FILE).is_file():
+            found.setdefault(probe.title, []).append(folder / TEST_PREDICTIONS)
+    networks = {profile: results.row(dataset, profile, MAIN) for profile in plan.profiles}
+    networks = {profile: Scored(result.predictions) for profile, result in networks.items() if result.complete}
+    lines = []
+    for title, paths in found.items():
+        probe = Scored(read_predictions(paths))
+        for profile, network in networks.items():
+            if probe.predictions.ids != network.predictions.ids:
+                raise InputError(f"{paths[0]}: of other utterances than the runs of profile {profile}")
+        cells = (with_interval(probe.estimate(name)) for name in REPORTED)
+        lines.append(
+            (title, *cells, *(with_interval(probe.minus(each, "wa"), sign=True) for each in networks.values()))
+        )
+    if not lines:
+        return ""
+    header = ("", *REPORTED.values(), *(f"Δ WA vs CemoBAM, `{profile}`" for profile in networks))
+    kind, _ = clusters_of(probe.predictions.identity)
+    note = f"Percent of test; 95 % intervals over {kind}s, by the jackknife."
+    return f"### {dataset}: probes on the same embeddings\n\n{markdown_table(header, lines)}\n\n{note}"
 
 
 def other_methods(results: Results, dataset: str) -> str:
@@ -105,7 +158,7 @@ def fig2(results: Results, dataset: str, profile: str) -> str:
 
 
 def profile_figures(results: Results, dataset: str, profile: str) -> str:
-    """Training curves and confusion matrix over the seeds, t-SNE of the first seed."""
+    """Training curves, confusion matrix and results by group over the seeds, t-SNE of the first seed."""
     result = results.row(dataset, profile, MAIN)
     if not result.complete:
         return f"Training curves, confusion matrix, t-SNE: {MISSING}"
@@ -119,13 +172,19 @@ def profile_figures(results: Results, dataset: str, profile: str) -> str:
     named = (dict(zip(seeds, each, strict=True)) for each in (logs, selected))
     plot_training_curves(root / curves, *named, title)
     confusions = [outcome["test"]["confusion"] for outcome in result.outcomes]
-    over = f"mean of {len(seeds)} seeds" if len(seeds) > 1 else seeds[0]
+    over = f"pooled over {len(seeds)} seeds" if len(seeds) > 1 else seeds[0]
     plot_confusion(root / confusion, confusions, result.description["class_names"], f"{title}, test\n{over}")
-    images = [f"![Training curves]({curves})", f"![Confusion matrix]({confusion})"]
+    found = result.predictions
+    groups = group_results(found.identity, found.label, found.prediction, found.class_names)
+    write_groups((root / confusion).with_name(f"{dataset}-{profile}-groups.csv"), groups)
+    lines = "\n".join(group_lines(groups, f"figures/{dataset}-{profile}-groups.csv")).strip()
+    images = [f"![Training curves]({curves})", f"![Confusion matrix]({confusion})", f"```\n{lines}\n```"]
     if (source := tsne_path(result.runs[0])).is_file():
-        atomic_write(root / tsne, source.read_bytes())
+        for file in source.parent.glob(f"{source.stem}.*"):  # PNG and PDF
+            atomic_write((root / tsne).with_suffix(file.suffix), file.read_bytes())
         return "\n\n".join([*images, f"![t-SNE]({tsne})"])
-    return "\n\n".join([*images, f"t-SNE: {MISSING}"])
+    few = result.description["data"]["test"]["utterances"] < TSNE_LEAST
+    return "\n\n".join([*images, f"t-SNE: {f'of {TSNE_LEAST} utterances or more' if few else MISSING}"])
 
 
 # ---- ablation steps --------------------------------------------------------------------------------------------------
@@ -146,7 +205,7 @@ def _steps(results: Results, dataset: str, row: tuple[str, str]) -> str:
     lines, levels, changes, before = [], {}, {}, None
     for title, result in chain:
         change, ua = (result.minus(before, metric) if before else None for metric in ("wa", "ua"))
-        of_ua = points(ua.mean, sign=True) + bounds(ua, ua.over_seeds) if ua else ""
+        of_ua = points(ua.mean, sign=True) + bounds(ua, ua.over_seeds, -100) if ua else ""
         lines.append([title, *metric_cells(result)[:2], interval(change), of_ua])
         if result.complete:
             levels[title] = result.estimate("wa")
@@ -169,7 +228,7 @@ def _steps(results: Results, dataset: str, row: tuple[str, str]) -> str:
             f"{interval(refined.minus(paper))} from paper to refined, and by {interval(refined.minus(official))} from "
             "official to refined."
         )
-    if len(levels) == len(chain) and len(results.plan.seeds) > 1:
+    if len(levels) == len(chain) and len(results.plan.seeds) >= FEWEST:
         name = "-".join([f"figures/{dataset}-ablation_steps", *(row[1:] if row != MAIN else ())]) + ".png"
         title = f"{dataset}, {ABLATIONS[row]}: ablation steps between the profiles"
         plot_steps(results.plan.root / name, table_of(levels), table_of(changes).reindex(levels), title)
@@ -211,7 +270,7 @@ def homophily(results: Results) -> str:
         return text
     shown = {profile: table_of(of_profile) for profile, of_profile in gains.items() if of_profile}
     title = "DEMO (synthetic): gain by CH-GAT"
-    title += "\n95 % intervals over seeds and test utterances" if len(plan.seeds) > 1 else ""
+    title += "\n95 % intervals over seeds and test utterances" if len(plan.seeds) >= FEWEST else ""
     plot_homophily(plan.root / "figures/homophily.png", shown, possible, _real_homophily(results), title)
     return f"{text}\n\n![Gain over homophily](figures/homophily.png)"
 

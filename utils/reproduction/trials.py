@@ -22,12 +22,15 @@ from utils.config import (
 )
 from utils.data.demo import AGREEMENT, write_demo
 from utils.data.published import find_features
+from utils.folds.config import POOLED
 from utils.sweep.config import K_VALUES, as_published, sweep_name
 from utils.sweep.run import grid_runs, run_sweep
+from utils.training.folder import SEED_FOLDER
 from utils.training.graph import TrainingData
 from utils.training.jobs import train_here
 from utils.training.loop import embed
 from utils.training.metrics import PRINTED
+from utils.training.probes import PROBES, Probe, fit_probe
 from utils.training.run import Progress, Run, Trial, open_runs, summarise
 from utils.training.trained import load_trained
 
@@ -40,7 +43,10 @@ ABLATIONS = {
     NO_CHGAT: "w/o CH-GAT",
     ("min", "no_cbam"): "w/o CBAM (HemoGAT's head)",
     ("min", "no_chgat_no_cbam"): "w/o CH-GAT and CBAM (MemoCMT's head)",
+    ("min", "text_only"): "text alone",
+    ("min", "audio_only"): "audio alone",
 }
+FOLDED = {row: title for row, title in ABLATIONS.items() if "cbam" not in row[1] or row == NO_XCBAM}
 STEPPED = (MAIN, NO_XCBAM)  # the networks on which the ablation steps are trained
 AGREEMENTS = (0.0, 0.3, 0.5, 0.7, 0.9, 1.0)  # of DEMO's scenes; homophily grows with it
 
@@ -104,9 +110,9 @@ class Plan:
     def ablation_steps(self, dataset: str, row: tuple[str, str]) -> list[tuple[str, Trial]]:
         """Title and trial of each step from profile official over paper to refined, one named difference per step.
 
-        The profiles are the first, a middle and the last trial, shared with the tables. Without xCBAM the step of its
-        channel gate has no effect and is skipped. There are no steps on DEMO, which says nothing about speech, or
-        unless all profiles are in the plan.
+        The profiles are the first, a middle and the last trial, shared with the tables. A step that has no effect is
+        skipped: that of the channel gate without xCBAM, and those of options that all trials share. There are no steps
+        on DEMO, which says nothing about speech, or unless all profiles are in the plan.
         """
         if dataset == "DEMO" or self.profiles != tuple(PROFILES):
             return []
@@ -117,12 +123,12 @@ class Plan:
             profile = "paper" if step in OFFICIAL_TO_PAPER else "refined"
             end = self.trial(dataset, profile, row)
             target = end.config.to_dict()
-            config = trial.config.replace(**{name: target[name] for name in step.values})
+            before, config = trial.config, trial.config.replace(**{name: target[name] for name in step.values})
             name = _name(f"step-{number:02d}-{next(iter(step.values))}", row)
             trial, title = Trial(config, self.folder(dataset) / name, keep_weights=False), step.title
             if step in (OFFICIAL_TO_PAPER[-1], PAPER_TO_REFINED[-1]):
                 trial, title = end, f"{step.title} = profile {profile}"
-            if "channel_gate" not in step.values or config.model.has("xcbam"):
+            if config != before and ("channel_gate" not in step.values or config.model.has("xcbam")):
                 chain.append((title, trial))
         return chain
 
@@ -149,6 +155,18 @@ class Plan:
         config = make_config(as_published({"dataset": dataset, "profile": profile, **self.shared}))
         k = sorted(k_values)
         return grid_runs(config, self.folder(dataset) / sweep_name(config), k, k, self.seeds, data)
+
+    def probes(self) -> list[tuple[Probe, int]]:
+        """Every probe with each of its seeds."""
+        return [(probe, seed) for probe in PROBES for seed in probe.seeds(self.seeds)]
+
+    def probe_folder(self, dataset: str, probe: Probe, seed: int) -> Path:
+        return self.folder(dataset) / f"probe-{probe.name}" / SEED_FOLDER.format(seed)
+
+    def pooled_features(self, dataset: str) -> list[Path]:
+        """The feature pickles that exist, for cross-validation."""
+        paths = [feature_path(self.feature_dir, dataset, split) for split in POOLED]
+        return [path for path in paths if path.is_file()]
 
     def missing_features(self, dataset: str) -> list[Path]:
         """The feature pickles that do not exist."""
@@ -211,7 +229,7 @@ def train(
         for dataset, profile in product(datasets, plan.profiles)
         if "grid" in (parts or PARTS) and dataset in PRINTED
     ]
-    for part in parts or ():
+    for part in set(parts or ()) - {"folds"}:
         if not (grids if part == "grid" else plan.trials(datasets, [part])):
             print(f"{part}: nothing to train; it needs {PARTS[part]}")
     everything = [*runs, *chain(*grids)]
@@ -223,6 +241,9 @@ def train(
     train_all = partial(train_here, device=device, jobs=jobs)
     with Progress(runs, on_finish=lambda run: summarise(run.trial, run.data.class_names)) as progress:
         train_all(runs, progress)
+    if "tables" in (parts or PARTS):
+        for dataset, (probe, seed) in product(datasets, plan.probes()):
+            fit_probe(probe, data[plan.folder(dataset)], seed, plan.probe_folder(dataset, probe, seed))
     for run in runs:
         if run.trial.keep_weights and run.seed == plan.seeds[0]:
             draw_tsne(run, device)
@@ -244,9 +265,12 @@ def draw_tsne(run: Run, device: torch.device) -> None:
     if not weights.is_file():
         print(f"no t-SNE of {config.dataset}, {config.profile}: {weights} does not exist")
         return
+    from utils.plots import TSNE_LEAST, plot_tsne  # matplotlib takes a second to import, which only this needs
+
+    if (count := len(run.data.splits["test"])) < TSNE_LEAST:
+        print(f"no t-SNE of {config.dataset}, {config.profile}: {count} utterances, fewer than {TSNE_LEAST}")
+        return
     test = run.data.graph("test", config, device)
     embeddings = embed(load_trained(weights).model.to(device), test).cpu().numpy()
-    from utils.plots import plot_tsne  # matplotlib takes a second to import, which only this needs
-
     title = f"{display_name(config.dataset)} test, profile {config.profile}, seed {run.seed}"
     plot_tsne(path, embeddings, test.scored_label.cpu().numpy(), run.data.class_names, title)

@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from utils.data.features import Features
 from utils.data.published import published_checkpoint
 from utils.errors import InputError
+from utils.training.calibration import reliability, risk_coverage
 from utils.training.folder import read_metrics
 from utils.training.graph import GraphData, check_neighbors, prepare
-from utils.training.loop import embed
+from utils.training.loop import embed, evaluate
 from utils.training.metrics import METRICS
 from utils.training.trained import Trained, fetch_missing, find_checkpoints, load_official, load_run, load_split
 
@@ -44,31 +47,70 @@ def load_graph(
 ) -> tuple[Features, GraphData]:
     """The features of the split, ``given`` or as in training, and its graph."""
     config = trained.config
-    with_train = config.graph_scope == "with_train" and split != "train"
+    whole = config.model.has("text") and config.model.has("audio")
+    needs_train = split != "train" and (config.graph_scope == "with_train" or not whole)
     if download:
-        fetch_missing(trained, ([] if given else [split]) + ["train"] * with_train)
+        fetch_missing(trained, ([] if given else [split]) + ["train"] * needs_train)
     features = load_split(trained, split, given)
-    train = load_split(trained, "train") if with_train else None
+    train = load_split(trained, "train") if needs_train else None
     check_neighbors(features, config, train)
     return features, prepare(features, config, device, train)
 
 
-def draw(out: Path, split: str, trained: list[Trained], results: dict[str, dict], data: GraphData, name: str) -> None:
-    """The confusion matrix over all models and the t-SNE of the first one."""
-    from utils.plots import plot_confusion, plot_tsne  # matplotlib takes a second to import, which only this needs
+def evaluate_all(
+    trained: list[Trained], data: GraphData, device: torch.device
+) -> tuple[dict[str, dict], dict[str, Tensor]]:
+    """Metrics and logits [N, C] of each model, by its name.
+
+    Raises:
+        InputError: logits are not finite.
+    """
+    found = {each.name: evaluate(each.model.to(device), data) for each in trained}
+    for each in trained:
+        if not found[each.name][1].isfinite().all():
+            raise InputError(f"{each.path}: its logits are not finite; is the checkpoint damaged?")
+    results, logits = ({name: both[i] for name, both in found.items()} for i in range(2))
+    return results, logits
+
+
+def draw(
+    out: Path,
+    split: str,
+    trained: list[Trained],
+    results: dict[str, dict],
+    probability: dict[str, np.ndarray],
+    data: GraphData,
+    name: str,
+) -> list[str]:
+    """Confusion matrix and calibration over all models, and the t-SNE of the first one.
+
+    Args:
+        probability: "plain" and "scaled", [S, N, C].
+
+    Returns:
+        The names of the figures.
+    """
+    from utils import plots  # matplotlib takes a second to import, which only this needs
 
     first = trained[0]
+    label = data.scored_label.cpu().numpy()
+    over = f"pooled over {len(trained)} seeds" if len(trained) > 1 else first.name
     confusions = [metrics["confusion"] for metrics in results.values()]
-    over = f"mean of {len(trained)} seeds" if len(trained) > 1 else first.name
-    plot_confusion(out / f"{split}_confusion_matrix.png", confusions, first.class_names, f"{name}\n{over}")
-    print(f"\nsaved in {out}: {split}.json, {split}_confusion_matrix.png", end="")
-    labels = data.scored_label.cpu().numpy()
-    if len(labels) < 4:
-        print(f"; no t-SNE of {len(labels)} utterances")
-        return
+    plots.plot_confusion(out / f"{split}_confusion_matrix.png", confusions, first.class_names, f"{name}\n{over}")
+    shown = {"plain softmax (T = 1)": probability["plain"]}
+    if any(each.temperature != 1 for each in trained):
+        shown["at the fitted temperature"] = probability["scaled"]
+    pooled = {kind: reliability(of_kind, label).sum(1) for kind, of_kind in shown.items()}
+    plots.plot_reliability(out / f"{split}_reliability.png", pooled, f"Reliability, {name}\n{over}")
+    risks = dict(zip(results, risk_coverage(probability["scaled"], label), strict=True))
+    plots.plot_risk_coverage(out / f"{split}_risk_coverage.png", risks, f"Risk over coverage, {name}")
+    drawn = [f"{split}_confusion_matrix", f"{split}_reliability", f"{split}_risk_coverage"]
+    if len(label) < plots.TSNE_LEAST:
+        print(f"\nno t-SNE of {len(label)} utterances; it takes {plots.TSNE_LEAST}")
+        return drawn
     embeddings = embed(first.model, data).cpu().numpy()
-    plot_tsne(out / f"{split}_tsne.png", embeddings, labels, first.class_names, f"{name}, {first.name}")
-    print(f", {split}_tsne.png")
+    plots.plot_tsne(out / f"{split}_tsne.png", embeddings, label, first.class_names, f"{name}, {first.name}")
+    return [*drawn, f"{split}_tsne"]
 
 
 def compare_with_training(trained: Trained, metrics: dict, features: Features, split: str) -> None:

@@ -18,6 +18,7 @@ from utils.training.loop import TrainingState
 from utils.training.metrics import METRICS
 
 SEED_FOLDER = "seed{}"
+PREDICTIONS = "{}_predictions.csv"  # of a split, see utils.training.predictions
 GRAPH_FILE = "training_graph.pt"  # beside the seed folders, see save_training_graph
 CHECKPOINT_KEYS = ("weights", "config", "seed", "class_names", "text_dim", "audio_dim", "data")
 _CURVES = ("train_loss", "val_loss", "val_w_f1", "seconds")  # that every line of a log must have
@@ -195,6 +196,8 @@ def read_metrics(folder: Path, seed: int, epochs: int) -> dict:
             raise ValueError(f"of seed {metrics['seed']}")
         if not (isinstance(epoch, int) and 1 <= epoch <= epochs):
             raise ValueError(f"selected epoch {epoch} of {epochs}")
+        if not (isfinite(metrics["temperature"]) and metrics["temperature"] > 0):
+            raise ValueError(f"temperature {metrics['temperature']}")
         shares = [metrics["graphs"][split]["homophily"] for split in SPLITS]
         if not (all(0 <= share <= 1 for share in shares) and isinstance(metrics["device"], str)):
             raise ValueError("homophily or device")
@@ -262,6 +265,9 @@ def load_checkpoint(path: Path) -> dict:
     for name in ("seed", "text_dim", "audio_dim"):
         if type(data[name]) is not int or not (name != "seed") <= data[name] < 2**45:  # a wider matrix has 2^63 bytes
             raise InputError(f"{path}: its {name} is {shown(data[name])}")
+    temperature = data.get("temperature", 1.0)  # that of an unfinished training is not fitted yet
+    if not (type(temperature) is float and isfinite(temperature) and temperature > 0):
+        raise InputError(f"{path}: its temperature is {shown(temperature)}")
     check_fields(data, path)
     if data["data"].keys() != set(SPLITS):
         raise InputError(f"{path}: does not name the data of {', '.join(SPLITS)}")

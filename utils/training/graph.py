@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from models.config import ModelConfig
 from models.ops import NeighborGraph
 from utils.config import SPLITS, Config, class_names, known_class_names
 from utils.data.features import Features, check_described, check_disjoint, load_splits, read_info
@@ -85,8 +86,12 @@ def rank_keys(steps: Tensor) -> Tensor:
 
 
 def neighbor_lists(text: Tensor, audio: Tensor, k_text: int, k_audio: int, self_rule: str = "mask") -> NeighborLists:
-    """Top-K lists of both modalities. Shapes: text [N, D_text], audio [N, D_audio]."""
-    return NeighborLists(top_k_neighbors(text, k_text, self_rule), top_k_neighbors(audio, k_audio, self_rule))
+    """Top-K lists of both modalities; empty ones for k = 0. Shapes: text [N, D_text], audio [N, D_audio]."""
+    found = (
+        top_k_neighbors(embeddings, k, self_rule) if k else torch.empty(len(embeddings), 0, dtype=torch.long)
+        for embeddings, k in ((text, k_text), (audio, k_audio))
+    )
+    return NeighborLists(*found)
 
 
 def build_graph(
@@ -160,12 +165,13 @@ def prepare(
     """The graph of a split for one configuration. It is built on the CPU, so it is the same for every device.
 
     Args:
-        train: for val and test, the training split. Its utterances join the graph with ``graph_scope="with_train"``.
+        train: for val and test, the training split. Its utterances join the graph with ``graph_scope="with_train"``,
+            and its mean replaces the embeddings of a modality that the ablation removes.
         lists: prepared neighbours, at least ``k_text`` and ``k_audio`` of them.
     """
     text, audio, label, context = _nodes(features, config, train)
-    lists = lists or neighbor_lists(text, audio, config.k_text, config.k_audio, config.topk_self)
-    graph = build_graph(lists, config.k_text, config.k_audio, config.message_flow)
+    lists = lists or neighbor_lists(text, audio, *config.neighbors, config.topk_self)
+    graph = build_graph(lists, *config.neighbors, config.message_flow)
     return GraphData(text.to(device), audio.to(device), label.to(device), graph.to(device), context)
 
 
@@ -173,17 +179,31 @@ def _nodes(features: Features, config: Config, train: Features | None) -> tuple[
     """Text, audio and label of the nodes of a split's graph, and how many of them are context."""
     context = _context(config, train)
     parts = [train, features] if context else [features]
-    return *(torch.cat([getattr(part, name) for part in parts]) for name in ("text", "audio", "label")), context
+    text, audio, label = (torch.cat([getattr(part, name) for part in parts]) for name in ("text", "audio", "label"))
+    seen = train or features
+    return *only_present(config.model, text, audio, seen.text.mean(0), seen.audio.mean(0)), label, context
+
+
+def only_present(
+    model: ModelConfig, text: Tensor, audio: Tensor, text_mean: Tensor, audio_mean: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The embeddings as the network is given them: the mean in place of a modality that the ablation removes.
+
+    Shapes: text [N, D_text], audio [N, D_audio], their means over the training utterances [D_text] and [D_audio].
+    """
+    return (
+        text if model.has("text") else text_mean.expand_as(text),
+        audio if model.has("audio") else audio_mean.expand_as(audio),
+    )
 
 
 def check_neighbors(features: Features, config: Config, train: Features | None = None) -> None:
     """Raise an InputError if the graph of :func:`prepare` is too small for ``k_text`` or ``k_audio``."""
     most = len(features) + _context(config, train) - 1
-    for name in ("k_text", "k_audio"):
-        if getattr(config, name) > most:
+    for name, k in zip(("k_text", "k_audio"), config.neighbors, strict=True):
+        if k > most:
             raise InputError(
-                f"--{name} {getattr(config, name)}: {features.path} has {len(features)} utterances, "
-                f"so each has at most {most} neighbours"
+                f"--{name} {k}: {features.path} has {len(features)} utterances, so each has at most {most} neighbours"
             )
 
 
@@ -229,12 +249,13 @@ class TrainingData:
         return self.splits["train"].dims
 
     def lists(self, split: str, config: Config) -> NeighborLists:
-        """The neighbours of a split's nodes, at least as many as the configuration's k."""
+        """The neighbours of a split's nodes, at least as many as the configuration needs."""
         key = split, config.topk_self, config.graph_scope
         known = self._lists.get(key)
-        if known is None or known.text.size(1) < config.k_text or known.audio.size(1) < config.k_audio:
+        have = (known.text.size(1), known.audio.size(1)) if known else (0, 0)
+        if any(k > longest for k, longest in zip(config.neighbors, have, strict=True)):
             text, audio, _, _ = _nodes(self.splits[split], config, self._train(split))
-            self._lists[key] = neighbor_lists(text, audio, config.k_text, config.k_audio, config.topk_self)
+            self._lists[key] = neighbor_lists(text, audio, *config.neighbors, config.topk_self)
         return self._lists[key]
 
     def graph(self, split: str, config: Config, device: torch.device) -> GraphData:
@@ -254,7 +275,7 @@ class TrainingData:
         for group in groups.values():
             longest = {name: max(getattr(config, name) for config in group) for name in ("k_text", "k_audio")}
             for split in SPLITS:
-                self.lists(split, group[0].replace(**longest))
+                self.lists(split, group[0].replace(ablation="none", **longest))
 
     def _train(self, split: str) -> Features | None:
         return None if split == "train" else self.splits["train"]

@@ -188,9 +188,10 @@ def embed(model: CemoBAM, data: GraphData) -> Tensor:
     return model.eval().embed(data.text, data.audio, data.graph)[data.context :]
 
 
-def evaluate(model: CemoBAM, data: GraphData) -> dict:
-    """``loss``, the plain cross entropy in nats, and the metrics of :func:`metrics_of`."""
-    return read_tally(tally(predict(model, data), data).tolist())
+def evaluate(model: CemoBAM, data: GraphData) -> tuple[dict, Tensor]:
+    """``loss``, the plain cross entropy in nats, and the metrics of :func:`metrics_of`; the logits [N - context, C]."""
+    logits = predict(model, data)
+    return read_tally(tally(logits, data).tolist()), logits
 
 
 def tally(logits: Tensor, data: GraphData) -> Tensor:
@@ -210,18 +211,18 @@ def read_tally(values: list[float]) -> dict:
     return {"loss": loss, **metrics_of(np.array(counts, dtype=np.int64).reshape(classes, classes))}
 
 
-def evaluate_selected(state: TrainingState, val: GraphData, test: GraphData) -> tuple[dict, Tensor]:
+def evaluate_selected(state: TrainingState, val: GraphData, test: GraphData) -> tuple[dict, dict[str, Tensor]]:
     """Load the weights of the selected epoch into the model and evaluate both splits.
 
     Returns:
-        ``selected_epoch`` and the metrics of ``val`` and ``test``; the predicted classes of test, [N - context].
+        ``selected_epoch`` and the metrics of ``val`` and ``test``; the logits of both, [N - context, C].
 
     Raises:
         InputError: a loss is not finite.
     """
     state.model.load_state_dict(state.best_weights)
-    logits = predict(state.model, test)
-    metrics = {"val": evaluate(state.model, val), "test": read_tally(tally(logits, test).tolist())}
-    for split, of_split in metrics.items():
-        check_loss(of_split["loss"], split, state.best_epoch)
-    return {"selected_epoch": state.best_epoch, **metrics}, logits.argmax(1)
+    metrics, logits = {"selected_epoch": state.best_epoch}, {}
+    for split, data in (("val", val), ("test", test)):
+        metrics[split], logits[split] = evaluate(state.model, data)
+        check_loss(metrics[split]["loss"], split, state.best_epoch)
+    return metrics, logits

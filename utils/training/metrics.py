@@ -1,6 +1,6 @@
 """WA, UA, weighted and macro F1 in the field's definitions, the paper's values, and the tables that show both."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isnan
 
 import numpy as np
@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from utils.config import Config
-from utils.data.demo import demo_note
 from utils.io import align
 
 METRICS = {"wa": "WA", "ua": "UA", "w_f1": "w-F1", "macro_f1": "macro-F1"}
@@ -80,6 +79,17 @@ def compute_metrics(label: Tensor, prediction: Tensor, num_classes: int) -> dict
     return metrics_of(confusion(label, prediction, num_classes).cpu().numpy())
 
 
+def metric_over_seeds(name: str) -> Callable[[np.ndarray], float]:
+    """The mean over seeds of a metric, of counts [seeds, C, C]; of [2, seeds, C, C], the second less the first."""
+
+    def statistic(counts: np.ndarray) -> float:
+        if counts.ndim == 4:
+            return statistic(counts[1]) - statistic(counts[0])
+        return float(np.mean([metrics_of(of_seed)[name] for of_seed in counts]))
+
+    return statistic
+
+
 def mean_and_std(per_seed: Sequence[dict]) -> tuple[dict, dict | None]:
     """Mean and sample standard deviation of each metric over seeds; no deviation for a single seed."""
     values = {name: [metrics[name] for metrics in per_seed] for name in METRICS}
@@ -88,9 +98,9 @@ def mean_and_std(per_seed: Sequence[dict]) -> tuple[dict, dict | None]:
     return mean, std
 
 
-def plus_minus(mean: float, std: float | None) -> str:
+def plus_minus(mean: float, std: float | None, digits: int = 2) -> str:
     """``82.17 ± 0.93``; the mean alone for a single seed, which has no deviation (None or NaN)."""
-    return f"{mean:.2f}" if std is None or isnan(std) else f"{mean:.2f} ± {std:.2f}"
+    return f"{mean:.{digits}f}" if std is None or isnan(std) else f"{mean:.{digits}f} ± {std:.{digits}f}"
 
 
 def printed(config: Config) -> dict[str, float] | None:
@@ -110,7 +120,10 @@ def results_table(config: Config, split: str, per_seed: dict[str, dict], title: 
     if paper:
         rows.append(("paper, as printed", *(f"{paper[name]:.2f}" if name in paper else "–" for name in METRICS)))
     notes = [SWAPPED] if paper and config.dataset == "IEMOCAP" else []
-    notes += [demo_note()] if config.dataset == "DEMO" else []
+    if config.dataset == "DEMO":
+        from utils.data.demo import demo_note  # only DEMO needs what simulates it
+
+        notes.append(demo_note())
     return "\n".join([title, *align(rows), *notes])
 
 

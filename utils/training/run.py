@@ -21,8 +21,10 @@ from models.cemobam import CemoBAM
 from utils.config import Config, display_name
 from utils.device import describe, device_name, seed_everything
 from utils.errors import InputError, Interrupted, deferred_interrupt, out_of_memory
-from utils.io import atomic_write, environment_info, exclusive, lock, naming, read_json, write_json
+from utils.io import environment_info, exclusive, lock, naming, read_json, write_json
+from utils.training.calibration import fit_temperature, probabilities
 from utils.training.folder import (
+    PREDICTIONS,
     SEED_FOLDER,
     begun_on,
     check_description,
@@ -39,6 +41,7 @@ from utils.training.folder import (
 from utils.training.graph import TrainingData
 from utils.training.loop import TrainingState, evaluate_selected, fit, start_training
 from utils.training.metrics import mean_and_std, results_table
+from utils.training.predictions import write_predictions
 
 SAVE_SECONDS = 60  # a kill -9 loses at most this much training
 POLL_SECONDS = 0.5  # between checks of runs that other processes train
@@ -163,7 +166,7 @@ def _remove(run: Run) -> None:
         return
     aside = trial / f".{run.folder.name}.{uuid.uuid4().hex}"  # an interrupted removal leaves no half of a run
     run.folder.rename(aside)
-    for name in ("summary.json", "training_curves.png"):
+    for name in ("summary.json", "training_curves.png", "training_curves.pdf"):
         (trial / name).unlink(missing_ok=True)
     for folder in (trial / "eval", aside):
         shutil.rmtree(folder, ignore_errors=True)
@@ -294,25 +297,28 @@ def train_run(run: Run, device: torch.device, progress: Progress) -> None:
             fit(state, train, val, run.config, on_epoch)
         last_weights = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
         test = run.data.graph("test", run.config, device)
-        metrics, predictions = evaluate_selected(state, val, test)
+        metrics, logits = evaluate_selected(state, val, test)
     except (InputError, RuntimeError, MemoryError) as error:
         if isinstance(error, torch.AcceleratorError) and not out_of_memory(error):
             raise
         write_json(run.folder / "error.json", {"error": _message(error)})
         return
-    labels = run.data.splits["test"].label
-    rows = [("label", "prediction"), *zip(labels.tolist(), predictions.tolist(), strict=True)]
-    table = "".join(f"{label},{prediction}\n" for label, prediction in rows)
-    atomic_write(run.folder / "test_predictions.csv", table.encode())
+    temperature = fit_temperature(logits["val"], val.scored_label)
+    for split, of_split in logits.items():
+        features, found = run.data.splits[split], probabilities(of_split, temperature)
+        path = run.folder / PREDICTIONS.format(split)
+        write_predictions(path, features.identity, run.data.class_names, features.label.numpy(), found)
     if not run.trial.keep_weights:
         for name in ("best.pt", "last.pt"):
             (run.folder / name).unlink(missing_ok=True)
     graphs = {"train": train.describe(), "val": val.describe(), "test": test.describe()}
-    facts = {"seed": run.seed, "device": describe(device), "graphs": graphs}
+    facts = {"seed": run.seed, "device": describe(device), "graphs": graphs, "temperature": temperature}
+    if run.trial.keep_weights:
+        state.model.load_state_dict(last_weights)
+        save_state(state, run.folder, {**description, "temperature": temperature}, resumable=True)
     write_json(run.folder / "metrics.json", {**facts, **metrics})
     if run.trial.keep_weights:  # finished: what resuming needs is only weight
-        state.model.load_state_dict(last_weights)
-        save_state(state, run.folder, description, resumable=False)
+        save_state(state, run.folder, {**description, "temperature": temperature}, resumable=False)
 
 
 @contextmanager
@@ -342,8 +348,6 @@ def _recording(
 
     with path.open("ab", buffering=0) as log, deferred_interrupt() as interrupted:
         yield on_epoch
-    if run.trial.keep_weights:
-        save_state(state, run.folder, description, resumable=True)
 
 
 def _message(error: Exception) -> str:
@@ -389,6 +393,7 @@ def summarise(trial: Trial, class_names: Sequence[str]) -> dict[int, dict]:
 def report(trial: Trial, runs: list[Run]) -> int:
     """Print the results of all finished seeds and draw their curves. Returns the exit code."""
     from utils.plots import plot_training_curves  # matplotlib takes a second to import, which only this needs
+    from utils.training.probes import LINEAR, fit_probe  # scikit-learn likewise
 
     config, data = trial.config, runs[0].data
     per_seed = summarise(trial, data.class_names)
@@ -400,6 +405,9 @@ def report(trial: Trial, runs: list[Run]) -> int:
         selected = {f"seed {seed}": metrics["selected_epoch"] for seed, metrics in per_seed.items()}
         title = f"{display_name(config.dataset)}, run {trial.folder.name}"
         plot_training_curves(trial.folder / "training_curves.png", curves, selected, title)
+        probe = fit_probe(LINEAR, data, 0, trial.folder / "probe")
+        wa, ua = (f"{100 * probe['test'][name]:.2f}" for name in ("wa", "ua"))
+        print(f"\na logistic regression on the same features reaches WA {wa}, UA {ua} ({probe['choice']})")
         print(f"\nsaved in {trial.folder}: one folder per seed, summary.json, training_curves.png")
         print(f"evaluate with: bash run_eval.sh {trial.folder}")
     failed = [run for run in runs if not run.finished]

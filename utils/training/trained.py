@@ -39,6 +39,7 @@ class Trained:
     dims: tuple[int, int]
     seed: int | None
     data: dict[str, dict]
+    temperature: float = 1.0  # of the probabilities; 1 where none was fitted
 
     @property
     def name(self) -> str:
@@ -104,7 +105,8 @@ def load_trained(path: Path) -> Trained:
     if folder in seed_folders(folder.parent).values() and folder.name != SEED_FOLDER.format(saved["seed"]):
         raise InputError(f"{path}: holds seed {saved['seed']}, in the folder of another seed")
     model = _build(path, config, dims, len(names), saved["weights"])
-    return Trained(path, model, config, names, dims, saved["seed"], saved["data"])
+    temperature = saved.get("temperature", 1.0)
+    return Trained(path, model, config, names, dims, saved["seed"], saved["data"], temperature)
 
 
 def load_run(paths: Sequence[Path]) -> list[Trained]:

@@ -1,0 +1,65 @@
+"""The folds of the report: every profile with its ablations, and the probes, cross-validated by session or speaker."""
+
+import torch
+
+from utils.config import display_name
+from utils.folds.protocol import Protocol, choose_by, divide, read_pool
+from utils.folds.report import collect, reading, tables
+from utils.folds.run import Row, cross_validate
+from utils.plots import plot_folds
+from utils.reproduction.trials import FOLDED, MAIN, Plan
+from utils.training.probes import PROBES
+
+
+def fold_rows(plan: Plan, dataset: str) -> list[Row]:
+    """Every profile with its ablations, then the probes."""
+    rows = []
+    for profile in plan.profiles:
+        for row, title in FOLDED.items():
+            config = plan.config(dataset, profile, fusion_type=row[0], ablation=row[1])
+            rows.append(Row(profile if row == MAIN else f"{profile}, {title}", config))
+    return rows + [Row(probe.title, probe) for probe in PROBES]
+
+
+def fold_protocols(plan: Plan, dataset: str, download: bool = False) -> list[Protocol]:
+    """By session or speaker, and at random; none where the features are absent, or do not name them throughout."""
+    if dataset == "DEMO" or not (download or plan.pooled_features(dataset)):
+        return []
+    pool = read_pool(dataset, plan.feature_dir, download=download)
+    if (by := choose_by(pool)) == "random":
+        return []
+    protocol = divide(pool, plan.folder(dataset), by, "group")
+    return [protocol, divide(pool, plan.folder(dataset), "random", "group", len(protocol.folds))]
+
+
+def train_folds(plan: Plan, download: bool, device: torch.device, jobs: int) -> list[str]:
+    """Cross-validate every dataset that can be; returns the failed runs, each with its error."""
+    failed = []
+    for dataset in plan.datasets:
+        if protocols := fold_protocols(plan, dataset, download and dataset != "DEMO"):
+            print(f"{dataset}: folds {protocols[0].title}")
+            failed += cross_validate(protocols, fold_rows(plan, dataset), plan.seeds, device, jobs)
+        else:
+            print(f"{dataset}: no folds, its features are absent or do not name sessions or speakers")
+    return failed
+
+
+def folds(plan: Plan, dataset: str) -> str:
+    """The section of a dataset; "" where nothing is finished."""
+    if not any(plan.folder(dataset).glob("folds-*/folds.csv")):
+        return ""
+    protocols, rows = fold_protocols(plan, dataset), fold_rows(plan, dataset)
+    results = collect(protocols, rows, plan.seeds)
+    if not any(results.values()):
+        return ""
+    reference = "paper" if "paper" in plan.profiles else plan.profiles[0]
+    levels = {
+        protocol.title: {title: result.estimate("wa") for title, result in results[protocol.by].items()}
+        for protocol in protocols
+    }
+    name = f"figures/{dataset}-folds.png"
+    titles = [row.title for row in rows if any(row.title in each for each in levels.values())]
+    plot_folds(plan.root / name, levels, titles, f"{display_name(dataset)}: test WA of all utterances")
+    found = [each.replace("## ", "#### ", 1) for each in tables(protocols, rows, results, reference)]
+    head = f"### {dataset}: cross-validation"
+    return "\n\n".join([head, reading(protocols, plan.seeds), *found, f"![Folds]({name})"])

@@ -1,0 +1,144 @@
+"""Probes: what simple classifiers reach on the same embeddings, by which a network's worth is judged (scikit-learn)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from utils.data.features import Features
+from utils.io import read_json, write_json
+from utils.training.folder import PREDICTIONS
+from utils.training.graph import TrainingData
+from utils.training.metrics import compute_metrics
+from utils.training.predictions import write_predictions
+
+PROBE_FILE = "probe.json"  # written last
+MODALITIES = {"text": ("text",), "audio": ("audio",), "text + audio": ("text", "audio")}
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # inverse strengths C of the L2 penalty, on standardised embeddings
+HIDDEN = 128  # units of the MLP's hidden layer
+MOST_EPOCHS = 60  # of the MLP, of which validation selects one
+
+Splits = dict[str, Features]
+Probabilities = dict[str, np.ndarray]  # [N, C] of val and test
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A classifier that is fitted on train, with one setting chosen by the cross entropy of val.
+
+    Attributes:
+        name: of its folder.
+        fit: takes the splits, the number of classes and a seed.
+        seeded: whether another seed gives another result.
+    """
+
+    name: str
+    title: str
+    fit: Callable[[Splits, int, int], tuple[Probabilities, str]]
+    seeded: bool = False
+
+    def seeds(self, seeds: Sequence[int]) -> Sequence[int]:
+        """``seeds``, or 0 alone in their place."""
+        return seeds if self.seeded else (0,)
+
+
+def logistic_regression(modalities: Sequence[str], splits: Splits, classes: int) -> tuple[Probabilities, str]:
+    """Logistic regression on standardised embeddings, the L2 penalty chosen on validation.
+
+    Args:
+        modalities: of ``text`` and ``audio``.
+
+    Returns:
+        The probabilities of val and test, and the choice in words.
+    """
+    from sklearn.linear_model import LogisticRegression  # takes a second to import
+    from sklearn.preprocessing import StandardScaler
+
+    values = {split: _values(features, modalities) for split, features in splits.items()}
+    scaler = StandardScaler().fit(values["train"])
+    scaled = {split: scaler.transform(each) for split, each in values.items()}
+    model = LogisticRegression(max_iter=1000, warm_start=True)
+    best = None
+    for penalty in PENALTIES:
+        model.set_params(C=penalty).fit(scaled["train"], splits["train"].label.numpy())
+        found = {split: _every_class(model, scaled[split], classes) for split in ("val", "test")}
+        loss = _cross_entropy(found["val"], splits["val"])
+        if best is None or loss < best[0]:
+            best = loss, found, penalty
+    return best[1], f"C = {best[2]:g}"
+
+
+def mlp(splits: Splits, classes: int, seed: int) -> tuple[Probabilities, str]:
+    """A two-layer perceptron on both standardised embeddings, its epoch selected on validation; as the above."""
+    from sklearn.neural_network import MLPClassifier  # takes a second to import
+    from sklearn.preprocessing import StandardScaler
+
+    values = {split: _values(features, MODALITIES["text + audio"]) for split, features in splits.items()}
+    scaler = StandardScaler().fit(values["train"])
+    scaled = {split: scaler.transform(each) for split, each in values.items()}
+    model = MLPClassifier((HIDDEN,), alpha=1e-2, random_state=seed)
+    label, best = splits["train"].label.numpy(), None
+    for epoch in range(1, MOST_EPOCHS + 1):
+        model.partial_fit(scaled["train"], label, classes=np.unique(label))
+        found = {split: _every_class(model, scaled[split], classes) for split in ("val", "test")}
+        loss = _cross_entropy(found["val"], splits["val"])
+        if best is None or loss < best[0]:
+            best = loss, found, epoch
+    return best[1], f"epoch {best[2]}"
+
+
+def _linear(name: str) -> Probe:
+    def fit(splits: Splits, classes: int, seed: int) -> tuple[Probabilities, str]:
+        return logistic_regression(MODALITIES[name], splits, classes)
+
+    return Probe(f"linear-{'-'.join(MODALITIES[name])}", f"logistic regression, {name}", fit)
+
+
+LINEAR = _linear("text + audio")
+PROBES = (_linear("text"), _linear("audio"), LINEAR, Probe("mlp", "MLP, text + audio", mlp, seeded=True))
+
+
+def fit_probe(probe: Probe, data: TrainingData, seed: int, folder: Path) -> dict:
+    """Fit a probe, or read what it was found to be on the same embeddings before.
+
+    ``folder`` then holds the predictions of val and test as a run's does, and ``probe.json``.
+
+    Returns:
+        ``probe.json``: the ``choice`` in words, and the metrics of ``val`` and ``test``.
+    """
+    path, fitted_on = folder / PROBE_FILE, {split: each.sha256 for split, each in data.splits.items()}
+    if path.exists() and (known := read_json(path)).get("sha256") == fitted_on:
+        return known
+    found, choice = probe.fit(data.splits, len(data.class_names), seed)
+    result = {"probe": probe.title, "choice": choice, "sha256": fitted_on}
+    for split, probability in found.items():
+        features = data.splits[split]
+        write_predictions(
+            folder / PREDICTIONS.format(split),
+            features.identity,
+            data.class_names,
+            features.label.numpy(),
+            probability,
+        )
+        predicted = torch.from_numpy(probability.argmax(1))
+        result[split] = compute_metrics(features.label, predicted, len(data.class_names))
+    write_json(path, result)
+    return result
+
+
+def _values(features: Features, modalities: Sequence[str]) -> np.ndarray:
+    return np.concatenate([getattr(features, name).double().numpy() for name in modalities], axis=1)
+
+
+def _every_class(model, values: np.ndarray, classes: int) -> np.ndarray:
+    """Probabilities [N, classes], 0 for a class without an utterance in train."""
+    found = np.zeros((len(values), classes))
+    found[:, model.classes_] = model.predict_proba(values)
+    return found
+
+
+def _cross_entropy(probability: np.ndarray, features: Features) -> float:
+    of_label = probability[np.arange(len(features)), features.label.numpy()]
+    return float(-np.log(np.maximum(of_label, 1e-12)).mean())
