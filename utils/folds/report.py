@@ -11,7 +11,7 @@ from utils.folds.protocol import Pool, Protocol
 from utils.folds.run import Row, pooled
 from utils.io import align, atomic_write, markdown_table, write_json
 from utils.plots import plot_confusion, plot_folds
-from utils.statistics import cluster_counts, clusters_of, with_interval
+from utils.statistics import Clustered, cluster_counts, clusters_of, with_interval
 from utils.training.graph import top_k_neighbors
 from utils.training.groups import group_lines, group_results, write_groups
 from utils.training.metrics import METRICS, metric_over_seeds
@@ -124,7 +124,8 @@ def neighbors(pool: Pool, config: Config) -> str:
         nearest = top_k_neighbors(getattr(pool.features, modality), k, config.topk_self).numpy()
         shares = []
         for name, values in known.items():
-            same, chance = (values[nearest] == values[:, None]).mean(), (values == values[:, None]).mean()
+            _, counts = np.unique(values, return_counts=True)
+            same, chance = (values[nearest] == values[:, None]).mean(), ((counts / len(values)) ** 2).sum()
             shares.append(f"{100 * same:.0f} % have the same {name} (by chance {100 * chance:.0f} %)")
         lines.append(f"Of the {k} nearest by {modality}, {', '.join(shares)}.")
     return "\n".join(lines)
@@ -186,13 +187,18 @@ def _render(title: str, lines: list[list[str]], as_text: bool, best: Sequence[in
     return f"## {title}\n\n{markdown_table(header, body)}"
 
 
-def draw(protocols: Sequence[Protocol], rows: Sequence[Row], results: Results, folder: Path) -> list[Path]:
-    """The figures: WA of every row with its interval, and the confusion matrix of the first."""
-    name = display_name(protocols[0].pool.dataset)
-    levels = {
+def wa_levels(protocols: Sequence[Protocol], results: Results) -> dict[str, dict[str, Clustered]]:
+    """WA of every finished row, by protocol, for :func:`~utils.plots.plot_folds`."""
+    return {
         protocol.title: {title: result.estimate("wa") for title, result in results[protocol.by].items()}
         for protocol in protocols
     }
+
+
+def draw(protocols: Sequence[Protocol], rows: Sequence[Row], results: Results, folder: Path) -> list[Path]:
+    """The figures: WA of every row with its interval, and the confusion matrix of the first."""
+    name = display_name(protocols[0].pool.dataset)
+    levels = wa_levels(protocols, results)
     figures = []
     if any(levels.values()):
         figures.append(folder / "folds.png")

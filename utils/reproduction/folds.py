@@ -4,7 +4,7 @@ import torch
 
 from utils.config import display_name
 from utils.folds.protocol import Protocol, choose_by, divide, read_pool
-from utils.folds.report import collect, reading, tables
+from utils.folds.report import collect, reading, tables, wa_levels
 from utils.folds.run import Row, cross_validate
 from utils.plots import plot_folds
 from utils.reproduction.trials import FOLDED, MAIN, Plan
@@ -53,10 +53,7 @@ def folds(plan: Plan, dataset: str) -> str:
     if not any(results.values()):
         return ""
     reference = "paper" if "paper" in plan.profiles else plan.profiles[0]
-    levels = {
-        protocol.title: {title: result.estimate("wa") for title, result in results[protocol.by].items()}
-        for protocol in protocols
-    }
+    levels = wa_levels(protocols, results)
     name = f"figures/{dataset}-folds.png"
     titles = [row.title for row in rows if any(row.title in each for each in levels.values())]
     plot_folds(plan.root / name, levels, titles, f"{display_name(dataset)}: test WA of all utterances")
