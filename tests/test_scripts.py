@@ -54,7 +54,7 @@ def test_train_then_evaluate_prints_the_same_digits(tmp_path, feature_dir):
     result = bash("run_training.sh", "TOY", *TINY, "--save_path", runs, FEATURE_DIR=str(feature_dir))
     assert result.returncode == 0, result.stderr
     output = result.stdout
-    assert re.search(r"hidden_dim +16\n", output)
+    assert re.search(r"hidden_dim +16 \*\n", output)
     assert re.search(r"device (cpu|cuda)", output)
     assert re.search(r"parameters [\d,]+\n", output)
     assert re.search(r"graph train: 40 nodes, \d+ edges .* homophily 0\.\d+", output)
@@ -67,7 +67,7 @@ def test_train_then_evaluate_prints_the_same_digits(tmp_path, feature_dir):
     assert "note" not in evaluated.stdout
     run = next((runs / "TOY").iterdir())
     assert {p.name for p in run.iterdir() if p.suffix != ".lock"} == {
-        *("seed1", "seed2", "eval"),
+        *("seed1", "seed2", "eval", "probe"),
         *("summary.json", "training_curves.png", "training_curves.pdf", "training_graph.pt"),
     }
     assert {p.name for p in (run / "eval").iterdir()} == EVALUATED

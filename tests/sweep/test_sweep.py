@@ -368,7 +368,7 @@ def train_run(run, device, progress):
     metrics = dict.fromkeys(("wa", "ua", "w_f1", "macro_f1"), run.config.k_text / 10)
     metrics |= {{"recall": [1.0], "confusion": [[1]]}}
     graphs = {{split: {{"homophily": 0.5}} for split in ("train", "val", "test")}}
-    found = {{"seed": run.seed, "selected_epoch": 1, "device": "cpu", "graphs": graphs}}
+    found = {{"seed": run.seed, "selected_epoch": 1, "device": "cpu", "temperature": 1.0, "graphs": graphs}}
     found |= {{"val": metrics, "test": metrics}}
     line = {{"epoch": 1, "train_loss": 1.0, "val_loss": 1.0, "val_w_f1": 1.0, "seconds": 1.0}}
     (run.folder / "log.jsonl").write_text(3 * (json.dumps(line) + "\\n"))
