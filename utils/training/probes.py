@@ -1,6 +1,6 @@
 """Probes: what simple classifiers reach on the same embeddings, by which a network's worth is judged (scikit-learn)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,39 +54,37 @@ def logistic_regression(modalities: Sequence[str], splits: Splits, classes: int)
         The probabilities of val and test, and the choice in words.
     """
     from sklearn.linear_model import LogisticRegression  # takes a second to import
-    from sklearn.preprocessing import StandardScaler
 
-    values = {split: _values(features, modalities) for split, features in splits.items()}
-    scaler = StandardScaler().fit(values["train"])
-    scaled = {split: scaler.transform(each) for split, each in values.items()}
+    scaled, label = _standardized(splits, modalities), splits["train"].label.numpy()
     model = LogisticRegression(max_iter=1000, warm_start=True)
-    best = None
-    for penalty in PENALTIES:
-        model.set_params(C=penalty).fit(scaled["train"], splits["train"].label.numpy())
-        found = {split: _every_class(model, scaled[split], classes) for split in ("val", "test")}
-        loss = _cross_entropy(found["val"], splits["val"])
-        if best is None or loss < best[0]:
-            best = loss, found, penalty
-    return best[1], f"C = {best[2]:g}"
+    fits = ((f"C = {penalty:g}", model.set_params(C=penalty).fit(scaled["train"], label)) for penalty in PENALTIES)
+    return _best_on_validation(fits, scaled, splits, classes)
 
 
 def mlp(splits: Splits, classes: int, seed: int) -> tuple[Probabilities, str]:
     """A two-layer perceptron on both standardised embeddings, its epoch selected on validation; as the above."""
     from sklearn.neural_network import MLPClassifier  # takes a second to import
-    from sklearn.preprocessing import StandardScaler
 
-    values = {split: _values(features, MODALITIES["text + audio"]) for split, features in splits.items()}
-    scaler = StandardScaler().fit(values["train"])
-    scaled = {split: scaler.transform(each) for split, each in values.items()}
+    scaled, label = _standardized(splits, MODALITIES["text + audio"]), splits["train"].label.numpy()
     model = MLPClassifier((HIDDEN,), alpha=1e-2, random_state=seed)
-    label, best = splits["train"].label.numpy(), None
-    for epoch in range(1, MOST_EPOCHS + 1):
-        model.partial_fit(scaled["train"], label, classes=np.unique(label))
+    fits = (
+        (f"epoch {epoch}", model.partial_fit(scaled["train"], label, classes=np.unique(label)))
+        for epoch in range(1, MOST_EPOCHS + 1)
+    )
+    return _best_on_validation(fits, scaled, splits, classes)
+
+
+def _best_on_validation(
+    fits: Iterable[tuple[str, object]], scaled: dict[str, np.ndarray], splits: Splits, classes: int
+) -> tuple[Probabilities, str]:
+    """The first of the fitted models with the smallest cross entropy of val; each may be the last one, fitted on."""
+    best = None
+    for choice, model in fits:
         found = {split: _every_class(model, scaled[split], classes) for split in ("val", "test")}
         loss = _cross_entropy(found["val"], splits["val"])
         if best is None or loss < best[0]:
-            best = loss, found, epoch
-    return best[1], f"epoch {best[2]}"
+            best = loss, found, choice
+    return best[1], best[2]
 
 
 def _linear(name: str) -> Probe:
@@ -128,8 +126,16 @@ def fit_probe(probe: Probe, data: TrainingData, seed: int, folder: Path) -> dict
     return result
 
 
-def _values(features: Features, modalities: Sequence[str]) -> np.ndarray:
-    return np.concatenate([getattr(features, name).double().numpy() for name in modalities], axis=1)
+def _standardized(splits: Splits, modalities: Sequence[str]) -> dict[str, np.ndarray]:
+    """The embeddings of each split side by side, standardised by the statistics of train."""
+    from sklearn.preprocessing import StandardScaler  # takes a second to import
+
+    values = {
+        split: np.concatenate([getattr(features, name).double().numpy() for name in modalities], axis=1)
+        for split, features in splits.items()
+    }
+    scaler = StandardScaler().fit(values["train"])
+    return {split: scaler.transform(each) for split, each in values.items()}
 
 
 def _every_class(model, values: np.ndarray, classes: int) -> np.ndarray:
