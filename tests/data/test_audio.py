@@ -6,8 +6,8 @@ import soundfile
 import torch
 from torchaudio.functional import resample
 
-from utils.data import audio
-from utils.data.audio import Segment, _ratio, load_segment, probe, split_into_segments
+from utils.data import audio, mp3
+from utils.data.audio import Piece, Segment, load_segment, probe, resampling_step, split
 from utils.errors import InputError
 
 RATE = 16_000
@@ -55,7 +55,7 @@ def test_channels_are_mixed_by_their_mean(tmp_path):
 def test_concatenated_segments_equal_the_whole_resampled_at_once(tmp_path, rate):
     samples = noise(7.3, rate).astype(np.float32)
     recording = probe(write(tmp_path / "a.wav", samples, rate, subtype="FLOAT"))
-    segments = split_into_segments(recording, 2.0, RATE)
+    segments = split(recording.whole, 2.0, RATE)
     assert [s.start for s in segments[1:]] == [s.stop for s in segments[:-1]]
     assert len(segments) == 4
     assert all(segment.seconds <= 2.0 for segment in segments)
@@ -67,30 +67,30 @@ def test_concatenated_segments_equal_the_whole_resampled_at_once(tmp_path, rate)
 
 def test_a_recording_just_over_the_limit_is_cut_into_two_equal_segments(tmp_path):
     recording = probe(write(tmp_path / "a.wav", noise(2.001)))
-    assert [segment.stop - segment.start for segment in split_into_segments(recording, 2.0, RATE)] == [16_008, 16_008]
+    assert [segment.stop - segment.start for segment in split(recording.whole, 2.0, RATE)] == [16_008, 16_008]
 
 
 @pytest.mark.parametrize("seconds", [3.99, 5.0, 7.98, 12.3])
 def test_no_segment_is_longer_than_the_limit_at_any_boundary(tmp_path, seconds):
     """At 22 050 Hz a cut lies at a multiple of 441 frames, 20 ms."""
     recording = probe(write(tmp_path / "a.wav", noise(seconds, 22_050), 22_050))
-    assert all(segment.seconds <= 1.995 for segment in split_into_segments(recording, 1.995, RATE))
+    assert all(segment.seconds <= 1.995 for segment in split(recording.whole, 1.995, RATE))
 
 
 def test_a_recording_of_exactly_the_limit_is_not_cut(tmp_path):
     recording = probe(write(tmp_path / "a.wav", noise(2.0, 44_100), 44_100))
-    assert len(split_into_segments(recording, 2.0, RATE)) == 1
+    assert len(split(recording.whole, 2.0, RATE)) == 1
 
 
 def test_a_short_recording_is_one_segment(tmp_path):
     recording = probe(write(tmp_path / "a.wav", noise(1.0)))
-    assert split_into_segments(recording, 30.0, RATE) == [Segment(recording, 0, 16_000)]
+    assert split(recording.whole, 30.0, RATE) == [Piece(recording, 0, 16_000, Segment(recording, 0, 16_000))]
 
 
 @pytest.mark.parametrize("rate", [1_001, 4_409, 44_101, 767_990])
 def test_a_rate_with_a_small_common_divisor_is_rounded(tmp_path, rate):
     """The exact kernel would take gigabytes."""
-    old, new = _ratio(rate, RATE)
+    old, new = resampling_step(rate, RATE)
     assert old * new <= 2_000_000
     assert abs(old / new * RATE - rate) <= 50
     waveform = load(write(tmp_path / "a.wav", noise(1.0, rate), rate))
@@ -249,7 +249,7 @@ PICTURE = b"\xff\xd8\xff\xe0\0\x10JFIF" + np.random.default_rng(0).bytes(5000) +
 ID3V2 = b"ID3\3\0\0" + bytes((len(PICTURE) + 600 >> shift & 127) for shift in (21, 14, 7, 0)) + PICTURE + bytes(600)
 
 
-def mp3(folder, seconds, mode="VARIABLE", rate=RATE):
+def mp3_bytes(folder, seconds, mode="VARIABLE", rate=RATE):
     loud = np.linspace(0, 0.3, int(seconds * rate)) ** 4  # frames of many sizes
     path = write(folder / "part.mp3", loud * noise(seconds, rate), rate, bitrate_mode=mode, compression_level=0.5)
     return path.read_bytes()
@@ -257,7 +257,7 @@ def mp3(folder, seconds, mode="VARIABLE", rate=RATE):
 
 def without_header(data):
     """As encoders write it that know no header: libsndfile estimates the length."""
-    return data[audio._mp3_frame(data, 0)[0] :]
+    return data[mp3._frame(data, 0)[0] :]
 
 
 def joined(path, *parts):
@@ -269,13 +269,13 @@ def joined(path, *parts):
 @pytest.mark.parametrize("between", [b"", ID3V1 + ID3V2], ids=["bare", "tags"])
 @pytest.mark.parametrize("rate", [8_000, 44_100])
 def test_joined_mp3s_are_refused(tmp_path, mode, between, rate):
-    first = mp3(tmp_path, 2.0, mode)
-    path = joined(tmp_path / "a.mp3", ID3V2, first, between, mp3(tmp_path, 0.5, mode, rate))
+    first = mp3_bytes(tmp_path, 2.0, mode)
+    path = joined(tmp_path / "a.mp3", ID3V2, first, between, mp3_bytes(tmp_path, 0.5, mode, rate))
     message = rf"^{path}: only 2\.00 s of its 2\.[5-9]\d s can be read \(several files joined, or no header\); convert"
     with pytest.raises(InputError, match=message):
         probe(path)
     with pytest.raises(InputError, match=message):
-        probe(joined(path, first, without_header(mp3(tmp_path, 0.5, mode, rate))))
+        probe(joined(path, first, without_header(mp3_bytes(tmp_path, 0.5, mode, rate))))
 
 
 @pytest.mark.parametrize("mode", ["CONSTANT", "AVERAGE", "VARIABLE"])
@@ -285,15 +285,15 @@ def test_joined_mp3s_are_refused(tmp_path, mode, between, rate):
     [(b"", b""), (ID3V2, b""), (b"", ID3V1), (b"", APE + ID3V1), (b"", ID3V2), (bytes(700), bytes(9000)), (ID3V2, APE)],
 )
 def test_tags_and_padding_of_an_mp3_are_no_audio(tmp_path, mode, rate, before, after):
-    assert len(load(joined(tmp_path / "a.mp3", before, mp3(tmp_path, 0.7, mode, rate), after))) == 0.7 * RATE
+    assert len(load(joined(tmp_path / "a.mp3", before, mp3_bytes(tmp_path, 0.7, mode, rate), after))) == 0.7 * RATE
 
 
 @pytest.mark.parametrize("rate", [16_000, 44_100])
 @pytest.mark.parametrize("after", [b"", ID3V1, ID3V2], ids=["bare", "ID3v1", "ID3v2"])
 def test_an_mp3_without_header_is_read_whole(tmp_path, rate, after):
-    data = without_header(mp3(tmp_path, 3.0, "CONSTANT", rate))
+    data = without_header(mp3_bytes(tmp_path, 3.0, "CONSTANT", rate))
     recording = probe(joined(tmp_path / "a.mp3", data, after))
-    assert recording.frames == audio._mp3_frames(recording.path, 10**9, rate)
+    assert recording.frames == mp3.mp3_frames(recording.path, 10**9, rate)
     assert 3.0 <= recording.seconds < 3.2
     load_segment(Segment(recording, 0, recording.frames), RATE)
     twice = probe(joined(tmp_path / "b.mp3", data, data))
@@ -302,7 +302,7 @@ def test_an_mp3_without_header_is_read_whole(tmp_path, rate, after):
 
 def test_an_mp3_without_header_whose_first_frame_is_large_is_refused(tmp_path):
     """Its length is estimated from the first frame, and too short."""
-    data = without_header(mp3(tmp_path, 3.0))
+    data = without_header(mp3_bytes(tmp_path, 3.0))
     loud = without_header(write(tmp_path / "loud.mp3", noise(0.2), bitrate_mode="CONSTANT").read_bytes())
     with pytest.raises(InputError, match=r"a\.mp3: only \d\.\d\d s of its 3\.\d\d s can be read"):
         probe(joined(tmp_path / "a.mp3", loud, data))

@@ -1,4 +1,7 @@
-"""Audio input: recordings as mono float32 at a given sampling rate (decoded by soundfile, resampled by torchaudio)."""
+"""Audio input: recordings as mono float32 at a given sampling rate.
+
+They are decoded by soundfile, or, if libsndfile does not recognise them, by PyAV, and resampled by torchaudio.
+"""
 
 import math
 import mmap
@@ -14,9 +17,18 @@ import torch
 from torch import Tensor
 from torchaudio.functional import resample
 
+from utils.data.containers import Decoded, decoded
+from utils.data.mp3 import mp3_frames
 from utils.errors import InputError
 from utils.io import file_sha256
 
+# formats that libsndfile recognises (RAW has no header), and those that PyAV adds
+SUFFIXES = frozenset(
+    {f".{name.lower()}" for name in soundfile.available_formats()} - {".raw"}
+    | {".aif", ".oga", ".opus"}
+    | {".3g2", ".3gp", ".aac", ".amr", ".asf", ".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp4", ".weba", ".webm"}
+    | {".wma", ".wmv"}
+)
 MIN_SECONDS, MAX_SECONDS = 0.1, 24 * 3600
 MAX_CHANNELS = 64  # of the largest microphone arrays
 LOUDEST = 1e6  # full scale is 1; float files may use 32768
@@ -28,14 +40,7 @@ _UNKNOWN_SIZE = 0x7FFFF000  # sizes from here on are placeholders of streaming w
 # libsndfile's log: a chunk size beyond the end of the file; a truncated Ogg or VOC file
 _WRONG_SIZE, _CUT_OFF = re.compile(r": (\d+) \(should be (\d+)\)"), ("lacks an end-of-stream bit", "truncated file")
 _TOLERANCE = 64  # bytes by which some writers' sizes are wrong
-# kbit/s of MPEG 1 and of MPEG 2 and 2.5, Hz of MPEG 1, all of layer III, by the codes in a frame's header
-_MP3_BITRATES = (
-    (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0),
-    (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0),
-)
-_MP3_RATES = (44_100, 48_000, 32_000)
-_MP3_HEADERS = (b"Xing", b"Info")
-_MP3_SPARE = 8  # frames that are not heard: the header's own, and the delay and padding of the encoder
+_UNRECOGNISED = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
 # TypeError for headerless *.raw, UnicodeError for file names outside the system's encoding
 _UNREADABLE = (soundfile.SoundFileError, OSError, TypeError, UnicodeError)
 
@@ -51,6 +56,10 @@ class Recording:
     @property
     def seconds(self) -> float:
         return self.frames / self.rate
+
+    @property
+    def whole(self) -> "Segment":
+        return Segment(self, 0, self.frames)
 
     @cached_property
     def sha256(self) -> str:
@@ -71,11 +80,18 @@ class Segment:
         return (self.stop - self.start) / self.recording.rate
 
 
+@dataclass(frozen=True)
+class Piece(Segment):
+    """A part of a segment, its ``whole``, that is short enough for an encoder."""
+
+    whole: Segment
+
+
 def probe(path: Path) -> Recording:
-    """Read a recording's header.
+    """Read a recording's header; one that libsndfile does not recognise is decoded, as its header may be wrong.
 
     Raises:
-        InputError: the file is missing, empty, not audio, truncated, joined of several files, of more than
+        InputError: the file is missing, empty, not audio, damaged, truncated, joined of several files, of more than
             :data:`MAX_CHANNELS`, or shorter than :data:`MIN_SECONDS` or longer than :data:`MAX_SECONDS`.
     """
     try:
@@ -83,29 +99,46 @@ def probe(path: Path) -> Recording:
             raise InputError(f"{path}: no such file")
         if path.stat().st_size == 0:
             raise InputError(f"{path}: an empty file")
-        info = soundfile.info(path)
-        frames = info.frames
-        if info.subtype == "MPEG_LAYER_III":
-            frames = _mp3_frames(path, frames, info.samplerate)
-        elif info.format in ("OGG", "FLAC") and _begins_again(path):
-            raise InputError(f"{path}: several files joined, only {info.duration:.2f} s can be read; convert it to WAV")
+        frames, rate, channels = _header(path)
     except _UNREADABLE as error:
         raise InputError(f"{path}: cannot be read as audio ({_reason(error)})") from error
-    if any(words in info.extra_info for words in _CUT_OFF):
-        raise InputError(f"{path}: truncated")
-    for claimed, present in _WRONG_SIZE.findall(info.extra_info):
-        if int(present) + _TOLERANCE < int(claimed) < _UNKNOWN_SIZE:
-            raise InputError(f"{path}: truncated: its header says {claimed} bytes, {present} are there")
-    if not SOURCE_RATES[0] <= info.samplerate <= SOURCE_RATES[1]:
-        raise InputError(f"{path}: a sampling rate of {info.samplerate} Hz")
-    if info.channels > MAX_CHANNELS:
-        raise InputError(f"{path}: {info.channels} channels, more than {MAX_CHANNELS}")
-    recording = Recording(path, frames, info.samplerate)
+    if not SOURCE_RATES[0] <= rate <= SOURCE_RATES[1]:
+        raise InputError(f"{path}: a sampling rate of {rate} Hz")
+    if channels > MAX_CHANNELS:
+        raise InputError(f"{path}: {channels} channels, more than {MAX_CHANNELS}")
+    recording = Recording(path, frames, rate)
     if recording.seconds < MIN_SECONDS:
         raise InputError(f"{path}: {recording.seconds:.3f} s long, shorter than {MIN_SECONDS} s")
     if recording.seconds > MAX_SECONDS:
         raise InputError(f"{path}: its header states no length, or more than a day; convert it to WAV")
     return recording
+
+
+def _header(path: Path) -> tuple[int, int, int]:
+    """Frames, sampling rate and channels of a file; raises an InputError or one of :data:`_UNREADABLE`."""
+    try:
+        info = soundfile.info(path)
+    except soundfile.LibsndfileError as error:
+        samples, rate, channels = _container(path, error)
+        return len(samples), rate, channels
+    frames = info.frames
+    if info.subtype == "MPEG_LAYER_III":
+        frames = mp3_frames(path, frames, info.samplerate)
+    elif info.format in ("OGG", "FLAC") and _begins_again(path):
+        raise InputError(f"{path}: several files joined, only {info.duration:.2f} s can be read; convert it to WAV")
+    if any(words in info.extra_info for words in _CUT_OFF):
+        raise InputError(f"{path}: truncated")
+    for claimed, present in _WRONG_SIZE.findall(info.extra_info):
+        if int(present) + _TOLERANCE < int(claimed) < _UNKNOWN_SIZE:
+            raise InputError(f"{path}: truncated: its header says {claimed} bytes, {present} are there")
+    return frames, info.samplerate, info.channels
+
+
+def _container(path: Path, error: soundfile.LibsndfileError) -> Decoded:
+    """A file that libsndfile refused with ``error``, which is raised again unless the format is unknown to it."""
+    if error.code != _UNRECOGNISED:
+        raise error
+    return decoded(path, MAX_SECONDS)
 
 
 def _begins_again(path: Path) -> bool:
@@ -114,67 +147,36 @@ def _begins_again(path: Path) -> bool:
         return data.find(data[:8], 8) >= 0
 
 
-def _mp3_frames(path: Path, stated: int, rate: int) -> int:
-    """The samples per channel of a file in which libsndfile finds ``stated``.
+def resampling_step(old: int, new: int) -> tuple[int, int]:
+    """The two rates divided by their greatest common divisor: the shortest time that is whole in both, in samples.
 
-    libsndfile believes the header that most encoders write, which in joined files is that of the first, and estimates
-    the rest from the sizes of the file and of the first frame. It reads no more than it finds.
-
-    Raises:
-        InputError: it would not read the whole file.
+    Segments that start at multiples of it are, resampled and concatenated, the whole resampled at once.
+    If the resampling kernel would be too large (44101 Hz, for example), ``old`` is rounded to 10, 100 or 1000 Hz.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        count, seconds, at, aligned, headed = 0, 0.0, _id3_size(data), False, False
-        while 0 <= at < len(data):
-            size, duration = _mp3_frame(data, at)
-            if size and (aligned or _mp3_frame(data, at + size)[0]):  # two in a row are no chance bytes of a tag
-                headed |= not count and any(mark in data[at : at + size] for mark in _MP3_HEADERS)
-                count, seconds, at, aligned = count + 1, seconds + duration, at + size, True
-            else:
-                at, aligned = data.find(b"\xff", at + 1), False
-    if not count:  # free format
-        return stated
-    present = round(seconds * rate)
-    if present - stated > (_MP3_SPARE if headed else 1) * present / count:
-        what = f"only {stated / rate:.2f} s of its {seconds:.2f} s can be read"
-        raise InputError(f"{path}: {what} (several files joined, or no header); convert it to WAV")
-    return stated if headed else min(stated, present)
+    for unit in (1, 10, 100, 1000):
+        rate = max(round(old / unit), 1) * unit
+        divisor = math.gcd(rate, new)
+        if rate // divisor * (new // divisor) <= _LARGEST_KERNEL:
+            break
+    return rate // divisor, new // divisor
 
 
-def _id3_size(data: bytes | mmap.mmap) -> int:
-    """Bytes of the ID3v2 tag at the beginning, which may hold anything, also audio; 0 if there is none."""
-    if data[:3] != b"ID3":
-        return 0
-    return 10 + sum((byte & 127) << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=False))
+def split(whole: Segment, longest: float, rate: int) -> list[Piece]:
+    """Split a segment into the fewest equal pieces of at most ``longest`` seconds.
 
-
-def _mp3_frame(data: bytes | mmap.mmap, at: int) -> tuple[int, float]:
-    """Bytes and seconds of the layer III frame at a position; zeros if there is none."""
-    sync, kind, code = data[at : at + 3].ljust(3, b"\0")
-    version, bitrate, rate = kind >> 3 & 3, code >> 4, code >> 2 & 3  # version 3 is MPEG 1, 2 is MPEG 2, 0 is MPEG 2.5
-    kilobits = _MP3_BITRATES[version != 3][bitrate]
-    if sync != 0xFF or kind & 0xE6 != 0xE2 or version == 1 or rate == 3 or not kilobits:
-        return 0, 0.0
-    samples, hertz = (1152, _MP3_RATES[rate]) if version == 3 else (576, _MP3_RATES[rate] // (4 - version))
-    return samples * kilobits * 125 // hertz + (code >> 1 & 1), samples / hertz
-
-
-def split_into_segments(recording: Recording, longest: float, rate: int) -> list[Segment]:
-    """Split a recording into the fewest equal segments of at most ``longest`` seconds.
-
-    Segments start at sample positions of the recording resampled to ``rate``: concatenated, they are the whole.
+    Pieces start at sample positions of the segment resampled to ``rate``: concatenated, they are the whole.
     """
-    step = _ratio(recording.rate, rate)[0]
-    most = longest * recording.rate
+    step, _ = resampling_step(whole.recording.rate, rate)
+    most, frames = longest * whole.recording.rate, whole.stop - whole.start
     # rounding moves a boundary by up to half a step
-    count = 1 if recording.frames <= most else math.ceil(recording.frames / (most - step))
-    cuts = [round(recording.frames * i / count / step) * step for i in range(count)] + [recording.frames]
-    return [Segment(recording, start, stop) for start, stop in pairwise(cuts)]
+    count = 1 if frames <= most else math.ceil(frames / (most - step))
+    cuts = [whole.start + round(frames * i / count / step) * step for i in range(count)] + [whole.stop]
+    return [Piece(whole.recording, start, stop, whole) for start, stop in pairwise(cuts)]
 
 
 def random_crop(segment: Segment, seconds: float, rate: int, rng: np.random.Generator) -> Segment:
     """A random crop of ``seconds``, for :func:`load_segment` with ``rate``; all of a shorter segment."""
-    step = _ratio(segment.recording.rate, rate)[0]
+    step, _ = resampling_step(segment.recording.rate, rate)
     frames = round(seconds * segment.recording.rate)
     room = segment.stop - segment.start - frames
     if room <= 0:
@@ -197,7 +199,7 @@ def load_segment(segment: Segment, rate: int) -> Tensor:
             not finite or louder than :data:`LOUDEST`.
     """
     recording = segment.recording
-    step, new_step = _ratio(recording.rate, rate)
+    step, new_step = resampling_step(recording.rate, rate)
     reach = math.ceil(_FILTER_WIDTH * step / (_ROLLOFF * min(step, new_step)))  # of the filter, in frames
     margin = 0 if step == new_step else math.ceil(reach / step + 1) * step
     start, stop = max(0, segment.start - margin), min(recording.frames, segment.stop + margin)
@@ -214,24 +216,15 @@ def load_segment(segment: Segment, rate: int) -> Tensor:
 def _decode(recording: Recording, start: int, stop: int) -> np.ndarray:
     """Frames [stop - start] in float32, averaged over channels."""
     path = recording.path
-    mono = np.empty(stop - start, dtype=np.float32)
     try:
-        with soundfile.SoundFile(path) as file:
-            at = start if file.seekable() else 0  # otherwise read from the beginning
-            if at:
-                file.seek(at)
-            while at < stop:
-                channels = file.read(min(stop - at, _BLOCK // file.channels), dtype="float32", always_2d=True)
-                if not len(channels):
-                    break
-                kept = channels[max(0, start - at) :]
-                at += len(channels)
-                if len(kept):
-                    mono[at - start - len(kept) : at - start] = kept.mean(axis=1)
+        mono, rate = _read(path, start, stop)
     except _UNREADABLE as error:
         raise InputError(f"{path}: cannot be decoded ({_reason(error)})") from error
-    if at < stop:
-        raise InputError(f"{path}: truncated: its header says {recording.frames} frames, {at} are there")
+    if rate != recording.rate:
+        raise InputError(f"{path}: changed: its sampling rate was {recording.rate} Hz and is {rate} Hz")
+    if len(mono) < stop - start:
+        missing = f"of {recording.frames} frames, those from {start + len(mono)} on are missing"
+        raise InputError(f"{path}: truncated: {missing}")
     valid = np.abs(mono) <= LOUDEST  # False for NaN
     if not valid.all():
         position = int(np.flatnonzero(~valid)[0])
@@ -239,17 +232,27 @@ def _decode(recording: Recording, start: int, stop: int) -> np.ndarray:
     return mono
 
 
-def _ratio(old: int, new: int) -> tuple[int, int]:
-    """The two rates divided by their greatest common divisor.
-
-    If the resampling kernel would be too large (44101 Hz, for example), ``old`` is rounded to 10, 100 or 1000 Hz.
-    """
-    for unit in (1, 10, 100, 1000):
-        rate = max(round(old / unit), 1) * unit
-        divisor = math.gcd(rate, new)
-        if rate // divisor * (new // divisor) <= _LARGEST_KERNEL:
-            break
-    return rate // divisor, new // divisor
+def _read(path: Path, start: int, stop: int) -> tuple[np.ndarray, int]:
+    """At most ``stop - start`` frames in float32, averaged over channels, and their rate; see :func:`_header`."""
+    try:
+        file = soundfile.SoundFile(path)
+    except soundfile.LibsndfileError as error:
+        samples, rate, _ = _container(path, error)
+        return np.array(samples[start:stop]), rate
+    mono = np.empty(stop - start, dtype=np.float32)
+    with file:
+        at = min(start, file.frames) if file.seekable() else 0  # otherwise read from the beginning
+        if at:
+            file.seek(at)
+        while at < stop:
+            channels = file.read(min(stop - at, _BLOCK // file.channels), dtype="float32", always_2d=True)
+            if not len(channels):
+                break
+            kept = channels[max(0, start - at) :]
+            at += len(channels)
+            if len(kept):
+                mono[at - start - len(kept) : at - start] = kept.mean(axis=1)
+    return mono[: max(0, at - start)], file.samplerate
 
 
 def _reason(error: Exception) -> str:
