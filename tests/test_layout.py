@@ -13,8 +13,10 @@ ROOMS = (
     "models",
     "utils",  # config, errors, io, device, plots
     "utils.data",
+    "utils.timeline",
     "utils.training",
     "utils.extraction",
+    "utils.transcription",
     "utils.finetuning",
     "utils.prediction",
     "utils.sweep",

@@ -1,0 +1,96 @@
+"""The utterances of a long recording: what Silero VAD hears as speech, or the turns of an RTTM file."""
+
+import heapq
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from utils.data.audio import MIN_SECONDS, Recording, Segment, resampling_step
+from utils.timeline.envelope import Envelope
+from utils.timeline.rttm import Turn
+from utils.timeline.voice import RATE, SpeechDetector, blocks, speech
+
+SHORT = 1.0  # seconds; of less speech, an emotion says little
+PAUSE = 0.5  # seconds; a short region is joined across a shorter one
+LEAST = 0.3  # seconds of speech, padding included; a region that is shorter and alone is taken for a click
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """A segment with speech; ``short`` if under :data:`SHORT`. Without turns, there is no speaker."""
+
+    segment: Segment
+    speaker: str | None
+    short: bool
+
+
+def utterances(
+    recording: Recording, longest: float, rate: int, envelope: Envelope, turns: list[Turn] | None = None
+) -> Iterator[Utterance]:
+    """Yield a recording's utterances in order of their start, as soon as each is known.
+
+    The recording is decoded in blocks. A region under :data:`SHORT` is joined with one of the same speaker that is
+    nearer than :data:`PAUSE`, if both together are not too long. Turns are taken as they are, with any overlap.
+
+    Args:
+        longest: seconds, at least 2. A longer stretch is cut at its longest pauses.
+        rate: of the samples that :func:`utils.data.audio.load_segment` will be asked for.
+        envelope: gets the whole recording, by the time the last utterance has been taken.
+
+    Raises:
+        InputError: as :func:`utils.data.audio.load_segment`.
+    """
+    if turns is None:
+        regions = (Turn(start, stop, None) for start, stop in speech(recording, longest, SHORT, envelope))
+        found = (region for region in _joined(regions, longest) if region.seconds >= LEAST)
+    else:
+        speakers = dict.fromkeys(turn.speaker for turn in turns)
+        joined = [each for name in speakers for each in _joined((t for t in turns if t.speaker == name), longest)]
+        found = _cut(recording, joined, longest, envelope)
+    for each in found:
+        segment = _segment(recording, each, longest, rate)
+        yield Utterance(segment, each.speaker, segment.seconds < SHORT)
+
+
+def _joined(regions: Iterable[Turn], longest: float) -> Iterator[Turn]:
+    """Join the short ones of a speaker's regions with the one before, or else with the one after."""
+    before = None
+    for region in regions:
+        if before is not None:
+            both = Turn(before.start, max(before.stop, region.stop), before.speaker)
+            near = region.start - before.stop < PAUSE and both.seconds <= longest
+            if near and min(before.seconds, region.seconds) < SHORT:
+                before = both
+                continue
+            yield before
+        before = region
+    if before is not None:
+        yield before
+
+
+def _cut(recording: Recording, turns: list[Turn], longest: float, envelope: Envelope) -> Iterator[Turn]:
+    """Cut the turns that are too long at their longest pauses; yield all in order of their start."""
+    heap = [(turn.start, turn.stop, turn.speaker) for turn in turns]
+    heapq.heapify(heap)
+    stream = blocks(recording, RATE, envelope)
+    detector = SpeechDetector(recording) if any(turn.seconds > longest for turn in turns) else None
+    while heap:
+        start, stop, speaker = heapq.heappop(heap)
+        if stop - start > longest:
+            while detector.seconds < start + longest and (waveform := next(stream, None)) is not None:
+                detector.add(waveform)
+            middle = detector.pause(start + SHORT, start + longest - SHORT)
+            heapq.heappush(heap, (middle, stop, speaker))
+            stop = middle
+        yield Turn(start, stop, speaker)
+    for _ in stream:  # for the envelope
+        pass
+
+
+def _segment(recording: Recording, region: Turn, longest: float, rate: int) -> Segment:
+    """The frames of a region, in whole steps of the resampling and no fewer than can be encoded."""
+    step, _ = resampling_step(recording.rate, rate)
+    per_second = recording.rate / step
+    least, most = -int(-MIN_SECONDS * per_second // 1), int(longest * per_second)
+    start = max(0, min(round(region.start * per_second), recording.frames // step - least))
+    count = min(max(round(region.stop * per_second) - start, least), most)
+    return Segment(recording, start * step, min((start + count) * step, recording.frames))
