@@ -112,12 +112,17 @@ def read_json(path: Path) -> dict:
     Raises:
         InputError: the file is missing or holds something else, or a number that is not finite.
     """
+    return parse_json(read_file(path), str(path))
+
+
+def parse_json(text: str | bytes, where: str) -> dict:
+    """The JSON object of a text that comes from ``where``; the errors are those of :func:`read_json`."""
     try:
-        data = json.loads(read_file(path), parse_int=_number, parse_float=_number, parse_constant=_number)
+        data = json.loads(text, parse_int=_number, parse_float=_number, parse_constant=_number)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
+        raise InputError(f"{where}: not JSON ({error})") from error
     if not isinstance(data, dict):
-        raise InputError(f"{path}: expected a JSON object, found a {type(data).__name__}")
+        raise InputError(f"{where}: expected a JSON object, found a {type(data).__name__}")
     return data
 
 

@@ -1,4 +1,4 @@
-"""Pickles and ``.pt`` files that may come from anyone: data is rebuilt, code is never executed."""
+"""Pickles, ``.pt`` and safetensors files that may come from anyone: data is rebuilt, code is never executed."""
 
 import io
 import math
@@ -17,6 +17,7 @@ from torch import Tensor
 from utils.errors import InputError, one_line, out_of_memory, shown
 from utils.io import atomic_write, bounded_memory, read_file
 
+SAFETENSORS = ".safetensors"  # suffix
 MEMORY = 4 << 30  # bytes that reading a file may take, besides a multiple of its size
 
 
@@ -136,35 +137,42 @@ def load_pickle(data: bytes, path: Path) -> object:
         raise InputError(f"{path}: not a complete pickle ({one_line(error)})") from error
 
 
-# ---- files of torch.save --------------------------------------------------------------------------------------------
+# ---- files of tensors --------------------------------------------------------------------------------------------
 
 
 def save_tensors(path: Path, data: dict) -> None:
-    """Write a dict of tensors, numbers, texts and containers of these.
+    """Write a dict of tensors, numbers, texts and containers of these: as safetensors if ``path`` ends so.
 
     Raises:
         OSError: names ``path``.
+        TypeError, ValueError: see :func:`~utils.data.safetensors_file.to_safetensors`.
     """
+    if path.suffix == SAFETENSORS:
+        from utils.data.safetensors_file import to_safetensors  # a training needs none
+
+        atomic_write(path, to_safetensors(data))
+        return
     buffer = io.BytesIO()  # on a full disk torch.save raises no OSError, a plain write does
     torch.save(data, buffer)
     atomic_write(path, buffer.getvalue())
 
 
 def load_tensors(path: Path) -> dict:
-    """Read a ``.pt`` file with ``weights_only=True``, so nothing in it can run, to the CPU.
+    """Read a file of :func:`save_tensors` to the CPU: a ``.pt`` with ``weights_only=True``, so nothing in it can run.
 
-    torch does not check the checksums of the records in the file, this does: a flipped bit is found.
+    torch does not check the checksums of the records in the file, and safetensors has none; this does: a flipped bit is
+    found.
 
     Raises:
         InputError: missing, damaged (names the record), asking for code, not a dict by name, or with a tensor that is
             not dense or is larger than its contents.
     """
     content = read_file(path)
-    _check_records(content, path)
     try:
-        with bounded_memory(MEMORY + 4 * len(content)), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on sparse tensors, which are refused below
-            data = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with bounded_memory(MEMORY + 4 * len(content)):
+            data = _read_safetensors(content, path) if path.suffix == SAFETENSORS else _read_torch(content, path)
+    except InputError:
+        raise
     except pickle.UnpicklingError as error:
         raise InputError(f"{path}: refused: not a file of plain weights; nothing in it was run") from error
     except Exception as error:  # damaged bytes raise errors of many types in torch
@@ -182,6 +190,19 @@ def load_tensors(path: Path) -> dict:
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise InputError(f"{path}: holds a tensor of shape {list(tensor.shape)}, larger than its contents")
     return data
+
+
+def _read_safetensors(content: bytes, path: Path) -> dict:
+    from utils.data.safetensors_file import from_safetensors  # a training needs none
+
+    return from_safetensors(content, path)
+
+
+def _read_torch(content: bytes, path: Path) -> object:
+    _check_records(content, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on sparse tensors, which load_tensors refuses
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def _check_records(content: bytes, path: Path) -> None:

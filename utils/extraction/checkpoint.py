@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from utils.errors import InputError, one_line
 # a Whisper decoder as small as its configuration allows
 NO_DECODER = {"decoder_layers": 0, "vocab_size": 8, "max_target_positions": 1, "pad_token_id": 0}
 NO_DECODER |= {"bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
-_NETWORK_SECONDS = 10
+NETWORK_SECONDS = 10
 _HTTPError = HfHubHTTPError.__bases__[0]  # of the HTTP library, which depends on the hub client's version
 _TRAINING_ONLY = ("masked_spec_embed",)  # weights that a checkpoint may lack
 _IRRELEVANT = ("_name_or_path", "transformers_version", "dtype", "architectures")  # configuration keys
@@ -63,7 +64,7 @@ class Checkpoint:
                 if self.revision is None:
                     raise
                 # fails at once without a network, unlike from_pretrained
-                huggingface_hub.model_info(self.source, revision=self.revision, timeout=_NETWORK_SECONDS)
+                huggingface_hub.model_info(self.source, revision=self.revision, timeout=NETWORK_SECONDS)
                 transformers.logging.enable_progress_bar()  # of the downloads
                 return kind.from_pretrained(self.source, **options)
         except (_HTTPError, OSError) as error:
@@ -87,18 +88,21 @@ class Checkpoint:
         if isinstance(huggingface_hub.try_to_load_from_cache(filename="config.json", **where), str):
             return None
         try:
-            return Path(huggingface_hub.hf_hub_download(filename=name, etag_timeout=_NETWORK_SECONDS, **where))
+            return Path(huggingface_hub.hf_hub_download(filename=name, etag_timeout=NETWORK_SECONDS, **where))
         except RemoteEntryNotFoundError:
             return None
         except (_HTTPError, OSError) as error:
             raise self.error(_how_to_fetch(self.name)) from error
 
-    def load_model(self, types: tuple[str, ...], untrained: tuple[str, ...] = ()) -> PreTrainedModel:
+    def load_model(
+        self, types: tuple[str, ...], untrained: tuple[str, ...] = (), kind: type = AutoModel
+    ) -> PreTrainedModel:
         """The model in float32, whatever the precision of its file.
 
         Args:
             types: Accepted model types.
             untrained: Prefixes of weights that the checkpoint may lack.
+            kind: With a head, or without.
 
         Raises:
             InputError: The type is another one, the checkpoint has more layers than the configuration, or it lacks a
@@ -107,11 +111,12 @@ class Checkpoint:
         config = self.load(AutoConfig)
         if config.model_type not in types:
             raise self.error(f"a {config.model_type} model; expected one of {', '.join(types)}")
-        model, info = self.load(AutoModel, config=config, dtype=torch.float32, output_loading_info=True)
+        model, info = self.load(kind, config=config, dtype=torch.float32, output_loading_info=True)
         surplus = sorted(key for key in info["unexpected_keys"] if re.search(r"(^|\.)encoder\.", key))
         if surplus:
             raise self.error(f"its checkpoint has {surplus[0]}, which its config.json has no layer for")
-        absent = sorted(key for key in info["missing_keys"] if not key.startswith((*_TRAINING_ONLY, *untrained)))
+        allowed = (key.startswith(untrained) or key.endswith(_TRAINING_ONLY) for key in info["missing_keys"])
+        absent = sorted(key for key, may in zip(info["missing_keys"], allowed, strict=True) if not may)
         if absent:
             hint = "; use --text_pooling mean" if absent[0].startswith("pooler.") else ""
             raise self.error(f"its checkpoint has no {absent[0]}, which would be random{hint}")
@@ -154,18 +159,25 @@ def find_checkpoint(name: str, option: str) -> Checkpoint:
             raise InputError(f"{option} {name}: no config.json in this folder; expected a transformers model")
         return Checkpoint(option, name, name, None)
     repository, _, revision = name.partition("@")
-    try:
+    with asking_the_hub(name, option):
         cached = huggingface_hub.try_to_load_from_cache(repository, "config.json", revision=revision or None)
         if isinstance(cached, str):
             return Checkpoint(option, name, repository, Path(cached).parent.name)
-        found = huggingface_hub.model_info(repository, revision=revision or None, timeout=_NETWORK_SECONDS)
+        found = huggingface_hub.model_info(repository, revision=revision or None, timeout=NETWORK_SECONDS)
+    return Checkpoint(option, name, repository, found.sha)
+
+
+@contextmanager
+def asking_the_hub(name: str, option: str) -> Iterator[None]:
+    """Turn what the hub's client raises in the block into an InputError on ``name``, the value of ``option``."""
+    try:
+        yield
     except HFValidationError as error:
         raise InputError(f"{option} {name}: neither a folder nor a name of the Hugging Face hub") from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise InputError(f"{option} {name}: the Hugging Face hub has no such model (or it is private)") from error
     except (_HTTPError, OSError) as error:
         raise InputError(f"{option} {name}: {_how_to_fetch(name)}") from error
-    return Checkpoint(option, name, repository, found.sha)
 
 
 def _how_to_fetch(name: str) -> str:

@@ -14,7 +14,15 @@ from utils.training.folder import read_metrics
 from utils.training.graph import GraphData, check_neighbors, prepare
 from utils.training.loop import embed, evaluate
 from utils.training.metrics import METRICS
-from utils.training.trained import Trained, fetch_missing, find_checkpoints, load_official, load_run, load_split
+from utils.training.trained import (
+    Trained,
+    fetch_missing,
+    find_checkpoints,
+    load_official,
+    load_run,
+    load_split,
+    model_file,
+)
 
 
 def load_all(
@@ -116,7 +124,7 @@ def draw(
 def compare_with_training(trained: Trained, metrics: dict, features: Features, split: str) -> None:
     """Print where the metrics on the same data differ from ``metrics.json``."""
     folder = trained.path.parent
-    if trained.path.name != "best.pt" or not (folder / "metrics.json").is_file() or split == "train":
+    if trained.path != model_file(folder) or not (folder / "metrics.json").is_file() or split == "train":
         return
     if trained.data[split]["sha256"] != features.sha256:
         return

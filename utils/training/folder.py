@@ -10,6 +10,7 @@ import torch
 
 from utils.config import SPLITS
 from utils.data.features import Features, check_class_names
+from utils.data.identity import ID, TEXT
 from utils.data.safe_pickle import load_tensors, save_tensors
 from utils.errors import InputError, one_line, out_of_memory, printable, reading, shown
 from utils.io import atomic_write, read_file, read_json, write_json
@@ -251,7 +252,7 @@ def restore_state(state: TrainingState, folder: Path, description: dict) -> None
 
 
 def load_checkpoint(path: Path) -> dict:
-    """Read a ``best.pt`` or ``last.pt``: :data:`CHECKPOINT_KEYS` and more.
+    """Read a ``best.pt``, ``last.pt`` or exported model: :data:`CHECKPOINT_KEYS` and more.
 
     Raises:
         InputError: as :func:`load_tensors`, or the file is no checkpoint of train.py.
@@ -277,7 +278,8 @@ def load_checkpoint(path: Path) -> dict:
 def save_training_graph(
     folder: Path, train: Features, lists: NeighborLists, k: tuple[int, int], encoders: dict
 ) -> None:
-    """Write what inductive inference needs of the training split: embeddings, neighbours, encoders.
+    """Write what inductive inference needs of the training split: embeddings, neighbours, encoders; and
+    what names a neighbour: recording, transcript and class of each utterance.
 
     Args:
         k: text and audio neighbours per node; ``lists`` may be longer.
@@ -292,5 +294,8 @@ def save_training_graph(
             "audio_neighbors": lists.audio[:, : k[1]].int(),
             "encoders": encoders,
             "sha256": train.sha256,
+            "ids": list(train.identity[ID]),
+            "texts": list(train.identity[TEXT]),
+            "labels": train.label.tolist(),
         },
     )

@@ -25,7 +25,9 @@ from utils.data.features import Features, check_described, check_sizes, load_fea
 from utils.data.published import UTTERANCES, features_missing_error, fetch_features
 from utils.data.safe_pickle import load_tensors
 from utils.errors import InputError, one_line, shown
-from utils.training.folder import SEED_FOLDER, load_checkpoint, seed_folders
+from utils.training.folder import GRAPH_FILE, SEED_FOLDER, load_checkpoint, seed_folders
+
+EXPORTED_MODEL, EXPORTED_GRAPH = "model.safetensors", "training_graph.safetensors"  # for best.pt and GRAPH_FILE
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,24 @@ class Trained:
 
     @property
     def run_folder(self) -> Path:
-        """The folder ``<run>`` of a checkpoint ``<run>/seed<k>/best.pt``."""
-        return self.path.resolve().parent.parent
+        """The folder ``<run>`` of a checkpoint ``<run>/seed<k>/best.pt``; the file may be a link to elsewhere."""
+        return self.path.parent.resolve().parent
+
+
+def model_file(seed_folder: Path) -> Path:
+    """The weights in a seed folder of an export, else of a training, where they may be missing."""
+    exported = seed_folder / EXPORTED_MODEL
+    return exported if exported.is_file() else seed_folder / "best.pt"
+
+
+def graph_file(run: Path) -> Path:
+    """The training graph of an export, else of a training, where it may be missing."""
+    exported = run / EXPORTED_GRAPH
+    return exported if exported.is_file() else run / GRAPH_FILE
 
 
 def find_checkpoints(target: str, save_path: Path) -> tuple[Path, list[Path]]:
-    """The checkpoints of a target: a ``.pt`` file, a seed or run folder, or a dataset (its latest run).
+    """The checkpoints of a target: a file, a seed folder, a run folder or export, or a dataset (its latest run).
 
     Returns:
         The folder that the results belong to, and the files in order of their seeds.
@@ -63,19 +77,19 @@ def find_checkpoints(target: str, save_path: Path) -> tuple[Path, list[Path]]:
     path = Path(target)
     if path.is_file():
         return path.parent, [path]
-    is_run = bool(seed_folders(path)) or (path / "best.pt").is_file()
+    is_run = bool(seed_folders(path)) or model_file(path).is_file()
     if not is_run and ((save_path / target).is_dir() or not path.is_dir()):  # a corpus may lie in a folder of its name
         path = _latest_run(save_path / target, target)
-    if (path / "best.pt").is_file():
-        return path, [path / "best.pt"]
+    if model_file(path).is_file():
+        return path, [model_file(path)]
     folders = seed_folders(path).values()
     done = [folder for folder in folders if (folder / "metrics.json").is_file()]
     if not done:
         raise InputError(f"{path}: no finished seed in this folder")
-    finished = [folder / "best.pt" for folder in done if (folder / "best.pt").is_file()]
+    finished = [model_file(folder) for folder in done if model_file(folder).is_file()]
     if not finished:
         raise InputError(f"{path}: its seeds keep no weights (reproduce.sh keeps those of the profiles only)")
-    left_out = [folder.name for folder in folders if folder / "best.pt" not in finished]
+    left_out = [folder.name for folder in folders if model_file(folder) not in finished]
     if left_out:
         print(f"not finished, skipped: {', '.join(left_out)}", file=sys.stderr)
     return path, finished
