@@ -12,7 +12,7 @@ import torch
 from utils.config import SPLITS, default_save_path
 from utils.errors import run_main
 from utils.io import align
-from utils.prediction.inductive import Attachment, Predictor, load_training_graph
+from utils.prediction.inductive import Attachment, Predictor, edges_into_new, load_training_graph
 from utils.training.graph import edge_homophily, prepare
 from utils.training.metrics import compute_metrics, mean_and_std
 from utils.training.trained import find_checkpoints, load_run, load_split
@@ -37,7 +37,7 @@ def main() -> None:
     without = predictor.each(graph.text.mean(0).expand(len(features), -1), features.audio)
 
     print(data.line(args.split))
-    nodes, attached_graph = Attachment(graph, config)(features.text, features.audio)
+    nodes, attached_graph = edges_into_new(Attachment(graph, config)(features.text, features.audio).any(0))
     same = edge_homophily(attached_graph, torch.cat([train.label[nodes], features.label]))
     print(f"attached to train one by one: homophily {same:.3f}")
     ways = {"whole split": whole, "attached": attached, "attached, no transcript": without}

@@ -63,6 +63,13 @@ class CemoBAM(nn.Module):
         nodes = None if self.ch_gat is None else self.ch_gat.attach(_nodes(text, audio), inputs, graph)
         return self.classifier(self._concat(nodes, text, audio))
 
+    def attached_attention(self, text: Tensor, audio: Tensor, inputs: list[Tensor], graph: NeighborGraph) -> Tensor:
+        """See :meth:`CHGAT.attached_attention`; [0, E] without CH-GAT."""
+        if self.ch_gat is None:
+            return text.new_empty(0, graph.num_edges)
+        nodes = _nodes(self.text_projection(text), self.audio_projection(audio))
+        return self.ch_gat.attached_attention(nodes, inputs, graph)
+
     def _concat(self, nodes: Tensor | None, text: Tensor, audio: Tensor) -> Tensor:
         fused = None if self.xcbam is None else self.xcbam(text, audio)
         return torch.cat([part for part in (nodes, fused) if part is not None], dim=1)

@@ -38,13 +38,24 @@ class CSRGATConv(nn.Module):
 
     def forward(self, x: Tensor, graph: NeighborGraph) -> Tensor:
         graph = graph.with_heads(self.heads)
-        as_source, as_target = attention_scores(x, self.lin.weight, self.att_src, self.att_dst)  # [N, H] each
-        scores = F.leaky_relu(gather(as_source.flatten(), as_target.flatten(), graph), NEGATIVE_SLOPE)
-        alpha = edge_softmax(scores, graph)  # [E * H]
+        alpha = self._alpha(x, graph)
         values = self.lin(x).view(-1, self.out_channels)  # [N * H, C]
         if self.concat:
             return aggregate(values, alpha, graph).view(-1, self.heads * self.out_channels) + self.bias
         return aggregate(values, alpha / self.heads, graph, group=self.heads) + self.bias
+
+    def attention(self, x: Tensor, graph: NeighborGraph) -> Tensor:
+        """The attention weights of :meth:`forward`, [E, H]. For each head, those into one node sum to 1."""
+        head = torch.arange(self.heads, device=x.device)
+        order = (graph.target.unsqueeze(1) * self.heads + head).flatten().sort(stable=True).indices  # of with_heads
+        alpha = self._alpha(x, graph.with_heads(self.heads))
+        return torch.empty_like(alpha).index_copy(0, order, alpha).view(-1, self.heads)
+
+    def _alpha(self, x: Tensor, graph: NeighborGraph) -> Tensor:
+        """The attention weight of each edge of the graph of all heads, [E * H]."""
+        as_source, as_target = attention_scores(x, self.lin.weight, self.att_src, self.att_dst)  # [N, H] each
+        scores = F.leaky_relu(gather(as_source.flatten(), as_target.flatten(), graph), NEGATIVE_SLOPE)
+        return edge_softmax(scores, graph)
 
 
 class GATBlock(nn.Module):
@@ -130,6 +141,15 @@ class CHGAT(nn.Module):
         for block, known in zip(self.blocks, inputs, strict=True):
             x = block(torch.cat([known, x]), graph)[len(known) :]
         return x
+
+    def attached_attention(self, x: Tensor, inputs: list[Tensor], graph: NeighborGraph) -> Tensor:
+        """The attention weight of each edge in each layer of :meth:`attach`, mean over the heads: [num_layers, E]."""
+        weights = []
+        for block, known in zip(self.blocks, inputs, strict=True):
+            nodes = torch.cat([known, x])
+            weights.append(block.conv.attention(nodes, graph).mean(1))
+            x = block(nodes, graph)[len(known) :]
+        return torch.stack(weights)
 
 
 def _norms(kind: str, width: int, hidden_layers: int) -> list[nn.Module]:

@@ -1,4 +1,5 @@
-"""Figures as PNG and PDF: training curves, confusion matrix, t-SNE, calibration, the Top-K grid, effects."""
+"""Figures as PNG and PDF: training curves, confusion matrix, t-SNE, calibration, the Top-K grid, effects,
+explanations."""
 
 import io
 import math
@@ -32,7 +33,7 @@ LARGEST_SIDE = 22.0  # inches
 NUMBERED = 20  # rows or columns of a heat map whose cells have room for numbers, curves that have room for names
 TICKS = 100  # labels of an axis that do not overlap
 CELLS = 1000  # cells along a side that can be told apart
-ENTRIES = 60  # of the legend of classes
+ENTRIES = 60  # of a legend of classes
 TSNE_LEAST = 100  # utterances; of fewer, the picture is of the method and its seed rather than of the embeddings
 
 
@@ -53,7 +54,7 @@ def plot_training_curves(
         loss.plot(epoch, [line["train_loss"] for line in log], color=color)
         if log[0]["val_loss"] is not None:
             loss.plot(epoch, [line["val_loss"] for line in log], color=color, linestyle="--")
-        score.plot(epoch, values, color=color, label=_short(name) if i < NUMBERED else None)
+        score.plot(epoch, values, color=color, label=short_name(name) if i < NUMBERED else None)
         score.plot(selected[name], values[selected[name] - 1], "o", color=color, markeredgecolor="black")
     if len(curves) > NUMBERED:
         score.plot([], [], " ", label=f"and {len(curves) - NUMBERED} more")
@@ -82,7 +83,7 @@ def plot_confusion(path: Path, confusions: Sequence[Sequence], class_names: Sequ
     figure, axes = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     ticks = range(0, len(first), math.ceil(len(first) / TICKS))
-    names = [_short(class_names[first[tick]]) for tick in ticks]
+    names = [short_name(class_names[first[tick]]) for tick in ticks]
     axes.set_xticks(ticks, names, rotation=30 if numbered else 90, ha="right" if numbered else "center")
     axes.set_yticks(ticks, names)
     for i, j in np.ndindex(shares.shape if numbered else (0, 0)):
@@ -114,7 +115,7 @@ def plot_tsne(path: Path, embeddings: np.ndarray, labels: np.ndarray, class_name
         points = TSNE(perplexity=perplexity, init="pca", random_state=42).fit_transform(offsets / spread)
     counts = np.bincount(labels, minlength=len(class_names))
     shown = np.sort(np.argsort(-counts, kind="stable")[:ENTRIES])
-    handles, names = [], [f"{_short(class_names[i])} ({counts[i]})" for i in shown]
+    handles, names = [], [f"{short_name(class_names[i])} ({counts[i]})" for i in shown]
     rows = math.ceil((len(shown) + 1) / 3)
     figure, axes = plt.subplots(figsize=(7, 6.4 + 0.22 * rows), layout="constrained")
     if len(shown) < len(counts):
@@ -170,7 +171,7 @@ def plot_risk_coverage(path: Path, risks: dict[str, np.ndarray], title: str) -> 
     figure, axes = plt.subplots(figsize=(7, 4.8), layout="constrained")
     for i, (name, risk) in enumerate(risks.items()):
         color, coverage = COLORS[i % len(COLORS)], 100 * np.arange(1, len(risk) + 1) / len(risk)
-        label = f"{_short(name, 40)}: area {100 * risk.mean():.2f} %" if i < NUMBERED else None
+        label = f"{short_name(name, 40)}: area {100 * risk.mean():.2f} %" if i < NUMBERED else None
         axes.plot(coverage, 100 * risk, color=color, label=label)
         axes.axhline(100 * risk[-1], color=color, linestyle=":", linewidth=1)
         axes.plot(100, 100 * risk[-1], "o", color=color, clip_on=False)
@@ -178,6 +179,40 @@ def plot_risk_coverage(path: Path, risks: dict[str, np.ndarray], title: str) -> 
     axes.plot([], [], ":", color="grey", label="the same share, chosen at random")
     _label(axes, "coverage: share of utterances, the most confident first (%)", "error rate (%)")
     axes.set(xlim=(0, 100), ylim=(0, None))
+    save_figure(figure, path, title)
+
+
+def plot_explanation(
+    path: Path,
+    answers: dict[str, Sequence[float]],
+    attention: Sequence[tuple[str, float, int | None]],
+    class_names: Sequence[str],
+    title: str,
+) -> None:
+    """The probabilities of each answer, stacked, and the attention to each neighbour in the colour of its emotion.
+
+    Args:
+        answers: class probabilities by name.
+        attention: name, weight and class index from the greatest; None for the utterance itself. Empty without a graph.
+    """
+    styles = [{"color": COLORS[i % len(COLORS)], "hatch": "/" * (i // len(COLORS))} for i in range(len(class_names))]
+    height = 1.8 + 0.26 * max(len(attention), 2 * len(answers))
+    figure, panels = plt.subplots(1, 1 + bool(attention), figsize=(12, height), squeeze=False, layout="constrained")
+    shares = 100 * np.array(list(answers.values()))
+    names, starts = list(answers), shares.cumsum(1) - shares
+    for i, (style, width) in enumerate(zip(styles, shares.T, strict=True)):
+        panels[0, 0].barh(names, width, left=starts[:, i], edgecolor="white", **style)
+    _label(panels[0, 0], "probability (%)", title="answer, and without a part")
+    panels[0, 0].set_xlim(0, 100)
+    for axes in panels[0, 1:]:
+        for row, (_, weight, label) in enumerate(attention):
+            axes.barh(row, 100 * weight, **({"color": "black"} if label is None else styles[label]))
+        axes.set_yticks(range(len(attention)), [short_name(name, 40) for name, *_ in attention])
+        _label(axes, "attention, mean over layers (%)", title="neighbours, in the colour of their emotion")
+    for axes in panels.flat:
+        axes.invert_yaxis()
+    handles = [plt.Rectangle((0, 0), 1, 1, label=short_name(n), **s) for n, s in zip(class_names, styles, strict=True)]
+    figure.legend(handles=handles[:ENTRIES], loc="outside lower center", ncols=min(len(handles), 8))
     save_figure(figure, path, title)
 
 
@@ -270,7 +305,7 @@ def plot_homophily(
     axes.plot(possible.keys(), possible.values(), "k--", label="Bayes-optimal: whole scene over utterance alone")
     axes.axhline(0, color="black", linewidth=1)
     for color, (dataset, value) in zip(COLORS[4:], real.items(), strict=False):
-        axes.axvline(value, color=color, linestyle=":", label=f"homophily of {_short(dataset)}'s test graph")
+        axes.axvline(value, color=color, linestyle=":", label=f"homophily of {short_name(dataset)}'s test graph")
     _label(axes, "homophily of the test graph (share of edges between equal labels)", "gain in WA (points)")
     save_figure(figure, path, title)
 
@@ -292,7 +327,7 @@ def plot_folds(path: Path, levels: dict[str, dict[str, "Clustered"]], rows: Sequ
             axes.errorbar(level.value, y, xerr=sides, label=label, **style)
     _label(axes, "WA (%), 95 % intervals")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14 - 0.2 / len(rows)), ncols=1)
-    axes.set_yticks(range(len(rows)), [_short(row, 40) for row in rows])
+    axes.set_yticks(range(len(rows)), [short_name(row, 40) for row in rows])
     axes.invert_yaxis()
     save_figure(figure, path, title)
 
@@ -307,18 +342,21 @@ def _label(axes: plt.Axes, xlabel: str, ylabel: str = "", title: str = "") -> No
 
 def save_figure(figure: plt.Figure, path: Path, title: str) -> None:
     """Close a figure, and write it whole or not at all, as the PNG ``path`` and as a PDF beside it."""
-    figure.suptitle("\n".join(_short(line, 120) for line in title.split("\n")))
+    figure.suptitle("\n".join(short_name(line, 120) for line in title.split("\n")))
+    figure.draw_without_rendering()  # lays the figure out, once for both files
+    figure.set_layout_engine("none")
+    box = figure.get_tightbbox().padded(0.1)
     drawn = {}
     for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {})):  # where there is a PNG, there are both
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=suffix[1:], dpi=150, bbox_inches="tight", metadata=metadata)
+        figure.savefig(buffer, format=suffix[1:], dpi=150, bbox_inches=box, metadata=metadata)
         drawn[path.with_suffix(suffix)] = buffer.getvalue()
     plt.close(figure)
     for file, data in drawn.items():
         atomic_write(file, data)
 
 
-def _short(name: str, most: int = 24) -> str:
+def short_name(name: str, most: int = 24) -> str:
     """A name as a figure shows it: one line of at most ``most`` characters, both ends of a longer one."""
     half = (most - 1) // 2
     name = name if len(name) <= most else f"{name[:half]}…{name[-half:]}"

@@ -18,7 +18,7 @@ def pickle(tmp_path):
 def test_without_a_csv_a_row_is_named_by_its_place(pickle):
     identity = load_features(pickle).identity
     assert identity["audio_file"] == tuple(f"TOY_BERT_WAV2VEC_train:{row}" for row in range(3))
-    assert identity["speaker"] == ("", "", "")
+    assert identity["speaker"] == identity["raw_text"] == ("", "", "")
 
 
 def test_the_csv_of_the_same_name_says_who_speaks(pickle):
@@ -28,6 +28,7 @@ def test_the_csv_of_the_same_name_says_who_speaks(pickle):
     assert identity["audio_file"] == ("b/x.wav", "b/y.wav", "b/z.wav")
     assert identity["speaker"] == ("Ann", "Ben", "Ann")
     assert identity["session"] == ("", "", "")
+    assert identity["raw_text"] == ("a, text", "", "")
 
 
 def test_what_the_csv_does_not_say_is_read_from_names_of_known_corpora(pickle):
@@ -47,6 +48,7 @@ def test_what_the_csv_does_not_say_is_read_from_names_of_known_corpora(pickle):
         ("", "needs one column audio_file"),
         ("path,label\na,0\nb,1\nc,2\n", r"needs one column audio_file \(it has path, label\)"),
         ("audio_file,speaker,speaker\na,x,x\n", "needs one column speaker"),
+        ("audio_file,raw_text,raw_text\na,x,x\n", "needs one column raw_text"),
         ("audio_file\na\nb\n", "2 rows, but TOY_BERT_WAV2VEC_train.pkl has 3"),
         ("audio_file\na\nb\na\n", r"line 4: 'a' is also in .*line 2"),
         ('audio_file,label\na,0\n"",1\nc,2\n', "line 3: no audio_file"),
@@ -68,3 +70,8 @@ def test_a_csv_that_does_not_fit_is_refused_by_line(pickle, text, message):
 def test_labels_by_name_are_not_compared(pickle):
     pickle.with_suffix(".csv").write_text("audio_file,label\na,anger\nb,joy\nc,fear\n")
     assert load_features(pickle).identity["audio_file"] == ("a", "b", "c")
+
+
+def test_a_transcript_may_have_any_signs(pickle):
+    pickle.with_suffix(".csv").write_text('audio_file,raw_text\na,"two\nlines"\nb,\x1b[31m\nc,\n')
+    assert load_features(pickle).identity["raw_text"] == ("two\nlines", "\x1b[31m", "")

@@ -33,6 +33,7 @@ def folder(tmp_path):
     return tmp_path / "runs" / "TOY" / "folds-session"
 
 
+@pytest.mark.drawn
 def test_everything_is_tested_once_pooled_and_reported(command, run, folder, tmp_path):
     code, output, error = command()
     assert code == 0, error
@@ -122,7 +123,7 @@ def test_what_is_finished_is_not_trained_again_and_what_failed_is_missing(comman
     assert "missing" in output
 
 
-def test_jobs_find_the_same(command, folder, tmp_path):
+def test_jobs_find_the_same(command, folder, tmp_path, quick_jobs):
     assert command("--no_probes", "--seeds", 1)[0] == 0
     names = [path.relative_to(tmp_path / "runs") for path in (tmp_path / "runs").rglob("predictions.csv")]
     assert len(names) == 2

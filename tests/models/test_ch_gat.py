@@ -44,6 +44,15 @@ def test_layer_equals_pyg_gatconv_in_values_and_gradients(graph, heads, concat, 
         assert torch.allclose(mine.grad, theirs.grad, rtol=tolerance, atol=tolerance), name
 
 
+@pytest.mark.parametrize("heads", [1, 3])
+def test_attention_is_that_of_pyg_gatconv(graph, heads):
+    pyg = GATConv(10, 8, heads=heads, add_self_loops=False)
+    x = torch.randn(50, 10)
+    _, (edges, expected) = pyg(x, graph.edge_index, return_attention_weights=True)
+    assert torch.equal(edges, graph.edge_index)
+    assert torch.allclose(copy_gat(pyg, True).attention(x, graph), expected, atol=1e-6)
+
+
 def test_layer_begins_with_the_values_of_pyg_gatconv():
     states = []
     for layer in (GATConv, CSRGATConv):

@@ -6,16 +6,15 @@ import pytest
 import torch
 
 from models.cemobam import CemoBAM
-from models.ops import NeighborGraph
 from tests.conftest import make_rows, write_pickle
+from tests.prediction.attaching import graph_of, lists_of, trained_model, whole_graph
 from tests.pretend_cuda import PretendCuda
 from utils.data.features import load_features
-from utils.data.safe_pickle import save_tensors
+from utils.data.safe_pickle import load_tensors, save_tensors
 from utils.errors import InputError
-from utils.prediction.inductive import Attachment, Predictor, TrainingGraph, load_training_graph
+from utils.prediction.inductive import Attachment, Predictor, TrainingGraph, edges_into_new, load_training_graph
 from utils.training.folder import GRAPH_FILE, save_training_graph
-from utils.training.graph import NeighborLists, build_graph, neighbor_lists, prepare, top_k_neighbors
-from utils.training.trained import Trained
+from utils.training.graph import NeighborLists, build_graph, neighbor_lists, prepare
 
 CPU = torch.device("cpu")
 
@@ -28,46 +27,6 @@ def train(tmp_path):
 @pytest.fixture
 def new(tmp_path):
     return load_features(write_pickle(tmp_path / "new.pkl", make_rows(12, seed=5)))
-
-
-def lists_of(features, config):
-    return neighbor_lists(features.text, features.audio, config.k_text, config.k_audio, config.topk_self)
-
-
-def graph_of(train, config):
-    return TrainingGraph(train.text, train.audio, lists_of(train, config), {}, train.sha256)
-
-
-def trained_model(train, config, tmp_path, seed=0):
-    """A model whose running statistics are not those of its beginning."""
-    torch.manual_seed(seed)
-    model = CemoBAM(config.model, *train.dims, 4)
-    graph = prepare(train, config, CPU).graph
-    for _ in range(3):
-        model(train.text, train.audio, graph)
-    path = tmp_path / "run" / f"seed{seed}" / "best.pt"
-    return Trained(path, model.eval(), config, tuple("abcd"), train.dims, seed, {"train": {"sha256": train.sha256}})
-
-
-def whole_graph(train, new, config):
-    """The graph of train, untouched, and each new node with its edges, put together edge by edge."""
-    graph = prepare(train, config, CPU).graph
-    n = len(train)
-    edges = list(zip(graph.target.tolist(), graph.source.tolist(), strict=True))
-    for i in range(len(new)):
-        edges.append((n + i, n + i))
-        sources = set()
-        for of_train, of_new, k in ((train.text, new.text, config.k_text), (train.audio, new.audio, config.k_audio)):
-            together = torch.cat([of_train, of_new[i : i + 1]])
-            lists = top_k_neighbors(together, k, config.topk_self)
-            if config.message_flow == "neighbors_to_node":
-                sources |= set(lists[n].tolist())
-            else:
-                sources |= {j for j in range(n) if n in lists[j].tolist()}
-        edges += [(n + i, j) for j in sources]
-    target, source = torch.tensor(sorted(edges)).T
-    counts = torch.bincount(target, minlength=n + len(new))
-    return NeighborGraph(source, target, torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)]))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +136,7 @@ def test_ties_go_to_the_lower_index_and_a_copy_of_a_training_utterance_finds_it(
     text = train.text.clone()
     text[[3, 7, 20]] = text[11].clone()
     graph = TrainingGraph(text, train.audio, neighbor_lists(text, train.audio, 2, 1), {}, "")
-    nodes, attached = Attachment(graph, config)(text[11:12], train.audio[30:31])
+    nodes, attached = edges_into_new(Attachment(graph, config)(text[11:12], train.audio[30:31]).any(0))
     assert nodes.tolist() == [3, 7, 30]
     assert attached.source.tolist() == [0, 1, 2, 3]
     assert attached.target.tolist() == [3, 3, 3, 3]
@@ -194,6 +153,9 @@ def test_the_training_graph_is_kept_whole(train, small_config, tmp_path):
     assert torch.equal(graph.text, train.text)
     assert torch.equal(graph.audio, train.audio)
     assert (graph.encoders, graph.sha256) == (encoders, train.sha256)
+    names = graph.utterances
+    assert (names.ids, names.texts) == ([f"train:{row}" for row in range(40)], [""] * 40)
+    assert names.labels == train.label.tolist()
     built = build_graph(graph.lists, config.k_text, config.k_audio)
     assert torch.equal(built.edge_index, prepare(train, config, CPU).graph.edge_index)
 
@@ -234,3 +196,26 @@ def test_a_training_graph_that_is_not_the_runs_is_refused(train, new, small_conf
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match=r"training_graph.pt: not a complete checkpoint"):
         load_training_graph(trained)
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"ids": ["a"] * 39}, "its ids are not one for each of 40 utterances; not a file of train.py"),
+        ({"ids": "a" * 40}, "its ids are not one for each of 40 utterances; not a file of train.py"),
+        ({"texts": [None] * 40}, "its texts are not one for each of 40 utterances; not a file of train.py"),
+        ({"labels": [True] * 40}, "its labels are not one for each of 40 utterances; not a file of train.py"),
+        ({"labels": [0] * 39 + [4]}, "row 39: label 4 is none of the 4 classes"),
+    ],
+)
+def test_names_that_do_not_fit_the_training_graph_are_refused(train, small_config, tmp_path, wrong, message):
+    config, path = small_config(), tmp_path / "run" / GRAPH_FILE
+    trained = trained_model(train, config, tmp_path)
+    save_training_graph(path.parent, train, lists_of(train, config), config.neighbors, {})
+    saved = load_tensors(path)
+    save_tensors(path, saved | wrong)
+    with pytest.raises(InputError) as caught:
+        load_training_graph(trained)
+    assert str(caught.value) == f"{path}: {message}"
+    save_tensors(path, {name: saved[name] for name in saved if name not in ("ids", "texts", "labels")})
+    assert load_training_graph(trained).utterances is None

@@ -11,7 +11,8 @@ from utils.io import read_file
 
 ID = "audio_file"
 ATTRIBUTES = (*GROUPS, "gender")
-Identity = dict[str, tuple[str, ...]]  # ID and ATTRIBUTES, each with one text per row; "" for what is not known
+TEXT = "raw_text"
+Identity = dict[str, tuple[str, ...]]  # ID, ATTRIBUTES and TEXT, each with one text per row; "" for what is not known
 
 
 def read_identity(pickle: Path, label: Sequence[int]) -> Identity:
@@ -30,15 +31,16 @@ def read_identity(pickle: Path, label: Sequence[int]) -> Identity:
     path = pickle.with_suffix(".csv")
     if not path.exists():
         return {ID: tuple(f"{pickle.stem}:{row}" for row in range(len(label)))} | dict.fromkeys(
-            ATTRIBUTES, ("",) * len(label)
+            (*ATTRIBUTES, TEXT), ("",) * len(label)
         )
     (_, header), *rows = read_rows(path) or [("", [])]
-    for name in (ID, *ATTRIBUTES):
+    for name in (ID, *ATTRIBUTES, TEXT):
         if header.count(name) > 1 or (name == ID and name not in header):
             raise InputError(f"{path}: needs one column {name} (it has {', '.join(header) or 'no rows'})")
     if len(rows) != len(label):
         raise InputError(f"{path}: {len(rows)} rows, but {pickle.name} has {len(label)}")
     identity = {name: [] for name in (ID, *ATTRIBUTES)}
+    texts: list[str] = []
     first: dict[str, str] = {}
     for (where, row), number in zip(rows, label, strict=True):
         if len(row) != len(header):
@@ -56,7 +58,8 @@ def read_identity(pickle: Path, label: Sequence[int]) -> Identity:
             if not is_printable(value):
                 raise InputError(f"{where}: {name} {shown(value)} cannot be printed")
             identity[name].append(value)
-    return {name: tuple(values) for name, values in identity.items()}
+        texts.append(cells.get(TEXT, ""))  # of any signs: whoever shows a transcript makes it printable
+    return {name: tuple(values) for name, values in (*identity.items(), (TEXT, texts))}
 
 
 def read_rows(path: Path) -> list[tuple[str, list[str]]]:
@@ -68,6 +71,7 @@ def read_rows(path: Path) -> list[tuple[str, list[str]]]:
         InputError: there is no such file, or it is not UTF-8 or not CSV; names file and line.
     """
     data = read_file(path)
+    csv.field_size_limit(max(len(data), csv.field_size_limit()))  # a transcript of hours is longer than the default
     rows, line = [], 1
     try:
         reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)

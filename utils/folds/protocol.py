@@ -68,7 +68,7 @@ def read_pool(dataset: str, feature_dir: Path, splits: Sequence[str] = (), downl
             if where.setdefault(recording, part.path) != part.path:
                 raise InputError(f"{part.path}: {shown(recording)} is also in {where[recording]}; choose with --splits")
     text, audio, label = (torch.cat([getattr(part, name) for part in parts]) for name in ("text", "audio", "label"))
-    identity = {name: sum((part.identity[name] for part in parts), ()) for name in (ID, *ATTRIBUTES)}
+    identity = {name: sum((part.identity[name] for part in parts), ()) for name in parts[0].identity}
     sha256 = parts[0].sha256 if len(parts) == 1 else _digest(text, audio, label)
     pooled = Features(parts[0].path, text, audio, label, identity, sha256)
     return Pool(dataset, pooled, class_names(dataset, classes, names))

@@ -5,20 +5,21 @@ Eq. (2). Training utterances keep the neighbours of the training, and new uttera
 prediction therefore depends on its recording and transcript only, not on the other requests.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from models.cemobam import CemoBAM
 from models.ops import NeighborGraph
 from utils.config import Config
 from utils.data.features import check_encoders
 from utils.data.safe_pickle import load_tensors
 from utils.errors import InputError, fitting_into_memory
-from utils.training.folder import GRAPH_FILE
 from utils.training.graph import NeighborLists, build_graph, only_present, rank_keys, similarity_steps, unit_rows
-from utils.training.trained import Trained
+from utils.training.trained import Trained, graph_file
 
 _TENSORS = {
     "text": torch.float32,
@@ -26,6 +27,18 @@ _TENSORS = {
     "text_neighbors": torch.int32,
     "audio_neighbors": torch.int32,
 }
+
+
+@dataclass(frozen=True)
+class Utterances:
+    """What names N training utterances: recordings, transcripts ("" where unknown), class indices.
+
+    Where the features came without a CSV, a recording is named by its row, ``<pickle>:<row>``.
+    """
+
+    ids: list[str]
+    texts: list[str]
+    labels: list[int]
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,7 @@ class TrainingGraph:
         lists: neighbours [N, k_text] and [N, k_audio].
         encoders: ``text`` and ``audio`` as in the features' JSON; {} where there is none.
         sha256: of the training features.
+        utterances: what names them; None in a file that does not say.
     """
 
     text: Tensor
@@ -44,15 +58,16 @@ class TrainingGraph:
     lists: NeighborLists
     encoders: dict
     sha256: str
+    utterances: Utterances | None = None
 
 
 def load_training_graph(trained: Trained) -> TrainingGraph:
-    """Read ``training_graph.pt`` of a checkpoint's run.
+    """Read the training graph of a checkpoint's run, or of its export.
 
     Raises:
         InputError: it is missing, damaged, or of another training.
     """
-    path = trained.run_folder / GRAPH_FILE
+    path = graph_file(trained.run_folder)
     if not path.is_file():
         raise InputError(
             f"{path}: no such file; train.py writes it into the run folder, and it must be copied along with the "
@@ -77,7 +92,23 @@ def load_training_graph(trained: Trained) -> TrainingGraph:
     ):
         raise InputError(f"{path}: of another training than {trained.path}")
     check_encoders(saved.get("encoders"), path)
-    return TrainingGraph(saved["text"], saved["audio"], lists, saved["encoders"], saved["sha256"])
+    utterances = _utterances(saved, len(trained.class_names), path)
+    return TrainingGraph(saved["text"], saved["audio"], lists, saved["encoders"], saved["sha256"], utterances)
+
+
+def _utterances(saved: dict, num_classes: int, path: Path) -> Utterances | None:
+    kinds = {"ids": str, "texts": str, "labels": int}
+    if not saved.keys() & kinds:
+        return None
+    count = len(saved["text"])
+    for name, kind in kinds.items():
+        values = saved.get(name)
+        if not (isinstance(values, list) and len(values) == count and all(type(each) is kind for each in values)):
+            raise InputError(f"{path}: its {name} are not one for each of {count} utterances; not a file of train.py")
+    for row, label in enumerate(saved["labels"]):
+        if not 0 <= label < num_classes:
+            raise InputError(f"{path}: row {row}: label {label} is none of the {num_classes} classes")
+    return Utterances(*(saved[name] for name in kinds))
 
 
 class Predictor:
@@ -87,21 +118,23 @@ class Predictor:
         trained: models of one configuration, one per seed.
         graph: the graph of their training.
 
+    Attributes:
+        attachment: finds the neighbours of new utterances.
+        means: the embeddings [D_text] and [D_audio] that stand for a missing modality, the training's means.
+
     Raises:
         InputError: the graph does not fit into memory.
     """
 
     def __init__(self, trained: Sequence[Trained], graph: TrainingGraph, device: torch.device):
         config = trained[0].config
-        self.device = device
+        self.device, self.trained, self.graph = device, trained, graph
         self.models = [each.model.to(device).eval() for each in trained]
-        self._paths = [each.path for each in trained]
-        self._temperatures = [each.temperature for each in trained]
-        self._attachment = Attachment(graph, config)
-        self._model, self._means = config.model, (graph.text.mean(0), graph.audio.mean(0))
+        self.attachment = Attachment(graph, config)
+        self.means = graph.text.mean(0), graph.audio.mean(0)
         whole = build_graph(graph.lists, *config.neighbors, config.message_flow).to(device)
         with torch.inference_mode(), fitting_into_memory("the training graph", "use --device cpu"):
-            seen = only_present(self._model, graph.text, graph.audio, *self._means)
+            seen = only_present(config.model, graph.text, graph.audio, *self.means)
             text, audio = (each.to(device) for each in seen)
             self._inputs = [model.layer_inputs(text, audio, whole) for model in self.models]
 
@@ -117,24 +150,43 @@ class Predictor:
         Raises:
             InputError: they are not finite, or do not fit into memory.
         """
-        nodes, graph = self._attachment(text, audio)
-        text, audio = only_present(self._model, text, audio, *self._means)
+        return self.attached(text, audio, self.attachment(text, audio).any(0))
+
+    @torch.inference_mode()
+    def attached(self, text: Tensor, audio: Tensor, member: Tensor) -> Tensor:
+        """:meth:`each` with given neighbours: ``member`` [B, N] in bool, of the B new ones among the training's N."""
         with fitting_into_memory("a batch", "lower --batch_seconds"):
-            nodes, graph = nodes.to(self.device), graph.to(self.device)
-            text, audio = text.to(self.device), audio.to(self.device)
-            logits = [
-                model.attach(text, audio, [layer[nodes] for layer in inputs], graph) / temperature
-                for model, inputs, temperature in zip(self.models, self._inputs, self._temperatures, strict=True)
-            ]
+            of_models = self._of_models(CemoBAM.attach, text, audio, member)
+            logits = [each / trained.temperature for each, trained in zip(of_models, self.trained, strict=True)]
         probabilities = torch.stack(logits).softmax(-1).cpu()
-        for path, of_model in zip(self._paths, probabilities, strict=True):
+        for trained, of_model in zip(self.trained, probabilities, strict=True):
             if not of_model.isfinite().all():
-                raise InputError(f"{path}: its probabilities are not finite; is the checkpoint damaged?")
+                raise InputError(f"{trained.path}: its probabilities are not finite; is the checkpoint damaged?")
         return probabilities
+
+    @torch.inference_mode()
+    def attention(self, text: Tensor, audio: Tensor, member: Tensor) -> Tensor:
+        """The attention weights of one new utterance, mean over the heads, on the CPU.
+
+        Shapes: text [1, D_text], audio [1, D_audio], member [1, N]; result [models, layers, M + 1]: the M members in
+        order, then the utterance itself. There are no layers without CH-GAT.
+        """
+        return torch.stack(self._of_models(CemoBAM.attached_attention, text, audio, member)).cpu()
+
+    def _of_models(self, method: Callable[..., Tensor], text: Tensor, audio: Tensor, member: Tensor) -> list[Tensor]:
+        """A method of each model on the graph of new utterances and their neighbours."""
+        nodes, graph = edges_into_new(member)
+        text, audio = only_present(self.trained[0].config.model, text, audio, *self.means)
+        nodes, graph = nodes.to(self.device), graph.to(self.device)
+        text, audio = text.to(self.device), audio.to(self.device)
+        return [
+            method(model, text, audio, [layer[nodes] for layer in inputs], graph)
+            for model, inputs in zip(self.models, self._inputs, strict=True)
+        ]
 
 
 class Attachment:
-    """The edges from training utterances to new ones.
+    """The training utterances from which new ones aggregate.
 
     With ``neighbors_to_node``, Eq. (2), a new node aggregates from its Top-K. With ``node_to_neighbors`` it aggregates
     from the nodes that have it among their Top-K: from the training utterances to which it is more similar than their
@@ -150,20 +202,32 @@ class Attachment:
                 least = torch.cat([similarity_steps(one, last)[0] for one, last in pairs])
             self._modalities.append((units, lists.size(1), least))
 
-    def __call__(self, text: Tensor, audio: Tensor) -> tuple[Tensor, NeighborGraph]:
+    def __call__(self, text: Tensor, audio: Tensor) -> Tensor:
         """Shapes: text [B, D_text], audio [B, D_audio].
 
         Returns:
-            Indices [M] of the training utterances with an edge, and the graph over these and then the B new ones.
+            Which of the N training utterances are neighbours by text, and which by audio, [2, B, N] in bool.
         """
-        member = torch.zeros(len(text), len(self._modalities[0][0]), dtype=torch.bool)
-        for new, (units, k, least) in zip((text, audio), self._modalities, strict=True):
+        members = torch.zeros(2, len(text), len(self._modalities[0][0]), dtype=torch.bool)
+        for member, new, (units, k, least) in zip(members, (text, audio), self._modalities, strict=True):
             steps = similarity_steps(unit_rows(new), units)
             if least is None:
                 member.scatter_(1, rank_keys(steps).topk(k).indices, True)
             else:
                 member |= steps > least
-        nodes = member.any(0).nonzero().flatten()
-        itself = torch.eye(len(text), dtype=torch.bool)
-        target, source = torch.cat([member[:, nodes], itself], dim=1).nonzero(as_tuple=True)
-        return nodes, NeighborGraph.from_edges(source, target + len(nodes), len(nodes) + len(text))
+        return members
+
+
+def edges_into_new(member: Tensor) -> tuple[Tensor, NeighborGraph]:
+    """The edges into B new utterances, from their neighbours among N training utterances and from themselves.
+
+    Args:
+        member: [B, N] in bool.
+
+    Returns:
+        Indices [M] of the training utterances with an edge, and the graph over these and then the B new ones.
+    """
+    nodes = member.any(0).nonzero().flatten()
+    itself = torch.eye(len(member), dtype=torch.bool)
+    target, source = torch.cat([member[:, nodes], itself], dim=1).nonzero(as_tuple=True)
+    return nodes, NeighborGraph.from_edges(source, target + len(nodes), len(nodes) + len(member))
