@@ -14,6 +14,7 @@ from utils.data.corpora import CORPORA
 from utils.errors import InputError, run_main
 from utils.extraction.config import AUDIO_MODEL, BATCH_SECONDS, TEXT_MODEL
 from utils.io import exclusive
+from utils.transcription.config import add_transcribe_options, check_transcripts
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,6 +51,7 @@ def parse_args() -> argparse.Namespace:
     seconds = f"seconds of speech per batch, padding included (default: {default})"
     encoders.add_argument("--batch_seconds", type=float, help=seconds)
     encoders.add_argument("--batch_tokens", type=int, help="tokens per batch, padding included")
+    add_transcribe_options(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--dataset", help="name of the features (default: the corpus)")
     output.add_argument("--feature_dir", default=default_feature_dir(), help="default: $FEATURE_DIR, or feature")
@@ -71,6 +73,7 @@ def check(args: argparse.Namespace) -> None:
         raise InputError(f"--dataset {args.dataset}: must be a name of letters, digits and . _ - + =, and not DEMO")
     if len(args.metadata) not in (0, 1, len(SPLITS)):
         raise InputError(f"--metadata: {len(args.metadata)} files; give one, or one each of {', '.join(SPLITS)}")
+    check_transcripts(args)
     check_above_zero(args, "batch_seconds", "batch_tokens")
     if args.seed is not None and not 0 <= args.seed < 2**32:
         raise InputError(f"--seed {args.seed}: must be from 0 to 2^32 - 1")
@@ -83,14 +86,17 @@ def main() -> None:
     from utils.data.splits import split_utterances
     from utils.device import describe, open_device
     from utils.extraction.bad_recordings import BadRecordings
+    from utils.extraction.embedding_cache import open_cache
     from utils.extraction.feature_writer import check_sources, report_path
     from utils.extraction.pipeline import Extraction, load_encoders, usable_recordings
+    from utils.transcription.missing import fill_missing
+    from utils.transcription.recognizer import Recognizer
 
     folder = Path(args.feature_dir)
     check_sources(folder, args.dataset, args.metadata)
     device = open_device(args.device)
     utterances, class_names = read_utterances(
-        args.corpus, args.corpus_dir, args.metadata, args.classes, args.allow_partial
+        args.corpus, args.corpus_dir, args.metadata, args.classes, args.allow_partial, args.transcribe is None
     )
     utterances["split"], split = split_utterances(
         utterances, args.metadata, args.split, args.fold, args.folds, args.seed
@@ -105,9 +111,17 @@ def main() -> None:
         "corpus_dir": args.corpus_dir and str(args.corpus_dir.resolve()),
         "class_names": class_names,
         "split": split,
-        "utterances_sha256": utterances_sha256(utterances),
         "encoders": descriptions,
     }
+    if args.transcribe is not None:
+        recognizer = Recognizer(args.transcribe, args.audio_model, args.transcripts, device)
+        same = recognizer.is_encoder(descriptions["audio"])
+        cache = open_cache(args.cache_dir, "audio", descriptions["audio"], device.type) if same else None
+        seconds = args.batch_seconds or BATCH_SECONDS[device.type]
+        table, info["transcripts"] = fill_missing(table, recordings, recognizer, seconds, bad, cache)
+        utterances.loc[table.index, "raw_text"] = table["raw_text"]
+        table = bad.usable(table[table["raw_text"] != ""], recordings, class_names, split["kind"])
+    info["utterances_sha256"] = utterances_sha256(utterances)
     names = ("dataset", "cache_dir", "batch_seconds", "batch_tokens", "overwrite")
     extraction = Extraction(folder, **{name: getattr(args, name) for name in names})
     with exclusive(folder / args.dataset):  # two extractions of one name would mix their files

@@ -95,8 +95,8 @@ class AudioEncoder(nn.Module):
     """Mean over time of the last hidden state of a speech encoder.
 
     Subclasses define ``prepare``, which turns a mono waveform [T] at ``sampling_rate`` into an :class:`AudioInput` on
-    the CPU, also in worker processes; ``forward``, which takes a list of B inputs and returns embeddings [B, dim]; and
-    ``parts``, as :meth:`TextEncoder.parts`.
+    the CPU, also in worker processes; ``hidden``, which takes a list of B inputs and returns the last hidden state
+    [B, T, dim], of which ``frames`` time steps hold speech; and ``parts``, as :meth:`TextEncoder.parts`.
     """
 
     max_seconds: float | None = None  # longest input, None for no limit
@@ -111,6 +111,10 @@ class AudioEncoder(nn.Module):
     def cost(self, seconds: float) -> float:
         """Work and memory of an input of this length, as seconds of speech."""
         return seconds
+
+    def forward(self, inputs: list[AudioInput]) -> Tensor:
+        """Embeddings [B, dim]."""
+        return masked_mean(self.hidden(inputs), [each.frames for each in inputs])
 
     def _extract(self, waveform: Tensor, name: str) -> np.ndarray:
         return self.feature_extractor(waveform.numpy(), sampling_rate=self.sampling_rate, return_tensors="np")[name][0]
@@ -138,7 +142,7 @@ class ConvTransformerEncoder(AudioEncoder):
             frames = (frames - kernel) // stride + 1
         return AudioInput(values, frames)
 
-    def forward(self, inputs: list[AudioInput]) -> Tensor:
+    def hidden(self, inputs: list[AudioInput]) -> Tensor:
         device = self.model.device
         waveforms = [torch.from_numpy(each.values)[None].to(device) for each in inputs]
         convolved = [self.model.feature_extractor(waveform)[0].T for waveform in waveforms]  # [T_i, C]
@@ -146,7 +150,7 @@ class ConvTransformerEncoder(AudioEncoder):
         mask = torch.arange(max(frames), device=device) < torch.tensor(frames, device=device)[:, None]
         projected = self.model.feature_projection(pad_sequence(convolved, batch_first=True))
         hidden = projected[0] if isinstance(projected, tuple) else projected  # HuBERT returns a tensor
-        return masked_mean(self.model.encoder(hidden, attention_mask=mask).last_hidden_state, frames)
+        return self.model.encoder(hidden, attention_mask=mask).last_hidden_state
 
     def parts(self) -> tuple[nn.ModuleList, list[nn.Module]]:
         transformer = self.model.encoder  # its layer norm is below the layers in the base models
@@ -168,9 +172,9 @@ class WhisperEncoder(AudioEncoder):
     def cost(self, seconds: float) -> float:
         return self.max_seconds
 
-    def forward(self, inputs: list[AudioInput]) -> Tensor:
+    def hidden(self, inputs: list[AudioInput]) -> Tensor:
         mel = torch.from_numpy(np.stack([each.values for each in inputs])).to(self.model.device)
-        return masked_mean(self.model(mel).last_hidden_state, [each.frames for each in inputs])
+        return self.model(mel).last_hidden_state
 
     def parts(self) -> tuple[nn.ModuleList, list[nn.Module]]:
         return self.model.layers, [self.model.layer_norm]

@@ -1,5 +1,6 @@
 """Small encoders with random weights, in memory and as folders for ``from_pretrained``."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -9,7 +10,9 @@ from transformers import (
     BertModel,
     PreTrainedTokenizerFast,
     Wav2Vec2Config,
+    Wav2Vec2CTCTokenizer,
     Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
     Wav2Vec2Model,
 )
 
@@ -56,4 +59,19 @@ def save_tiny_text_model(folder: Path, pooler: bool = True) -> Path:
     torch.manual_seed(0)
     BertModel(BertConfig(**TINY_TEXT), add_pooling_layer=pooler).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def save_tiny_ctc_model(folder: Path, seed: int = 0) -> Path:
+    """A recogniser over the encoder of the same seed and settings as :func:`save_tiny_audio_model`, in capitals."""
+    folder.mkdir(parents=True)
+    letters = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ"]
+    (folder / "vocab.json").write_text(json.dumps({letter: i for i, letter in enumerate(letters)}))
+    Wav2Vec2CTCTokenizer(folder / "vocab.json").save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
+    torch.manual_seed(seed)
+    model = Wav2Vec2ForCTC(Wav2Vec2Config(**TINY_AUDIO, vocab_size=len(letters), pad_token_id=0))
+    torch.nn.init.normal_(model.lm_head.weight)  # else one letter wins everywhere
+    torch.nn.init.constant_(model.lm_head.bias[1:4], -1000)  # trained models do not emit these
+    model.save_pretrained(folder)
     return folder

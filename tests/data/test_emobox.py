@@ -85,7 +85,8 @@ def test_the_label_map_may_be_in_the_folder_above(tmp_path):
 
 def test_without_transcripts_one_line_says_what_may_be_added(tmp_path):
     path = write(tmp_path / "mine.jsonl", line("a"), line("b", "sad"))
-    message = rf"^{path}: no transcripts, EmoBox has none; its lines may have a key raw_text$"
+    way_out = "its lines may have a key raw_text, or --transcribe recognises them"
+    message = f"^{path}: no transcripts, EmoBox has none; {way_out}$"
     with pytest.raises(InputError, match=message):
         read_utterances("MINE", recordings(tmp_path / "corpus", "a", "b"), [path], None, False)
 

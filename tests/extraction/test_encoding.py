@@ -9,7 +9,7 @@ import torch
 
 from utils.data.audio import Recording, Segment
 from utils.errors import InputError
-from utils.extraction.encoding import SegmentMean, batches_by_length, batches_in_order, encode
+from utils.extraction.encoding import PieceMean, batches_by_length, batches_in_order, encode
 
 
 def test_batches_keep_to_the_budget_and_take_at_least_one():
@@ -31,9 +31,9 @@ def test_batches_in_order_keep_the_order_and_the_budget():
 
 
 def test_segments_are_weighted_by_their_length():
-    mean = SegmentMean(missing=2)
+    mean = PieceMean(missing=2)
     assert mean.add(np.float32([4, 0]), frames=1) is None
-    assert np.array_equal(mean.add(np.float32([0, 8]), frames=3), [1, 6])
+    assert np.array_equal(mean.add(np.float32([0, 8]), frames=3).embedding, [1, 6])
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()], ids=str)

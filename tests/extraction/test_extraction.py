@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel, Wav2Vec2Config, Wav2Vec2FeatureE
 
 from models.encoders import ConvTransformerEncoder, TextEncoder
 from tests.tiny_models import TINY_AUDIO, TINY_TEXT, tiny_tokenizer
-from utils.data.audio import Segment, probe
+from utils.data.audio import probe, split
 from utils.errors import InputError
 from utils.extraction import encoding
 from utils.extraction.embedding import embed_recordings, embed_texts, probe_all
@@ -74,7 +74,7 @@ def log_decoding(monkeypatch, path, before=lambda segment: None):
 
 
 def single_batches(paths):
-    return [[Segment(recording, 0, recording.frames)] for recording in map(probe, map(Path, paths))]
+    return [split(probe(Path(path)).whole, 30.0, RATE) for path in paths]
 
 
 def alone(encoder, path):
@@ -164,7 +164,7 @@ def test_workers_decode_and_batches_keep_their_order(encoder, paths, tmp_path, m
     state = torch.get_rng_state()
     batches = list(encoding.decode_batches(encoder, single_batches(paths), stop))
     assert torch.equal(torch.get_rng_state(), state)
-    assert [path for _, ((path, _, _),) in batches] == paths
+    assert [str(segment.recording.path) for _, ((segment, _, _),) in batches] == paths
     assert [seconds for seconds, _ in batches] == [1.0, 2.0, 0.5, 1.5, 0.7]
     decoded = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
     workers = {pid for _, pid in decoded}

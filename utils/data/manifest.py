@@ -64,13 +64,16 @@ def _normalized(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def utterances_of(paths: Sequence[Path], dataset: str, corpus_dir: Path | None) -> pd.DataFrame:
+def utterances_of(
+    paths: Sequence[Path], dataset: str, corpus_dir: Path | None, need_texts: bool = True
+) -> pd.DataFrame:
     """Combine one or more manifests into one table of utterances, and find their recordings (see :func:`locate`).
 
     Class numbers become emotions, and missing groups and genders are derived from file names, for a known ``dataset``.
 
     Args:
         paths: one manifest, or one per split: train and val, or train, val and test. The latter set ``split``.
+        need_texts: whether a CSV needs a column ``raw_text``.
 
     Returns:
         :data:`~utils.data.corpora.COLUMNS`, ``where`` (file and line) and, if the manifests have it, ``split``.
@@ -79,10 +82,11 @@ def utterances_of(paths: Sequence[Path], dataset: str, corpus_dir: Path | None) 
         InputError: a malformed manifest, a class number out of range, a split that is not that of its file, groups that
             differ by case only, a recording with an unprintable name, or two rows that name one recording.
     """
+    columns = (REQUIRED, OPTIONAL) if need_texts else (("audio_file", "label"), ("raw_text", *OPTIONAL))
     tables = [
         _normalized(pd.DataFrame(read_emobox(path, dataset, corpus_dir)))
         if path.suffix == SUFFIX
-        else read_manifest(path)
+        else read_manifest(path, *columns)
         for path in paths
     ]
     if len(tables) > 1:
@@ -94,6 +98,8 @@ def utterances_of(paths: Sequence[Path], dataset: str, corpus_dir: Path | None) 
                     raise InputError(f"{where}: split {value!r} in the manifest of {split}; {hint}")
             table["split"] = split
     table = pd.concat(tables, ignore_index=True).fillna("")
+    if "raw_text" not in table:
+        table["raw_text"] = ""
     corpus = CORPORA.get(dataset)
     names = list(corpus.classes) if corpus else None
     table["emotion"] = [_emotion(*row, names) for row in zip(table["label"], table["where"], strict=True)]

@@ -20,12 +20,14 @@ def read_utterances(
     manifests: Sequence[Path],
     class_words: Sequence[str] | None,
     allow_partial: bool,
+    need_texts: bool = True,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Read a corpus, or manifests if any are given; assign labels and print the counts.
 
     Args:
         class_words: as in :func:`~utils.data.classes.parse_classes`; None for the classes of the corpus or manifests.
         allow_partial: accept a corpus with another number of utterances than its release.
+        need_texts: whether an utterance without a transcript is a problem.
 
     Returns:
         A table of :data:`~utils.data.corpora.COLUMNS`, ``label`` and, if the manifests have it, ``split``; class names
@@ -35,9 +37,12 @@ def read_utterances(
     known = known_classes(corpus)
     given = parse_classes(class_words, known) if class_words else None
     if manifests:
-        table = utterances_of(manifests, corpus, corpus_dir)
-        if not known and manifests[0].suffix == SUFFIX and not table["raw_text"].any():
-            raise InputError(f"{manifests[0]}: no transcripts, EmoBox has none; its lines may have a key raw_text")
+        table = utterances_of(manifests, corpus, corpus_dir, need_texts)
+        if need_texts and not known and manifests[0].suffix == SUFFIX and not table["raw_text"].any():
+            message = (
+                "no transcripts, EmoBox has none; its lines may have a key raw_text, or --transcribe recognises them"
+            )
+            raise InputError(f"{manifests[0]}: {message}")
         classes = classes_of_manifest(table, known or emobox_classes(manifests, set(table["emotion"])), given)
     else:
         table = _read_corpus(corpus, corpus_dir, allow_partial)
@@ -50,7 +55,8 @@ def read_utterances(
     print(f"{corpus}: {len(table)} utterances: {per_class}")
     if excluded:
         print(f"excluded, of no class: {', '.join(f'{count} {emotion}' for emotion, count in excluded.most_common())}")
-    table.loc[(table["problem"] == "") & (table["raw_text"] == ""), "problem"] = "no transcript"
+    if need_texts:
+        table.loc[(table["problem"] == "") & (table["raw_text"] == ""), "problem"] = "no transcript"
     return table, list(classes)
 
 

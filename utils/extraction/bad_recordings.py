@@ -24,7 +24,8 @@ class BadRecordings:
     def add(self, path: str, error: InputError) -> None:
         if not self.skip:
             raise error
-        self.found.append((path, problem_of(path, error)))
+        if path not in dict(self.found):  # both the recogniser and the encoder meet it
+            self.found.append((path, problem_of(path, error)))
 
     def add_rows(self, table: pd.DataFrame) -> None:
         """Print and add all rows with a ``problem``.

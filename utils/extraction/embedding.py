@@ -1,27 +1,36 @@
 """Embeddings of transcripts and recordings, in batches of similar length and through a cache."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 from tqdm import tqdm
 
 from models.encoders import AudioEncoder, TextEncoder
-from utils.data.audio import Recording, probe, split_into_segments
+from utils.data.audio import Recording, Segment, probe, split
 from utils.errors import InputError
 from utils.extraction.embedding_cache import EmbeddingCache
-from utils.extraction.encoding import OnBad, batches_by_length, check_finite, encode, longest_segment, stream_embeddings
+from utils.extraction.encoding import (
+    Heard,
+    OnBad,
+    batches_by_length,
+    check_finite,
+    encode,
+    longest_segment,
+    stream_embeddings,
+)
 
 
 def embed_texts(
-    encoder: TextEncoder, texts: Sequence[str], cache: EmbeddingCache, batch_tokens: int, desc: str = "text"
+    encoder: TextEncoder, texts: Sequence[str], cache: EmbeddingCache, batch_tokens: int, desc: str | None = "text"
 ) -> int:
     """Compute the embedding [D] of every text that is not in the cache; the text is its key.
 
     Args:
         batch_tokens: Tokens per batch, padding included.
-        desc: Title of the progress bar.
+        desc: Title of the progress bar; None for no bar.
 
     Returns:
         The number of texts that are truncated to the encoder's ``max_tokens``.
@@ -29,7 +38,7 @@ def embed_texts(
     tokens = {text: encoder.tokenize(text) for text in dict.fromkeys(texts)}
     fresh = sorted((text for text in tokens if text not in cache), key=lambda text: -len(tokens[text]))
     lengths = [min(len(tokens[text]), encoder.max_tokens) for text in fresh]
-    with cache, tqdm(total=len(fresh), desc=desc, unit="text", disable=not fresh) as bar:
+    with cache, tqdm(total=len(fresh), desc=desc, unit="text", disable=not fresh or desc is None) as bar:
         for rows in batches_by_length(lengths, batch_tokens):
             batch = [fresh[i] for i in rows]
             vectors = encode(encoder, [tokens[text] for text in batch], "--batch_tokens")
@@ -83,24 +92,47 @@ def embed_recordings(
         Embeddings [D] by path, without the bad recordings.
     """
     keys = hash_all(recordings, on_bad)
-    longest = longest_segment(encoder)
-    fresh = [recordings[path] for path, key in keys.items() if key not in cache]
-    segments = [segment for each in fresh for segment in split_into_segments(each, longest, encoder.sampling_rate)]
-    segments.sort(key=lambda segment: -segment.seconds)  # the batch that needs most memory comes first
-    ranges = batches_by_length([encoder.cost(segment.seconds) for segment in segments], batch_seconds)
-    batches = [segments[rows.start : rows.stop] for rows in ranges]
+    fresh = [path for path, key in keys.items() if key not in cache]
     bad: set[str] = set()
 
     def report(path: str, error: InputError) -> None:
         bad.add(path)
         on_bad(path, error)
 
-    total, done = sum(segment.seconds for segment in segments), 0.0
-    bar = tqdm(total=round(total), desc=desc, unit="s of speech", disable=not segments)
-    with cache, bar, closing(stream_embeddings(encoder, batches, report)) as stream:
-        for seconds, embeddings in stream:
-            for path, embedding in embeddings.items():
-                cache.add(keys[path], embedding)
+    with cache:
+        for path, heard in hear_all(encoder, {path: recordings[path] for path in fresh}, batch_seconds, report, desc):
+            cache.add(keys[path], heard.embedding)
+    return {path: cache[key] for path, key in keys.items() if path not in bad}
+
+
+def hear_all(
+    encoder: AudioEncoder,
+    recordings: dict[str, Recording],
+    batch_seconds: float,
+    on_bad: OnBad,
+    desc: str,
+    head: nn.Module | None = None,
+) -> Iterator[tuple[str, Heard]]:
+    """The path and the :class:`Heard` of each recording, in batches of similar length, with a progress bar.
+
+    Args:
+        head: Of :mod:`models.recognizers`, for transcripts.
+    """
+    longest = longest_segment(encoder)
+    paths = {recording.whole: path for path, recording in recordings.items()}
+    pieces = [piece for whole in paths for piece in split(whole, longest, encoder.sampling_rate)]
+    pieces.sort(key=lambda piece: -piece.seconds)  # the batch that needs most memory comes first
+    ranges = batches_by_length([encoder.cost(piece.seconds) for piece in pieces], batch_seconds)
+    batches = [pieces[rows.start : rows.stop] for rows in ranges]
+
+    def report(whole: Segment, error: InputError) -> None:
+        on_bad(paths[whole], error)
+
+    total, done = sum(piece.seconds for piece in pieces), 0.0
+    bar = tqdm(total=round(total), desc=desc, unit="s of speech", disable=not pieces)
+    with bar, closing(stream_embeddings(encoder, batches, report, head)) as stream:
+        for seconds, completed in stream:
+            for whole, heard in completed.items():
+                yield paths[whole], heard
             done += seconds
             bar.update(round(done) - bar.n)
-    return {path: cache[key] for path, key in keys.items() if path not in bad}

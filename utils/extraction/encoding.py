@@ -7,29 +7,38 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from models.encoders import AudioEncoder, AudioInput, TextEncoder
-from utils.data.audio import Segment, load_segment
-from utils.errors import InputError, fitting_into_memory
+from models.encoders import AudioEncoder, AudioInput, TextEncoder, masked_mean
+from utils.data.audio import Piece, Segment, load_segment
+from utils.errors import InputError, fitting_into_memory, printable
 
 SEGMENT_SECONDS = 30.0  # Whisper's window; IEMOCAP's longest turn is 34 s
 MAX_WORKERS = 4
 MIN_SEGMENTS = 8  # fewer are decoded faster than worker processes start
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
-DecodedSegment = tuple[str, AudioInput, bool]  # path of the recording, model input, whether any sample is not 0
+DecodedSegment = tuple[Segment, AudioInput, bool]  # the model's input, and whether any sample is not 0
 OnBad = Callable[[str, InputError], None]  # takes the path of a recording and its error; may raise the error
+OnBadSegment = Callable[[Segment, InputError], None]
 
 
-def stop_at_bad(path: str, error: InputError) -> None:
+def stop_at_bad(what: str | Segment, error: InputError) -> None:
     """An :data:`OnBad` that raises the first error."""
     raise error
+
+
+class Heard(NamedTuple):
+    """What a model makes of a segment: its embedding [D] and, with a recogniser, its transcript."""
+
+    embedding: np.ndarray
+    text: str | None
 
 
 def longest_segment(encoder: AudioEncoder) -> float:
@@ -38,57 +47,72 @@ def longest_segment(encoder: AudioEncoder) -> float:
 
 
 @dataclass
-class SegmentMean:
-    """Running mean of the embeddings of a recording's segments, weighted by their frames."""
+class PieceMean:
+    """Running mean of the embeddings of a segment's pieces, weighted by their frames, and their transcripts."""
 
     missing: int
     frames: int = 0
-    heard: bool = False
+    audible: bool = False
     total: np.ndarray | float = 0.0
+    texts: dict[int, str] = field(default_factory=dict)
 
-    def add(self, vector: np.ndarray, frames: int) -> np.ndarray | None:
-        """Add a segment; returns the mean [D] with the last one, None before."""
+    def add(self, vector: np.ndarray, frames: int, text: str | None = None, start: int = 0) -> Heard | None:
+        """Add a piece, in any order; returns the whole with the last one, None before. ``start`` orders the texts."""
         self.missing -= 1
         self.frames += frames
         self.total = self.total + vector * np.float32(frames)
-        return self.total / np.float32(self.frames) if self.missing == 0 else None
+        if text:
+            self.texts[start] = text
+        if self.missing:
+            return None
+        said = " ".join(self.texts[each] for each in sorted(self.texts))
+        return Heard(self.total / np.float32(self.frames), None if text is None else said)
 
 
 def stream_embeddings(
-    encoder: AudioEncoder, batches: list[list[Segment]], on_bad: OnBad
-) -> Iterator[tuple[float, dict[str, np.ndarray]]]:
-    """Encode batches in order. ``on_bad`` is called once for each bad recording.
+    encoder: AudioEncoder, batches: list[list[Piece]], on_bad: OnBadSegment, head: nn.Module | None = None
+) -> Iterator[tuple[float, dict[Segment, Heard]]]:
+    """Encode batches in order. ``on_bad`` is called once for each bad segment.
+
+    Args:
+        head: Of :mod:`models.recognizers`, for transcripts.
 
     Yields:
-        For each batch, its seconds of speech and the embeddings [D], by path, of the recordings completed in it.
+        For each batch, its seconds of speech, and the segments completed in it.
     """
-    counts = Counter(str(segment.recording.path) for batch in batches for segment in batch)
-    means = {path: SegmentMean(count) for path, count in counts.items()}
-    bad: set[str] = set()
+    counts = Counter(piece.whole for batch in batches for piece in batch)
+    means = {whole: PieceMean(count) for whole, count in counts.items()}
+    bad: set[Segment] = set()
 
-    def report(path: str, error: InputError) -> None:
-        if path not in bad:
-            bad.add(path)
-            on_bad(path, error)
+    def report(whole: Segment, error: InputError) -> None:
+        if whole not in bad:
+            bad.add(whole)
+            on_bad(whole, error)
 
-    with closing(decode_batches(encoder, batches, report)) as decoded:
-        for seconds, segments in decoded:
-            good = [segment for segment in segments if segment[0] not in bad]
-            vectors = encode(encoder, [each for _, each, _ in good], "--batch_seconds") if good else []
+    with closing(decode_batches(encoder, batches, lambda piece, error: report(piece.whole, error))) as decoded:
+        for seconds, pieces in decoded:
+            good = [each for each in pieces if each[0].whole not in bad]
+            inputs = [each for _, each, _ in good]
+            if head is None or not good:
+                vectors, texts = encode(encoder, inputs, "--batch_seconds") if good else [], [None] * len(good)
+            else:
+                vectors, texts = recognize(encoder, head, inputs)
             completed = {}
-            for (path, each, heard), vector in zip(good, vectors, strict=True):
-                means[path].heard |= heard
-                mean = means[path].add(vector, each.frames)
-                if mean is None:
+            for (piece, each, audible), vector, text in zip(good, vectors, texts, strict=True):
+                whole = piece.whole
+                means[whole].audible |= audible
+                heard = means[whole].add(vector, each.frames, text, piece.start)
+                if heard is None:
                     continue
                 try:
-                    check_finite(mean, path)
-                    if not means[path].heard:
+                    path = whole.recording.path
+                    check_finite(heard.embedding, str(path))
+                    if not means[whole].audible:
                         raise InputError(f"{path}: silence, every sample of its mix to mono is 0")
                 except InputError as error:
-                    report(path, error)
+                    report(whole, error)
                 else:
-                    completed[path] = mean
+                    completed[whole] = heard
             yield seconds, completed
 
 
@@ -105,9 +129,9 @@ def batches_by_length(lengths: Sequence[float], budget: float) -> Iterator[range
         start = stop
 
 
-def batches_in_order(segments: Sequence[Segment], encoder: AudioEncoder, batch_seconds: float) -> list[list[Segment]]:
+def batches_in_order(segments: Sequence[Piece], encoder: AudioEncoder, batch_seconds: float) -> list[list[Piece]]:
     """Batches of consecutive segments, each of at most ``batch_seconds`` with its padding, or of one segment."""
-    batches: list[list[Segment]] = []
+    batches: list[list[Piece]] = []
     longest = 0.0
     for segment in segments:
         longest = max(longest, cost := encoder.cost(segment.seconds))
@@ -120,7 +144,7 @@ def batches_in_order(segments: Sequence[Segment], encoder: AudioEncoder, batch_s
 
 
 def decode_batches(
-    encoder: AudioEncoder, batches: list[list[Segment]], on_bad: OnBad
+    encoder: AudioEncoder, batches: list[list[Segment]], on_bad: OnBadSegment
 ) -> Iterator[tuple[float, list[DecodedSegment]]]:
     """Decode batches in order and prepare them for the encoder, ahead of their use in worker processes.
 
@@ -128,12 +152,12 @@ def decode_batches(
         For each batch, its seconds of speech and its good segments. ``on_bad`` is called for each of the others.
     """
 
-    def decode(segment: Segment) -> DecodedSegment | InputError:
+    def decode(segment: Segment) -> tuple[AudioInput, bool] | InputError:
         try:
             waveform = load_segment(segment, encoder.sampling_rate)
         except InputError as error:
             return error
-        return str(segment.recording.path), encoder.prepare(waveform), bool(waveform.any())
+        return encoder.prepare(waveform), bool(waveform.any())
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else the tokenizers library warns about every fork
     # elsewhere than on Linux, forking a process with threads is not safe
@@ -151,9 +175,9 @@ def decode_batches(
         good = []
         for segment, result in zip(batch, results, strict=True):
             if isinstance(result, InputError):
-                on_bad(str(segment.recording.path), result)
+                on_bad(segment, result)
             else:
-                good.append(result)
+                good.append((segment, *result))
         yield sum(segment.seconds for segment in batch), good
 
 
@@ -162,6 +186,20 @@ def _start_worker(_: int) -> None:
     os.setpgid(0, 0)  # the terminal sends Ctrl-C to the group of the main process
     # If the main process is killed, a worker with a batch in its pipe would wait for a reader forever.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@torch.inference_mode()
+def recognize(encoder: AudioEncoder, head: nn.Module, inputs: list[AudioInput]) -> tuple[np.ndarray, list[str]]:
+    """Embeddings [B, D] in float32 and B transcripts, from one pass through the encoder.
+
+    Raises:
+        InputError: The batch does not fit into memory.
+    """
+    frames = [each.frames for each in inputs]
+    with fitting_into_memory("a batch", "lower --batch_seconds"):
+        hidden = encoder.hidden(inputs)
+        texts = [printable(text) for text in head(hidden, frames)]
+    return masked_mean(hidden, frames).float().cpu().numpy(), texts
 
 
 @torch.inference_mode()

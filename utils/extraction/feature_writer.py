@@ -113,5 +113,6 @@ def write_features(
 
 def csv_bytes(table: pd.DataFrame) -> bytes:
     """A manifest or report as CSV."""
-    columns = [name for name in ("audio_file", "raw_text", "label", *GROUPS, "gender", "reason") if name in table]
+    names = ("audio_file", "raw_text", "label", *GROUPS, "gender", "recognizer", "reason")
+    columns = [name for name in names if name in table]
     return table[columns].to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n").encode()

@@ -6,11 +6,16 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
+    AutoConfig,
     AutoFeatureExtractor,
+    AutoModelForCTC,
     AutoTokenizer,
+    PreTrainedModel,
     Wav2Vec2FeatureExtractor,
     WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
     WhisperModel,
 )
 
@@ -24,6 +29,7 @@ from models.encoders import (
     TextEncoder,
     WhisperEncoder,
 )
+from models.recognizers import CTCHead, WhisperHead
 from utils.data.audio import SOURCE_RATES
 from utils.errors import InputError, one_line, reading, shown
 from utils.extraction.checkpoint import NO_DECODER, Checkpoint, digest_of, find_checkpoint
@@ -108,7 +114,42 @@ def load_audio_encoder(name: str, device: torch.device, option: str = "--audio_m
     Arguments and errors are those of :func:`load_text_encoder`.
     """
     checkpoint = find_checkpoint(name, option)
-    model = checkpoint.load_model(AUDIO_TYPES)
+    return _audio_encoder(checkpoint, checkpoint.load_model(AUDIO_TYPES), device)
+
+
+def recognizes_speech(name: str) -> bool:
+    """Whether a model as its configuration names it, Whisper's or with a CTC head, gives transcripts, too.
+
+    Raises:
+        InputError: The model does not exist.
+    """
+    named = find_checkpoint(name, "--audio_model").load(AutoConfig).architectures or [""]
+    return named[0].endswith(("ForCTC", "WhisperForConditionalGeneration"))
+
+
+def load_recognizer(name: str, device: torch.device, option: str) -> tuple[AudioEncoder, nn.Module, dict, str]:
+    """A speech recogniser: its encoder, its head (:mod:`models.recognizers`), the description of the encoder, and a
+    SHA-256 of all that its transcripts depend on.
+
+    Arguments and errors are those of :func:`load_text_encoder`.
+    """
+    checkpoint = find_checkpoint(name, option)
+    whisper = checkpoint.load(AutoConfig).model_type not in CONVOLUTIONAL
+    kind = WhisperForConditionalGeneration if whisper else AutoModelForCTC
+    model = checkpoint.load_model(AUDIO_TYPES, kind=kind).to(device).eval()
+    tokenizer = checkpoint.load(AutoTokenizer)
+    encoder, description = _audio_encoder(checkpoint, model.get_encoder() if whisper else model.base_model, device)
+    head = WhisperHead(model, tokenizer) if whisper else CTCHead(model, tokenizer)
+    second = encoder.prepare(torch.randn(encoder.sampling_rate))
+    checkpoint.check_usable(lambda: head(encoder.hidden([second]), [second.frames]))
+    settings = {"weights": checkpoint.describe(model)["weights_sha256"], "vocabulary": tokenizer.get_vocab()}
+    if whisper:
+        settings |= {k: v for k, v in model.generation_config.to_dict().items() if k != "transformers_version"}
+    return encoder, head, description, digest_of(settings | {"encoder": description["feature_extractor_sha256"]})
+
+
+def _audio_encoder(checkpoint: Checkpoint, model: PreTrainedModel, device: torch.device) -> tuple[AudioEncoder, dict]:
+    """A loaded model with its feature extractor, and its description."""
     extractor = checkpoint.load(AutoFeatureExtractor)
     kind = ConvTransformerEncoder if model.config.model_type in CONVOLUTIONAL else WhisperEncoder
     expected = WhisperFeatureExtractor if kind is WhisperEncoder else Wav2Vec2FeatureExtractor

@@ -26,7 +26,7 @@ from utils.io import check_writable
 def usable_recordings(
     utterances: pd.DataFrame, class_names: list[str], split: str, bad: BadRecordings
 ) -> tuple[pd.DataFrame, dict[str, Recording]]:
-    """Read the headers of all recordings; print the split's sizes and the train/test leakage report.
+    """Read the headers of all recordings; print the split's sizes and, if no transcript is missing, the leakage report.
 
     Returns:
         The utterances of the good recordings, and these by path.
@@ -40,7 +40,8 @@ def usable_recordings(
     table = bad.usable(utterances, recordings, class_names, split)
     sizes = table["split"].value_counts()
     print(f"split {split}: {', '.join(f'{name} {sizes[name]}' for name in SPLITS)}")
-    print(leakage_lines(leakage_report(table)))
+    if table["raw_text"].all():
+        print(leakage_lines(leakage_report(table)))
     return table, recordings
 
 
@@ -78,7 +79,8 @@ class Extraction:
         """Embed the utterances and write the features.
 
         Args:
-            info: Content of the JSON that is known beforehand: corpus, classes, split and encoders.
+            info: Content of the JSON that is known beforehand: corpus, classes, split, encoders and, if some were
+                recognised, transcripts.
 
         Yields:
             Notes, then the summary, one line each.
@@ -102,13 +104,16 @@ class Extraction:
         if truncated:
             yield f"note: {truncated} transcripts are truncated to {text_encoder.max_tokens} tokens"
         seconds = self.batch_seconds or BATCH_SECONDS[device]
-        embeddings = embed_recordings(audio_encoder, recordings, audio, seconds, bad.add)
+        asked = {path: recordings[path] for path in table["audio_file"]}
+        embeddings = embed_recordings(audio_encoder, asked, audio, seconds, bad.add)
 
         decoded = bad.usable(table, embeddings, info["class_names"], info["split"]["kind"])
         bad.write()
         report = leakage_report(decoded)
         if len(decoded) < len(table):
             yield f"without the recordings that cannot be decoded, {leakage_lines(report)}"
+        elif info.get("transcripts", {}).get("recognized"):
+            yield leakage_lines(report)
         info |= {"leakage": report, "device": device, "skipped": len(bad.found), "transcripts_truncated": truncated}
         path = write_features(self.folder, self.dataset, decoded, text, embeddings, info)
         if bad.found:

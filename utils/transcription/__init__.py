@@ -1,0 +1,1 @@
+"""Transcripts of recordings that have none, by a speech recogniser."""
