@@ -7,13 +7,15 @@ from pathlib import Path
 from utils.cli import add_device_option, check_above_zero
 from utils.config import default_save_path
 from utils.errors import InputError, run_main
-from utils.extraction.config import BATCH_SECONDS
+from utils.transcription.config import add_transcribe_options, check_transcripts
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument(
-        "--checkpoint", required=True, help="run folder (the mean of its seeds), seed folder, best.pt, or dataset"
+        "--checkpoint",
+        required=True,
+        help="run folder or export (the mean of its seeds), seed folder, dataset, or USER/NAME[@REVISION] of the hub",
     )
     recordings = parser.add_argument_group("recordings")
     recordings.add_argument("--wav", nargs="+", metavar="PATH", help="recordings, or folders of recordings")
@@ -24,6 +26,24 @@ def parse_args() -> argparse.Namespace:
     recordings.add_argument(
         "--min_confidence", type=float, metavar="P", help="where no class has this probability: the emotion uncertain"
     )
+    recordings.add_argument(
+        "--explain",
+        nargs="?",
+        const="",
+        metavar="FOLDER",
+        help="the neighbours behind each answer, and the answer without text, audio, graph; figures in FOLDER",
+    )
+    long = parser.add_argument_group("long recordings")
+    long.add_argument(
+        "--timeline",
+        nargs="?",
+        const=Path(),
+        type=Path,
+        metavar="FOLDER",
+        help="an emotion per utterance: CSV, JSON lines, subtitles and figure in FOLDER (default: here)",
+    )
+    long.add_argument("--rttm", type=Path, metavar="FILE", help="with --timeline of one recording: speaker turns")
+    add_transcribe_options(parser)
     run = parser.add_argument_group("run")
     run.add_argument("--text_model", help="folder of the run's encoder on this machine (default: as in training)")
     run.add_argument("--audio_model", help="likewise")
@@ -31,7 +51,9 @@ def parse_args() -> argparse.Namespace:
     run.add_argument("--batch_tokens", type=int, help="likewise, tokens")
     add_device_option(run)
     run.add_argument("--save_path", default=default_save_path(), help="root of the run folders")
-    run.add_argument("--export", type=Path, metavar="FOLDER", help="write all that another machine needs, and exit")
+    run.add_argument(
+        "--export", type=Path, metavar="FOLDER", help="write the run for another machine or the hub, and exit"
+    )
     args = parser.parse_args()
     if sum(each is not None for each in (args.wav, args.csv, args.export)) != 1:
         raise InputError("one of --wav, --csv and --export is needed")
@@ -39,8 +61,15 @@ def parse_args() -> argparse.Namespace:
         raise InputError(f"--text: {len(args.text)} transcripts for {len(args.wav or ())} recordings of --wav")
     if args.corpus_dir is not None and args.csv is None:
         raise InputError("--corpus_dir: only with --csv")
+    if args.export and any(each is not None for each in (args.transcribe, args.explain, args.timeline)):
+        raise InputError("--export: without --transcribe, --explain and --timeline")
+    if args.timeline is not None and (args.wav is None or args.text is not None or args.explain is not None):
+        raise InputError("--timeline: only with --wav, and without --text and --explain")
+    if args.rttm is not None and args.timeline is None:
+        raise InputError("--rttm: only with --timeline of one recording")
     if args.min_confidence is not None and not 0 < args.min_confidence < 1:
         raise InputError(f"--min_confidence {args.min_confidence}: must be above 0 and below 1")
+    check_transcripts(args)
     check_above_zero(args, "batch_seconds", "batch_tokens")
     return args
 
@@ -49,21 +78,21 @@ def main() -> int:
     args = parse_args()
     # torch, transformers and what builds on it: they take seconds, for which --help and a wrong option need not wait
     from utils.device import describe, open_device
-    from utils.prediction.answers import UNCERTAIN, Answers, requests_of_csv, requests_of_paths
-    from utils.prediction.inductive import Predictor, load_training_graph
-    from utils.prediction.pipeline import answer, embed_transcripts
-    from utils.prediction.run_encoders import export_run, load_run_encoder
-    from utils.training.trained import find_checkpoints, load_run
+    from utils.prediction.answers import UNCERTAIN, answer_all, requests_of_csv, requests_of_paths
+    from utils.prediction.export import export_run
+    from utils.prediction.hub_runs import find_run
+    from utils.prediction.inductive import load_training_graph
+    from utils.prediction.pipeline import Pipeline
+    from utils.prediction.timelines import write_timelines
+    from utils.training.trained import load_run
 
-    _, paths = find_checkpoints(args.checkpoint, Path(args.save_path))
-    trained = load_run(paths)
+    trained = load_run(find_run(args.checkpoint, Path(args.save_path)))
     if args.min_confidence is not None and UNCERTAIN in trained[0].class_names:
         raise InputError(f"--min_confidence: the run has a class {UNCERTAIN} of its own")
     graph = load_training_graph(trained[0])
-    run = trained[0].run_folder
+    models = {"text": args.text_model, "audio": args.audio_model}
     if args.export:
-        given = {"text": args.text_model, "audio": args.audio_model}
-        size = export_run(trained, graph, given, args.export)
+        size = export_run(trained, graph, models, args.export)
         print(f"exported to {args.export}, {size / 1e6:.1f} MB; use it with: predict.py --checkpoint {args.export}")
         return 0
     requests = requests_of_csv(args.csv, args.corpus_dir) if args.csv else requests_of_paths(args.wav, args.text)
@@ -71,22 +100,32 @@ def main() -> int:
     device = open_device(args.device)
     notes = sys.stderr if args.json else sys.stdout
     seeds = f"mean of {len(trained)} seeds" if len(trained) > 1 else trained[0].name
-    print(f"run {run}, {seeds}; device {describe(device)}", file=notes)
-    without = sum(request.text is None for request in requests)
-    if without:
+    print(f"run {trained[0].run_folder}, {seeds}; device {describe(device)}", file=notes)
+    if args.transcribe is None and (without := sum(request.text is None for request in requests)):
         print(
             f"note: {without} of {len(requests)} recordings have no transcript; "
-            "the mean text embedding of the training utterances is used instead",
+            "the mean text embedding of the training utterances is used instead (--transcribe recognises it)",
             file=notes,
         )
-    texts = embed_transcripts(requests, graph, run, args.text_model, args.batch_tokens, device)
-    encoder = load_run_encoder("audio", graph, run, args.audio_model, device)
-    predictor = Predictor(trained, graph, device)
-    answers = Answers(requests, trained[0].class_names, args.json, args.min_confidence or 0.0)
-    answer(requests, texts, encoder, predictor, args.batch_seconds or BATCH_SECONDS[device.type], answers)
-    if answers.failed:
-        print(f"{answers.failed} of {len(requests)} recordings failed", file=sys.stderr)
-    return 1 if answers.failed else 0
+    pipeline = Pipeline(
+        trained,
+        graph,
+        device,
+        models,
+        args.transcribe,
+        args.transcripts,
+        any(request.text for request in requests),
+        args.batch_seconds,
+        args.batch_tokens,
+    )
+    confidence = args.min_confidence or 0.0
+    if args.timeline is not None:
+        failed = write_timelines(requests, pipeline, args.timeline, args.rttm, args.json, confidence)
+    else:
+        failed = answer_all(requests, pipeline, args.json, confidence, args.explain)
+    if failed:
+        print(f"{failed} of {len(requests)} recordings failed", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

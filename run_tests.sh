@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Lint and run the whole test suite, two tests at a time: bash run_tests.sh [pytest options...]
 set -euo pipefail
-REQUIREMENTS="requirements.txt requirements-ray.txt tests/requirements.txt"
+REQUIREMENTS="requirements.txt requirements-ray.txt requirements-app.txt tests/requirements.txt"
 source -- "$(dirname -- "${BASH_SOURCE[0]}")/utils/environment.sh"
 
 cd "$ROOT"

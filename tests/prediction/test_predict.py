@@ -1,7 +1,6 @@
 """predict.py as a user calls it: a trained run, tiny encoders, recordings whose emotions are tones."""
 
 import io
-import json
 import os
 import shutil
 from pathlib import Path
@@ -12,37 +11,20 @@ import pytest
 import soundfile
 import torch
 
-import predict
 import train
+from tests.prediction.conftest import TRAINING, answers, ask
 from tests.tiny_models import save_tiny_audio_model
-from utils.data.audio import load_segment, probe, split_into_segments
+from utils.data.audio import load_segment, probe, split
 from utils.data.features import load_features
 from utils.extraction import encoding
 from utils.extraction.hub import load_audio_encoder
-from utils.io import lock
+from utils.prediction import pipeline
 from utils.prediction.answers import Answers
-from utils.prediction.inductive import GRAPH_FILE, Predictor, load_training_graph
+from utils.prediction.inductive import Predictor, load_training_graph
+from utils.training.folder import GRAPH_FILE
 from utils.training.trained import find_checkpoints, load_run
 
 CPU = torch.device("cpu")
-TRAINING = ["--hidden_dim", 16, "--epochs", 3, "--lr", 1e-2, "--k_text", 3, "--k_audio", 3, "--seeds", 1, 2]
-
-
-@pytest.fixture
-def trained(tones, run):
-    """The run folder of a training on TONES."""
-    options = ["--dataset", "TONES", "--save_path", tones / "runs", "--model_name", "r", *TRAINING]
-    code, _, err = run(train.main, *options)
-    assert code == 0, err
-    return tones / "runs" / "TONES" / "r"
-
-
-def ask(run, checkpoint, *options):
-    return run(predict.main, "--checkpoint", checkpoint, "--device", "cpu", *options)
-
-
-def answers(out):
-    return [json.loads(line) for line in out.splitlines()]
 
 
 def test_answers_are_those_of_the_features(tones, run, trained):
@@ -247,7 +229,8 @@ def test_what_stands_in_for_a_missing_transcript_is_said(tones, run, trained):
     """With a transcript whose embedding is the mean of train's, the answer is the same."""
     wav = tones / "corpus" / "s0" / "00.wav"
     note = (
-        "note: 1 of 1 recordings have no transcript; the mean text embedding of the training utterances is used instead"
+        "note: 1 of 1 recordings have no transcript; the mean text embedding of the training utterances is used "
+        "instead (--transcribe recognises it)"
     )
     code, out, _ = ask(run, trained, "--wav", wav)
     assert (code, note in out) == (0, True)
@@ -279,7 +262,7 @@ def test_answers_come_while_others_are_still_encoded(tones, run, trained, monkey
     encode, add = encoding.encode, Answers.add
     monkeypatch.setattr(encoding, "encode", lambda *args: (events.append("encode"), encode(*args))[1])
     monkeypatch.setattr(Answers, "add", lambda *args: (events.append("answer"), add(*args))[1])
-    monkeypatch.setattr(predict, "BATCH_SECONDS", {"cpu": 0.6})
+    monkeypatch.setattr(pipeline, "BATCH_SECONDS", {"cpu": 0.6})
     assert ask(run, trained, "--wav", tones / "corpus" / "s0")[0] == 0
     assert events == ["encode", "answer"] * 6
 
@@ -294,7 +277,7 @@ def test_a_long_recording_is_answered_by_the_mean_of_its_segments(tones, run, tr
     assert code == 0
     assert [each["audio_file"] for each in found] == list(map(str, wavs))
     encoder, _ = load_audio_encoder(str(encoders[3]), CPU)
-    segments = split_into_segments(probe(wavs[0]), 30, 16_000)
+    segments = split(probe(wavs[0]).whole, 30, 16_000)
     assert len(segments) == 3
     with torch.inference_mode():
         parts = [encoder([encoder.prepare(load_segment(segment, 16_000))])[0] for segment in segments]
@@ -312,46 +295,6 @@ def test_the_run_folder_is_enough(tones, run, trained):
     trained.rename(tones / "handed_on")
     code, after, _ = ask(run, tones / "handed_on", "--wav", wav, "--text", "aaa", "--json")
     assert (code, after) == (0, before)
-
-
-def test_an_export_takes_the_encoders_along(tones, run, encoders, monkeypatch):
-    """Those are found nowhere else then; the answers are the same."""
-    local = tones / "local"
-    shutil.copytree(encoders[1], local / "text")
-    shutil.copytree(encoders[3], local / "audio")
-    info = tones / "feature" / "TONES_BERT_WAV2VEC.json"
-    info.write_text(
-        info.read_text().replace(str(encoders[1]), str(local / "text")).replace(str(encoders[3]), str(local / "audio"))
-    )
-    assert run(train.main, "--dataset", "TONES", "--save_path", tones / "runs", "--model_name", "r", *TRAINING)[0] == 0
-    trained = tones / "runs" / "TONES" / "r"
-    options = ["--wav", tones / "corpus" / "s0" / "00.wav", "--text", "aaa", "--json"]
-    before = ask(run, trained, *options)[1]
-    code, out, err = ask(run, trained, "--export", tones / "out")
-    assert code == 0, err
-    size = sum(path.stat().st_size for path in (tones / "out").rglob("*") if path.is_file())
-    assert f"exported to {tones / 'out'}, {size / 1e6:.1f} MB" in out
-    assert {path.name for path in tones.glob("*out*")} == {"out", ".out.lock"}
-    code, _, err = ask(run, trained, "--export", tones / "out")
-    assert (code, err.splitlines()[-1]) == (
-        2,
-        f"error: --export {tones / 'out'}: exists already; give another folder, or remove it",
-    )
-
-    code, _, err = ask(run, trained / "seed1" / "last.pt", "--export", tones / "last")
-    assert (code, (tones / "last").exists()) == (2, False)
-    assert "last.pt: not the best.pt of a finished seed" in err
-
-    local.rename(tones / "gone")
-    code, _, err = ask(run, trained, *options)
-    assert code == 2
-    assert err.splitlines()[-1].startswith(f"error: {local / 'text'}: the run's text encoder is not on this machine")
-    there = ["--text_model", tones / "gone" / "text", "--audio_model", tones / "gone" / "audio"]
-    assert ask(run, trained, *options, *there)[1] == before
-    shutil.rmtree(tones / "gone")
-    shutil.rmtree(tones / "runs")
-    shutil.rmtree(tones / "feature")
-    assert ask(run, tones / "out", *options)[1] == before
 
 
 def test_another_encoder_is_refused(tones, run, trained, encoders):
@@ -426,27 +369,3 @@ def test_resuming_a_finished_run_writes_its_training_graph_again(tones, run, tra
     )
     assert torch.equal(first["text"], second["text"])
     assert torch.equal(first["audio_neighbors"], second["audio_neighbors"])
-
-
-def test_a_killed_export_is_in_nobodys_way(tones, run, trained):
-    """A kill -9 leaves a part, which the next export replaces; a folder of the user's that has its name is kept."""
-    part = tones / "out.part"
-    (part / "seed1").mkdir(parents=True)
-    (part / "seed1" / "best.pt").write_bytes(b"cut")
-    code, _, err = ask(run, trained, "--export", tones / "out")
-    assert (code, err.splitlines()[-1]) == (2, f"error: {part}: in the way of --export; move it elsewhere")
-    assert (part / "seed1" / "best.pt").read_bytes() == b"cut"
-    (part / ".unfinished_export").touch()
-    with lock(tones / "out"):
-        code, _, err = ask(run, trained, "--export", tones / "out")
-        assert (code, err.splitlines()[-1]) == (2, f"error: {tones / 'out'}: another command is writing it")
-    code, _, err = ask(run, trained, "--export", tones / "out")
-    assert code == 0, err
-    assert not part.exists()
-    assert {path.name for path in (tones / "out").iterdir()} == {
-        "seed1",
-        "seed2",
-        "training_graph.pt",
-        "text_encoder",
-        "audio_encoder",
-    }

@@ -2,19 +2,22 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import soundfile
 from tqdm import tqdm
 
+from utils.data.audio import SUFFIXES, Segment
 from utils.data.corpora import files_below
 from utils.data.manifest import locate, read_manifest
-from utils.errors import InputError, printable
-
-# formats that libsndfile recognises; RAW has no header
-_SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats()} - {".raw"} | {".aif", ".oga", ".opus"}
+from utils.errors import InputError, printable, problem_of
+from utils.extraction.embedding import probe_all
+from utils.extraction.encoding import SEGMENT_SECONDS
+from utils.io import check_writable
+from utils.prediction.explanation import Explanation, as_dict, explain, lines, plot
+from utils.prediction.pipeline import Answer, Pipeline
+from utils.transcription.recognizer import word_error_rate
 
 UNCERTAIN = "uncertain"  # the emotion where no class is probable enough
 
@@ -60,7 +63,7 @@ def requests_of_paths(paths: Sequence[str], texts: Sequence[str] | None) -> list
         # macOS puts a ._x.wav beside each x.wav on disks of other systems
         unread: list[OSError] = []
         files = sorted(path for path in files_below(Path(given), unread.append) if not path.name.startswith("._"))
-        inside = [path for path in files if path.suffix.lower() in _SUFFIXES]
+        inside = [path for path in files if path.suffix.lower() in SUFFIXES]
         if not inside and not unread:
             raise InputError(f"{given}: no recordings in this folder")
         if len(inside) < len(files):
@@ -70,6 +73,78 @@ def requests_of_paths(paths: Sequence[str], texts: Sequence[str] | None) -> list
         rows += [Request(str(path), str(path), None) for path in inside]
         rows += [Request(each.filename, each.filename, None, f"cannot be read ({each.strerror})") for each in unread]
     return rows
+
+
+def emotion_of(probabilities: Sequence[float], class_names: Sequence[str], min_confidence: float = 0.0) -> str:
+    """The most probable class, or :data:`UNCERTAIN` if its probability is below ``min_confidence``."""
+    confidence = max(probabilities)
+    return UNCERTAIN if confidence < min_confidence else class_names[list(probabilities).index(confidence)]
+
+
+def segments_of(
+    requests: Sequence[Request], on_bad: Callable[[Request, InputError | str], None]
+) -> list[tuple[Request, Segment, str | None]]:
+    """Each request with its whole recording and its transcript; ``on_bad`` is called for each that cannot be read."""
+    problems: dict[str, InputError | str] = {request.path: request.problem for request in requests if request.problem}
+    paths = dict.fromkeys(request.path for request in requests)
+    recordings = probe_all([path for path in paths if path not in problems], problems.__setitem__)
+    for request in requests:
+        if request.path in problems:
+            on_bad(request, problems[request.path])
+    return [(each, recordings[each.path].whole, each.text) for each in requests if each.path in recordings]
+
+
+def check_stems(requests: Sequence[Request], folder: Path) -> None:
+    """Raise an error unless files named after the recordings can be written to a folder, which is made.
+
+    Raises:
+        InputError: two requests have one name.
+        OSError: the folder cannot be written.
+    """
+    first: dict[str, Request] = {}
+    for request in requests:
+        other = first.setdefault(Path(request.path).stem, request)
+        if other is not request:
+            message = f"its files in {folder} would replace those of {other.given}; ask for one at a time"
+            raise InputError(f"{request.given}: {message}")
+    check_writable(folder)
+
+
+def answer_all(
+    requests: Sequence[Request], pipeline: Pipeline, as_json: bool, min_confidence: float, explained: str | None
+) -> int:
+    """Print the answer to each request as it comes.
+
+    Args:
+        explained: with the explanation of each, and its figure in this folder; "" for no figure, None for neither.
+
+    Returns:
+        The number of recordings that failed; the reason is printed.
+    """
+    notes = sys.stderr if as_json else sys.stdout
+    if explained:
+        check_stems(requests, Path(explained))
+    with Answers(requests, pipeline.class_names, as_json, min_confidence) as answers:
+        segments = segments_of(requests, answers.fail)
+        lengthy = [segment.seconds for _, segment, _ in segments if segment.seconds > SEGMENT_SECONDS]
+        if lengthy:
+            message = f"{len(lengthy)} of {len(requests)} recordings are longer than {SEGMENT_SECONDS:g} s, the longest"
+            way_out = "each gets one emotion (--timeline gives one per utterance)"
+            tqdm.write(f"note: {message} {max(lengthy):.0f} s; {way_out}", file=notes)
+        wordless = 0
+        for request, answer in pipeline.answers(segments, answers.fail, compare=True):
+            wordless += answer.text is None
+            why = None if explained is None else explain(pipeline.predictor, *answer.embeddings)
+            answers.add(request, answer, why)
+            if explained:
+                path = Path(explained) / f"{Path(request.path).stem}.png"
+                plot(why, pipeline.class_names, path, printable(request.given))
+    if pipeline.recognizer and wordless:
+        message = f"in {wordless} of {len(requests)} recordings no words were recognised"
+        print(f"note: {message}; the mean text embedding of the training utterances is used instead", file=notes)
+    if (rate := word_error_rate(pipeline.compared)) is not None:
+        print(f"word error rate {100 * rate:.1f} % on {len(pipeline.compared)} given transcripts", file=notes)
+    return answers.failed
 
 
 def _is_folder(path: str) -> bool:
@@ -83,7 +158,7 @@ class Answers:
     """Print results as they come, above a progress bar inside the ``with`` block, and count the failures.
 
     Args:
-        min_confidence: where the highest probability is below it, the emotion is :data:`UNCERTAIN`.
+        min_confidence: as in :func:`emotion_of`.
     """
 
     def __init__(
@@ -106,31 +181,38 @@ class Answers:
     def __exit__(self, *error: object) -> None:
         self._bar.close()
 
-    def add(self, request: Request, probabilities: Sequence[float]) -> None:
+    def add(self, request: Request, answer: Answer, explanation: Explanation | None = None) -> None:
+        probabilities = answer.probabilities.tolist()
         by_class = dict(zip(self._class_names, probabilities, strict=True))
-        emotion = max(by_class, key=by_class.get)
-        if by_class[emotion] < self._min_confidence:
-            emotion = UNCERTAIN
+        emotion = emotion_of(probabilities, self._class_names, self._min_confidence)
         if self._as_json:
             rounded = {name: round(value, 6) for name, value in by_class.items()}
-            self._object(request, emotion=emotion, probabilities=rounded)
+            found = {"recognized": answer.recognized, "emotion": emotion, "probabilities": rounded}
+            if explanation:
+                found["explanation"] = as_dict(explanation, self._class_names)
+            self._object(request.given, answer.text, **found)
         else:
-            self._row(printable(request.given), emotion, [f"{100 * value:.1f}" for value in probabilities])
+            numbers = [f"{100 * value:.1f}" for value in probabilities]
+            self._row(printable(request.given), emotion, numbers, answer.text if answer.recognized else None)
+            if explanation:
+                self._write("\n".join(["", *lines(explanation, self._class_names), ""]))
         self._bar.update()
 
-    def fail(self, request: Request, reason: str) -> None:
+    def fail(self, request: Request, error: InputError | str) -> None:
         self.failed += 1
+        reason = problem_of(request.path, error)
         tqdm.write(printable(f"error: {request.given}: {reason}"), file=sys.stderr)
         if self._as_json:
-            self._object(request, error=reason)
+            self._object(request.given, request.text, error=reason)
         self._bar.update()
 
-    def _object(self, request: Request, **found: object) -> None:
-        self._write(json.dumps({"audio_file": request.given, "raw_text": request.text, **found}, allow_nan=False))
+    def _object(self, given: str, text: str | None, **found: object) -> None:
+        self._write(json.dumps({"audio_file": given, "raw_text": text, **found}, allow_nan=False))
 
-    def _row(self, recording: str, emotion: str, cells: Sequence[str]) -> None:
+    def _row(self, recording: str, emotion: str, cells: Sequence[str], recognized: str | None = None) -> None:
         numbers = [cell.rjust(max(len(name), 5)) for cell, name in zip(cells, self._class_names, strict=True)]
-        self._write("  ".join([recording.ljust(self._width), emotion.ljust(self._emotion), *numbers]))
+        said = [f'recognised: "{printable(recognized)}"'] if recognized else []
+        self._write("  ".join([recording.ljust(self._width), emotion.ljust(self._emotion), *numbers, *said]))
 
     def _write(self, line: str) -> None:
         tqdm.write(line)

@@ -1,0 +1,133 @@
+"""Timelines: the utterances of long recordings, each with its emotion."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from tqdm import tqdm
+
+from utils.data.audio import Recording, probe
+from utils.errors import InputError, printable, problem_of
+from utils.extraction.encoding import SEGMENT_SECONDS
+from utils.prediction.answers import Request, check_stems, emotion_of
+from utils.prediction.pipeline import Pipeline
+from utils.timeline.envelope import Envelope
+from utils.timeline.figure import plot_timeline
+from utils.timeline.output import Moment, as_dict, writing
+from utils.timeline.rttm import Turn, read_turns
+from utils.timeline.segments import Utterance, utterances
+
+
+def timeline(
+    pipeline: Pipeline,
+    recording: Recording,
+    turns: list[Turn] | None,
+    on_bad: Callable[[Utterance, InputError], None],
+    min_confidence: float = 0.0,
+    stem: Path | None = None,
+) -> Iterator[Moment]:
+    """The utterances of a recording, or the turns of its speakers, with their emotions, in order and as they come.
+
+    Args:
+        on_bad: called for each utterance that cannot be decoded, as one that is all zeros.
+        stem: of the files and the figure to be written, if any.
+
+    Raises:
+        InputError: the recording is damaged.
+        OSError: a file cannot be written.
+    """
+    envelope, moments, names = Envelope(), [], pipeline.class_names
+    found = utterances(recording, SEGMENT_SECONDS, pipeline.encoder.sampling_rate, envelope, turns)
+    asked = ((each, each.segment, None) for each in found)
+    with nullcontext() if stem is None else writing(stem, names) as add:
+        for utterance, answer in pipeline.answers(asked, on_bad):
+            segment, probabilities = utterance.segment, answer.probabilities.tolist()
+            moment = Moment(
+                segment.start / recording.rate,
+                segment.stop / recording.rate,
+                utterance.speaker,
+                answer.text or "",
+                answer.recognized,
+                utterance.short,
+                emotion_of(probabilities, names, min_confidence),
+                tuple(probabilities),
+            )
+            if add is not None:
+                add(moment)
+                moments.append(moment)
+            yield moment
+    if stem is not None:
+        title = f"{recording.path.name}: {len(moments)} utterances"
+        plot_timeline(stem.with_name(f"{stem.name}.png"), envelope, recording.seconds, moments, names, title)
+
+
+def write_timelines(
+    requests: Sequence[Request],
+    pipeline: Pipeline,
+    folder: Path,
+    rttm: Path | None,
+    as_json: bool,
+    min_confidence: float,
+) -> int:
+    """Write the timeline of each recording, files and figure, to ``folder``, and print it as it comes.
+
+    Returns:
+        The number of recordings that failed; the reason is printed.
+
+    Raises:
+        InputError: two recordings would be written to the same files, or have one RTTM.
+        OSError: a file cannot be written.
+    """
+    if rttm and len(requests) > 1:
+        raise InputError("--rttm: only with --timeline of one recording")
+    check_stems(requests, folder)
+    failed = 0
+    for request in requests:
+        try:
+            if request.problem:
+                raise InputError(request.problem)
+            _write(request, pipeline, folder / Path(request.path).stem, rttm, as_json, min_confidence)
+        except InputError as error:
+            failed += 1
+            print(printable(f"error: {request.given}: {problem_of(request.path, error)}"), file=sys.stderr)
+    return failed
+
+
+def _write(
+    request: Request, pipeline: Pipeline, stem: Path, rttm: Path | None, as_json: bool, min_confidence: float
+) -> None:
+    recording = probe(Path(request.path))
+    turns = read_turns(rttm, recording) if rttm else None
+    count = 0
+
+    def skip(utterance: Utterance, error: InputError) -> None:
+        seconds = utterance.segment.start / recording.rate
+        reason = problem_of(request.path, error)
+        tqdm.write(printable(f"note: {request.given}: at {seconds:.1f} s: {reason}"), sys.stderr)
+
+    if not as_json:
+        print(f"{'start (s)':>9}  {'stop (s)':>9}  {'emotion':<10}  percent")
+    with tqdm(total=round(recording.seconds), unit="s", desc=stem.name, leave=False, dynamic_ncols=True) as bar:
+        for moment in timeline(pipeline, recording, turns, skip, min_confidence, stem):
+            count += 1
+            if as_json:
+                found = {"audio_file": request.given, **as_dict(moment, pipeline.class_names)}
+                tqdm.write(json.dumps(found, allow_nan=False))
+            else:
+                tqdm.write(_line(moment))
+            sys.stdout.flush()
+            bar.update(max(0, min(round(moment.stop), bar.total) - bar.n))
+    what = f"{count} utterances" if count else "no speech"
+    notes = sys.stderr if as_json else sys.stdout
+    print(f"{request.given}: {recording.seconds:.1f} s, {what}; written to {stem}.csv, .jsonl, .srt, .png", file=notes)
+
+
+def _line(moment: Moment) -> str:
+    """An utterance for people: times in seconds, speaker, emotion, confidence in percent, and what was said."""
+    cells = [f"{moment.start:9.1f}  {moment.stop:9.1f}  {moment.emotion:<10}  {100 * moment.confidence:7.1f}"]
+    cells += [moment.speaker] if moment.speaker else []
+    cells += [f'recognised: "{moment.text}"'] if moment.recognized else []
+    cells += ["short"] if moment.short else []
+    return printable("  ".join(cells))
