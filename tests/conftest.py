@@ -2,11 +2,11 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
 import pickle
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,10 +16,12 @@ import pytest
 import soundfile
 import torch
 
-from tests.tiny_models import save_tiny_audio_model, save_tiny_text_model
+import extract_features
+from utils import plots
 from utils.config import SPLITS, make_config
 from utils.data.features import Features, load_splits
 from utils.errors import run_main
+from utils.io import atomic_write
 from utils.training.graph import TrainingData
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,9 +30,26 @@ TONES = {"high": 2500, "low": 300, "middle": 900}  # Hz
 SMALL = {"hidden_dim": 16, "epochs": 4, "k_text": 3, "k_audio": 2, "lr": 1e-2}
 
 
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: "slow" not in item.keywords)  # at the end, a long test would leave other workers idle
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(request, monkeypatch):
+    """Figures are made and not drawn, which spares a second each, unless the test is marked ``drawn``."""
+
+    def save_empty(figure: plots.plt.Figure, path: Path, title: str) -> None:
+        plots.plt.close(figure)
+        for suffix in (".pdf", ".png"):
+            atomic_write(path.with_suffix(suffix), b"")
+
+    if "drawn" not in request.keywords:
+        monkeypatch.setattr(plots, "save_figure", save_empty)
 
 
 @pytest.fixture
@@ -57,12 +76,17 @@ def write_pickle(path: Path, data: object) -> Path:
     return path
 
 
+def write_toy(folder: Path) -> Path:
+    """The three pickles of a dataset named TOY (4 classes, text 6, audio 5)."""
+    for seed, (split, n) in enumerate((("train", 40), ("val", 24), ("test", 24))):
+        write_pickle(folder / f"TOY_BERT_WAV2VEC_{split}.pkl", make_rows(n, seed=seed))
+    return folder
+
+
 @pytest.fixture
 def feature_dir(tmp_path):
-    """A folder with the three pickles of a dataset named TOY (4 classes, text 6, audio 5)."""
-    for seed, (split, n) in enumerate((("train", 40), ("val", 24), ("test", 24))):
-        write_pickle(tmp_path / "feature" / f"TOY_BERT_WAV2VEC_{split}.pkl", make_rows(n, seed=seed))
-    return tmp_path / "feature"
+    """A folder with the features of TOY."""
+    return write_toy(tmp_path / "feature")
 
 
 @pytest.fixture
@@ -90,6 +114,11 @@ def iemocap_small() -> Path:
 @pytest.fixture(scope="session")
 def encoders(tmp_path_factory) -> list:
     """Options of extract_features.py that name two tiny encoders."""
+    from tests.tiny_models import (  # transformers, which takes seconds
+        save_tiny_audio_model,
+        save_tiny_text_model,
+    )
+
     folder = tmp_path_factory.mktemp("encoders")
     return [
         "--text_model",
@@ -97,6 +126,14 @@ def encoders(tmp_path_factory) -> list:
         "--audio_model",
         save_tiny_audio_model(folder / "audio"),
     ]
+
+
+@pytest.fixture(scope="session")
+def ctc(tmp_path_factory) -> Path:
+    """A recogniser with random weights: its words mean nothing, but they differ from recording to recording."""
+    from tests.tiny_models import save_tiny_ctc_model  # transformers, which takes seconds
+
+    return save_tiny_ctc_model(tmp_path_factory.mktemp("ctc") / "model")
 
 
 @pytest.fixture(scope="session")
@@ -116,8 +153,9 @@ def _tones(tmp_path_factory, encoders) -> Path:
     table.to_csv(folder / "tones.csv", index=False)
     paths = ["--metadata", folder / "tones.csv", "--corpus_dir", folder / "corpus", "--split", "speaker", "--folds", 3]
     output = ["--feature_dir", folder / "feature", "--cache_dir", folder / "cache", "--device", "cpu"]
-    command = [sys.executable, "extract_features.py", "TONES", *map(str, [*paths, *output, *encoders])]
-    subprocess.run(command, cwd=ROOT, env=environment(), check=True, capture_output=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["extract_features.py", "TONES", *map(str, [*paths, *output, *encoders])])
+        assert not extract_features.main()
     return folder
 
 
@@ -147,6 +185,14 @@ def python_interrupts():
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, inherited)
+
+
+@pytest.fixture
+def quick_jobs(monkeypatch):
+    """Jobs are forked from one process that has imported torch, instead of importing it one by one."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch"])
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: context)
 
 
 @pytest.fixture

@@ -18,17 +18,22 @@ DOCS = [
     "docs/compare.md",
     "docs/cuda.md",
     "docs/data.md",
+    "docs/explain.md",
+    "docs/export.md",
     "docs/folds.md",
+    "docs/python.md",
     "docs/results.md",
     "docs/speed.md",
     "docs/sweep.md",
+    "docs/timeline.md",
+    "docs/transcripts.md",
     "checkpoints/README.md",
     "feature/README.md",
 ]
 TEXT = "\n".join((ROOT / name).read_text() for name in DOCS)
 FOLDERS = ("", ".ci", "benchmarks", "checkpoints", "docs", "feature", "models", "tests", "utils")
 SUFFIXES = ("py", "md", "sh", "toml", "txt")
-SCRIPTS = ("train", "eval", "compare", "folds", "sweep", "reproduce", "predict", "extract_features", "finetune")
+SCRIPTS = ("train", "eval", "compare", "folds", "sweep", "reproduce", "predict", "extract_features", "finetune", "app")
 BENCHMARKS = sorted(set(re.findall(r"-m (benchmarks\.\w+)", TEXT)))
 OTHERS = {"head", "port", "address", "local-dir"}  # options of ray and hf
 

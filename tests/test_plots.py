@@ -9,6 +9,8 @@ import pytest
 from tests.conftest import ROOT
 from utils import plots
 
+pytestmark = pytest.mark.drawn
+
 
 @pytest.fixture
 def figures(monkeypatch):
@@ -146,6 +148,28 @@ def test_topk_grid_of_many_k_is_bounded(tmp_path, figures):
     assert axes.images[0].get_array().shape == (24, 22) and not axes.texts
     assert [t.get_text() for t in axes.get_xticklabels()] == [str(k) for k in range(1, 23, 2)]
     assert max(plt.imread(tmp_path / "g.png").shape) < 3800
+
+
+def test_an_explanation_shows_answers_and_neighbours_in_the_colours_of_the_classes(tmp_path, figures):
+    answers = {"answer": (0.7, 0.1, 0.2), "without text": (0.2, 0.5, 0.3)}
+    attention = [("itself", 0.6, None), ("a.wav", 0.3, 2), ("b.wav", 0.1, 0)]
+    plots.plot_explanation(tmp_path / "e.png", answers, attention, ("x", "y", "z"), "title")
+    shares, neighbors = figures[0].axes
+    bars = [(bar.get_y() + 0.4, bar.get_x(), bar.get_width(), bar.get_facecolor()) for bar in shares.patches]
+    colors = [(*color, 1.0) for color in plots.COLORS[:3]]
+    expected = [
+        (row, 100 * sum(values[:label]), 100 * values[label], color)
+        for label, color in enumerate(colors)
+        for row, values in enumerate(answers.values())
+    ]
+    for found, wanted in zip(bars, expected, strict=True):
+        assert found[:3] == pytest.approx(wanted[:3])
+        assert found[3] == wanted[3]
+    assert [round(bar.get_width(), 6) for bar in neighbors.patches] == [60, 30, 10]
+    assert [bar.get_facecolor() for bar in neighbors.patches[1:]] == [colors[2], colors[0]]
+    assert [tick.get_text() for tick in neighbors.get_yticklabels()] == ["itself", "a.wav", "b.wav"]
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["x", "y", "z"]
+    assert is_png(tmp_path / "e.png")
 
 
 def test_reliability_shows_accuracy_and_utterances_of_each_bin(tmp_path, figures):

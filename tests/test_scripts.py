@@ -1,6 +1,7 @@
 """The shell scripts and what stands behind them, end to end, as a user runs them."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ import torch
 
 import eval as evaluation
 import train
-from tests.conftest import ROOT, environment, make_rows, write_pickle
+from tests.conftest import ROOT, environment, make_rows, write_pickle, write_toy
 from tests.reference import OfficialReference, randomised
 from utils.config import default_feature_dir
 from utils.training.calibration import SCORES
@@ -34,13 +36,27 @@ def bash(script: str, *args: object, cwd: Path = ROOT, **variables: str) -> subp
     return subprocess.run(command, cwd=cwd, env=environment(**variables), capture_output=True, text=True, timeout=500)
 
 
+@pytest.fixture(scope="module")
+def first_training(tmp_path_factory):
+    """A folder with ``feature`` and ``runs`` of TOY, a copy of it, the command of its training, and what it printed."""
+    folder, printed = tmp_path_factory.mktemp("trained"), io.StringIO()
+    places = ["--save_path", str(folder / "runs"), "--feature_dir", str(write_toy(folder / "feature"))]
+    command = ["train.py", "--dataset", "TOY", *TINY, *places]
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+        patch.setattr(sys, "argv", command)
+        train.main()
+    copy = shutil.copytree(folder, tmp_path_factory.mktemp("kept") / "trained")
+    return folder, copy, command, printed.getvalue()
+
+
 @pytest.fixture
-def trained(tmp_path, feature_dir, monkeypatch, capsys):
-    """A finished run of TOY and its printed output."""
-    places = ["--save_path", str(tmp_path / "runs"), "--feature_dir", str(feature_dir)]
-    monkeypatch.setattr(sys, "argv", ["train.py", "--dataset", "TOY", *TINY, *places])
-    train.main()
-    return tmp_path / "runs", capsys.readouterr().out
+def trained(first_training, monkeypatch):
+    """The ``runs`` folder with a finished run of TOY, beside its ``feature`` folder, and the output of its training."""
+    folder, copy, command, printed = first_training
+    shutil.rmtree(folder)  # what another test made of it; checkpoints name their features, so the place is the same
+    shutil.copytree(copy, folder)
+    monkeypatch.setattr(sys, "argv", command)
+    return folder / "runs", printed
 
 
 def table(output: str) -> list[str]:
@@ -49,7 +65,7 @@ def table(output: str) -> list[str]:
     return [row for row in rows if re.match(r"(seed \d+|mean ± std) \d", row)]
 
 
-def test_train_then_evaluate_prints_the_same_digits(tmp_path, feature_dir):
+def test_train_then_evaluate_prints_the_same_digits(tmp_path, feature_dir, run, monkeypatch):
     runs = tmp_path / "runs"
     result = bash("run_training.sh", "TOY", *TINY, "--save_path", runs, FEATURE_DIR=str(feature_dir))
     assert result.returncode == 0, result.stderr
@@ -65,17 +81,18 @@ def test_train_then_evaluate_prints_the_same_digits(tmp_path, feature_dir):
     assert evaluated.returncode == 0, evaluated.stderr
     assert table(output) == table(evaluated.stdout)[:3]
     assert "note" not in evaluated.stdout
-    run = next((runs / "TOY").iterdir())
-    assert {p.name for p in run.iterdir() if p.suffix != ".lock"} == {
+    folder = next((runs / "TOY").iterdir())
+    assert {p.name for p in folder.iterdir() if p.suffix != ".lock"} == {
         *("seed1", "seed2", "eval", "probe"),
         *("summary.json", "training_curves.png", "training_curves.pdf", "training_graph.pt"),
     }
-    assert {p.name for p in (run / "eval").iterdir()} == EVALUATED
-    recall = json.loads((run / "eval" / "test.json").read_text())["seed 1"]["recall"]
+    assert {p.name for p in (folder / "eval").iterdir()} == EVALUATED
+    recall = json.loads((folder / "eval" / "test.json").read_text())["seed 1"]["recall"]
     assert " ".join(f"{100 * r:.2f}" for r in recall) in " ".join(evaluated.stdout.split())
-    relative = bash("run_eval.sh", f"{run.name}/seed1/best.pt", cwd=run.parent)
-    assert relative.returncode == 0, relative.stderr
-    assert table(relative.stdout)[0] == table(output)[0]
+    monkeypatch.chdir(folder.parent)
+    code, relative, _ = run(evaluation.main, f"{folder.name}/seed1/best.pt")
+    assert code == 0
+    assert table(relative)[0] == table(output)[0]
 
 
 @pytest.mark.parametrize("place", ["", "seed1", "seed1/best.pt"])
@@ -87,9 +104,9 @@ def test_every_kind_of_target(trained, capsys, monkeypatch, place):
     assert table(capsys.readouterr().out)[0] == table(output)[0]
 
 
-def test_calibration_and_groups_are_in_the_json_as_printed(trained, run, feature_dir):
+def test_calibration_and_groups_are_in_the_json_as_printed(trained, run):
     runs, _ = trained
-    folder = next((runs / "TOY").iterdir())
+    feature_dir, folder = runs.with_name("feature"), next((runs / "TOY").iterdir())
     who = "\n".join(f"{i},{'uv'[i % 2]}" for i in range(24))
     for split in ("val", "test"):
         (feature_dir / f"TOY_BERT_WAV2VEC_{split}.csv").write_text(f"audio_file,speaker\n{who}\n")
@@ -192,6 +209,7 @@ def test_predictions_of_other_features_and_of_train_are_written(trained, tmp_pat
     assert [saved[f"seed {seed}"]["wa"] for seed in (1, 2)] == (found.prediction == found.label).mean(1).tolist()
 
 
+@pytest.mark.drawn
 def test_three_utterances_are_evaluated(tmp_path, feature_dir, call):
     runs = ["--save_path", tmp_path / "runs"]
     options = ["--dataset", "TOY", *TINY, "--graph_scope", "with_train", "--feature_dir", feature_dir]
@@ -202,9 +220,9 @@ def test_three_utterances_are_evaluated(tmp_path, feature_dir, call):
     assert {p.name for p in (run / "eval").iterdir()} == EVALUATED | OF_OTHERS
 
 
-def test_a_changed_file_is_noted_in_evaluation(trained, feature_dir, monkeypatch, capsys):
+def test_a_changed_file_is_noted_in_evaluation(trained, monkeypatch, capsys):
     runs, _ = trained
-    write_pickle(feature_dir / "TOY_BERT_WAV2VEC_test.pkl", make_rows(20, seed=9))
+    write_pickle(runs.with_name("feature") / "TOY_BERT_WAV2VEC_test.pkl", make_rows(20, seed=9))
     monkeypatch.setattr(sys, "argv", ["eval.py", "TOY", "--save_path", str(runs)])
     evaluation.main()
     assert "differs from the test data of the training" in capsys.readouterr().out
@@ -247,11 +265,12 @@ def test_bad_rows_reach_the_user_as_one_line(tmp_path, feature_dir):
     assert not (tmp_path / "runs").exists()
 
 
-def test_run_folder_of_another_configuration_is_refused(trained, feature_dir, call):
+def test_run_folder_of_another_configuration_is_refused(trained, call):
     runs, _ = trained
     run = next((runs / "TOY").iterdir())
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
-    options = [*TINY, "--dropout", "0.1", "--model_name", run.name, "--save_path", runs, "--feature_dir", feature_dir]
+    places = ["--save_path", runs, "--feature_dir", runs.with_name("feature")]
+    options = [*TINY, "--dropout", "0.1", "--model_name", run.name, *places]
     for extra in ([], ["--resume"]):
         code, line = call(train.main, "--dataset", "TOY", *options, *extra)
         assert code == 2
@@ -259,7 +278,7 @@ def test_run_folder_of_another_configuration_is_refused(trained, feature_dir, ca
     assert before == {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
 
 
-def test_evaluation_of_what_does_not_fit_is_refused(trained, tmp_path, feature_dir, call):
+def test_evaluation_of_what_does_not_fit_is_refused(trained, tmp_path, call):
     runs, _ = trained
     target = ["TOY", "--save_path", runs]
     swapped = write_pickle(tmp_path / "other.pkl", make_rows(24, dims=(5, 6)))
@@ -277,17 +296,17 @@ def test_evaluation_of_what_does_not_fit_is_refused(trained, tmp_path, feature_d
     code, line = call(evaluation.main, *target, "--profile", "official")
     assert code == 2
     assert "trained with profile paper, not official" in line
-    (feature_dir / "TOY_BERT_WAV2VEC_test.pkl").unlink()
+    (runs.with_name("feature") / "TOY_BERT_WAV2VEC_test.pkl").unlink()
     code, line = call(evaluation.main, *target)
     assert code == 2
     assert "TOY_BERT_WAV2VEC_test.pkl: no such file" in line
 
 
-def test_checkpoints_of_two_configurations_are_not_averaged(trained, feature_dir, call):
+def test_checkpoints_of_two_configurations_are_not_averaged(trained, call):
     runs, _ = trained
     run = next((runs / "TOY").iterdir())
     options = [*TINY, "--fusion_type", "max", "--seeds", "9", "--model_name", "other", "--save_path", runs]
-    assert not call(train.main, "--dataset", "TOY", *options, "--feature_dir", feature_dir)[0]
+    assert not call(train.main, "--dataset", "TOY", *options, "--feature_dir", runs.with_name("feature"))[0]
     (runs / "TOY" / "other" / "seed9").rename(run / "seed9")
     code, line = call(evaluation.main, run)
     assert code == 2
@@ -302,23 +321,20 @@ def test_paths_alone_name_the_dataset(tmp_path, feature_dir, call):
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
-def test_stopped_and_resumed_ends_at_the_same_numbers(tmp_path, feature_dir, signum):
-    options = ["--dataset", "TOY", *TINY, "--epochs", "150", "--seeds", "1", "--feature_dir", feature_dir]
+def test_stopped_and_resumed_ends_at_the_same_numbers(tmp_path, feature_dir, run, signum):
+    """Only what is stopped is a process of its own, of as many threads."""
 
-    def command(folder: str, *extra: str) -> list:
-        return [
-            sys.executable,
-            ROOT / "train.py",
-            *options,
-            "--save_path",
-            tmp_path / folder,
-            "--model_name",
-            "m",
-            *extra,
-        ]
+    def options(folder: str) -> list:
+        places = ["--feature_dir", feature_dir, "--save_path", tmp_path / folder, "--model_name", "m"]
+        return ["--dataset", "TOY", *TINY, "--epochs", "100", "--seeds", "1", *places]
 
-    subprocess.run(command("whole"), env=environment(), capture_output=True, check=True)
-    process = subprocess.Popen(command("stopped"), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert run(train.main, *options("whole"))[0] == 0
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "train.py", *options("stopped")],
+        env=environment(OMP_NUM_THREADS=str(torch.get_num_threads())),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     seed = tmp_path / "stopped" / "TOY" / "m" / "seed1"
     deadline = time.monotonic() + 120
     while not (seed / "log.jsonl").exists() or len((seed / "log.jsonl").read_text().splitlines()) < 5:
@@ -330,28 +346,28 @@ def test_stopped_and_resumed_ends_at_the_same_numbers(tmp_path, feature_dir, sig
     if signum == signal.SIGINT:
         assert process.returncode == 130
         assert "--resume resumes it" in error
-    refused = subprocess.run(command("stopped"), env=environment(), capture_output=True, text=True)
-    assert refused.returncode == 2
-    assert "holds an unfinished run; add --resume" in refused.stderr
-    subprocess.run(command("stopped", "--resume"), env=environment(), capture_output=True, check=True)
+    code, _, refused = run(train.main, *options("stopped"))
+    assert code == 2
+    assert "holds an unfinished run; add --resume" in refused
+    assert run(train.main, *options("stopped"), "--resume")[0] == 0
     for name in ("seed1/metrics.json", "summary.json"):
         contents = [(tmp_path / folder / "TOY" / "m" / name).read_bytes() for folder in ("whole", "stopped")]
         assert contents[0] == contents[1]
-    assert len((seed / "log.jsonl").read_text().splitlines()) == 150
+    assert len((seed / "log.jsonl").read_text().splitlines()) == 100
 
 
-def test_official_checkpoint(tmp_path, feature_dir):
+def test_official_checkpoint(tmp_path, run, call):
     reference = randomised(OfficialReference(text_dim=6, audio_dim=5, dim=16, classes=5, fusion="max"))
     path = tmp_path / "ESD_HemoGAT_max.pt"
     torch.save(reference.state_dict(), path)
     test = write_pickle(tmp_path / "test.pkl", make_rows(30, classes=5))
-    result = bash("run_eval.sh", path, "--profile", "official", "--test_path", test)
-    assert result.returncode == 0, result.stderr
-    assert "surprise" in result.stdout
+    code, output, error = run(evaluation.main, path, "--profile", "official", "--test_path", test)
+    assert code == 0, error
+    assert "surprise" in output
     assert (tmp_path / "ESD_HemoGAT_max_eval" / "test_confusion_matrix.png").exists()
-    hint = bash("run_eval.sh", path, "--test_path", test)
-    assert hint.returncode == 2
-    assert "a plain state dict; if the published code wrote it, add --profile official" in hint.stderr
+    code, hint = call(evaluation.main, path, "--test_path", test)
+    assert code == 2
+    assert "a plain state dict; if the published code wrote it, add --profile official" in hint
 
 
 def test_a_diverged_training_ends_with_exit_code_1_and_every_seed_named(tmp_path, feature_dir, run):
@@ -405,7 +421,8 @@ def test_the_scripts_find_their_folder_from_any_other(tmp_path, monkeypatch, fol
         shutil.copy(ROOT / path, root / path)
     (root / "requirements.txt").write_text("# nothing\n")
     program = {"run_eval": "eval", "run_training": "train", "selected_topK": "sweep"}.get(script, script)
-    (root / f"{program}.py").write_text("import sys\nfrom utils import here\nprint(here.__file__, sys.argv[1:])\n")
+    code = "import os, sys\nfrom utils import here\nprint(here.__file__, sys.argv[1:], os.getcwd())\n"
+    (root / f"{program}.py").write_text(code)
     for module in ("__init__", "here"):
         (root / "utils" / f"{module}.py").touch()
     (tmp_path / "elsewhere" / "utils.py").touch()
@@ -419,7 +436,7 @@ def test_the_scripts_find_their_folder_from_any_other(tmp_path, monkeypatch, fol
     command = ["bash", "--", f"{name}/{script}.sh", "--a b", "*"]
     result = subprocess.run(command, cwd=root.parent, env=environment(), capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert result.stdout == f"{root}/utils/here.py ['--a b', '*']\n"
+    assert result.stdout == f"{root}/utils/here.py ['--a b', '*'] {root.parent}\n"  # where relative paths begin
 
 
 @pytest.mark.slow
@@ -446,15 +463,16 @@ def test_demo_makes_its_features_and_trains(tmp_path):
 
 
 @pytest.mark.slow
-def test_real_features_train_and_evaluate(tmp_path, iemocap_small):
+def test_real_features_train_and_evaluate(tmp_path, iemocap_small, run):
     options = ["--epochs", "20", "--hidden_dim", "128", "--lr", "0.0005", "--seeds", "42", "123"]
     runs = ["--save_path", tmp_path]
-    result = bash("run_training.sh", "IEMOCAP", *options, *runs, FEATURE_DIR=str(iemocap_small))
-    assert result.returncode == 0, result.stderr
-    assert "paper, as printed 82.17 81.85 81.85 –" in " ".join(result.stdout.split())
-    assert "most likely swapped" in result.stdout
-    evaluated = bash("run_eval.sh", "IEMOCAP", *runs)
-    assert table(evaluated.stdout)[:3] == table(result.stdout)
+    code, output, error = run(train.main, "--dataset", "IEMOCAP", *options, *runs, "--feature_dir", iemocap_small)
+    assert code == 0, error
+    assert "paper, as printed 82.17 81.85 81.85 –" in " ".join(output.split())
+    assert "most likely swapped" in output
+    code, evaluated, error = run(evaluation.main, "IEMOCAP", *runs)
+    assert code == 0, error
+    assert table(evaluated)[:3] == table(output)
     summary = json.loads(next((tmp_path / "IEMOCAP").glob("*/summary.json")).read_text())
     assert summary["test"]["mean"]["wa"] > 0.5  # chance is 0.32, text alone about 0.46
 
@@ -490,13 +508,16 @@ def test_one_file_as_all_splits_trains_nothing(tmp_path, feature_dir, call):
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_folder_that_is_not_in_utf8(tmp_path, feature_dir):
+@pytest.mark.drawn
+def test_a_folder_that_is_not_in_utf8(tmp_path, feature_dir, run):
     """Its name is shown as it can be, also where the output has no plus-minus sign."""
     runs = os.fsencode(tmp_path) + b"/ru\xffns"
     options = ["--dataset", "TOY", *TINY, "--feature_dir", feature_dir, "--save_path", runs]
-    environment_ = environment(PYTHONIOENCODING="ascii")
-    for script, arguments in (("train.py", options), ("eval.py", ["TOY", "--save_path", runs])):
-        done = subprocess.run([sys.executable, script, *arguments], cwd=ROOT, env=environment_, capture_output=True)
-        assert done.returncode == 0, done.stderr
-        assert b"ru\\udcffns" in done.stdout
-        assert b"\\xb1" in done.stdout or script == "eval.py"
+    ascii_output = environment(PYTHONIOENCODING="ascii")
+    done = subprocess.run([sys.executable, "train.py", *options], cwd=ROOT, env=ascii_output, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert b"ru\\udcffns" in done.stdout
+    assert b"\\xb1" in done.stdout
+    code, output, error = run(evaluation.main, "TOY", "--save_path", os.fsdecode(runs))
+    assert code == 0, error
+    assert "ru\\udcffns" in output

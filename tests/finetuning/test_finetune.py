@@ -77,6 +77,7 @@ def test_only_the_upper_layers_change(tones, run, encoders, modality, objective)
     assert f"{sum(v.numel() for k, v in before.items() if k.startswith(upper)):,} of" in out
 
 
+@pytest.mark.drawn
 def test_it_learns_what_frozen_features_do_not_say(tones, run):
     """A random encoder: its last layer is tuned until the classifier tells the tones of speakers it never heard."""
     code, out, _ = tune(tones, run, "--epochs", 12, "--patience", 12)

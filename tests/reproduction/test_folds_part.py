@@ -1,5 +1,7 @@
 """The folds and the probes of the reproduction."""
 
+import pytest
+
 import reproduce
 from tests.conftest import make_rows, write_pickle
 from tests.folds.test_protocol import write
@@ -12,6 +14,7 @@ def options(tmp_path, *more: object) -> list[object]:
     return [*small, "--feature_dir", tmp_path / "feature", "--save_path", tmp_path / "out", *more]
 
 
+@pytest.mark.drawn
 def test_every_row_is_cross_validated_and_reported(run, tmp_path):
     write(tmp_path / "feature", "all", range(96))
     code, output, error = run(reproduce.main, *options(tmp_path, "--parts", "folds"))

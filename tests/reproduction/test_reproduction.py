@@ -6,6 +6,7 @@ import re
 import shutil
 from collections import Counter
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -249,16 +250,28 @@ def share_of(trial: Trial, main: float, without_xcbam: float, other: float) -> f
     return main if trial.keep_weights else without_xcbam if trial.config.model.ablation == "no_xcbam" else other
 
 
+def plan_in(folder: Path) -> Plan:
+    return Plan(folder / "out", folder / "feature", ("IEMOCAP",), SEEDS, shared=SMALL, k_values=(1, 7, 8))
+
+
 @pytest.fixture
 def plan(tmp_path):
-    return Plan(tmp_path / "out", tmp_path / "feature", ("IEMOCAP",), SEEDS, shared=SMALL, k_values=(1, 7, 8))
+    return plan_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished_once(tmp_path_factory):
+    """All runs of the tables and the steps: CemoBAM 80 %, without xCBAM 50, all else 79. Tests keep them so."""
+    plan = plan_in(tmp_path_factory.mktemp("finished"))
+    for trial in [*plan.tables("IEMOCAP"), *plan.steps_between("IEMOCAP")]:
+        write_run(trial, hits(share_of(trial, 0.8, 0.5, 0.79)))
+    return plan
 
 
 @pytest.fixture
-def finished(plan):
-    """All runs of the tables and the ablation steps: CemoBAM 80 %, without xCBAM 50, all else 79."""
-    for trial in [*plan.tables("IEMOCAP"), *plan.steps_between("IEMOCAP")]:
-        write_run(trial, hits(share_of(trial, 0.8, 0.5, 0.79)))
+def finished(finished_once, plan):
+    """A copy of these runs."""
+    shutil.copytree(finished_once.root, plan.root)
     return plan
 
 
@@ -318,15 +331,18 @@ PREDICTIONS = "label,prediction\n"
         ("metrics.json", None, "{"),
     ],
 )
-def test_damaged_files_are_named_and_nothing_is_reported(finished, name, old, new):
-    path = finished.tables("IEMOCAP")[0].folder / "seed2" / name
+def test_damaged_files_are_named_and_nothing_is_reported(finished_once, name, old, new):
+    path = finished_once.tables("IEMOCAP")[0].folder / "seed2" / name
     text = path.read_text()
     assert old is None or old in text
     path.write_text(new if old is None else text.replace(old, new))
-    with pytest.raises(InputError, match=re.escape(path.name)) as caught:
-        write_report(finished)
+    try:
+        with pytest.raises(InputError, match=re.escape(path.name)) as caught:
+            write_report(finished_once)
+    finally:
+        path.write_text(text)
     assert "\n" not in str(caught.value)
-    assert not (finished.root / "report.md").exists()
+    assert not (finished_once.root / "report.md").exists()
 
 
 def test_differences_are_paired(finished):
@@ -481,6 +497,7 @@ def test_each_trial_is_missing_once(plan):
     assert len(missing) == len(set(missing)) == 3 * 10 + 6
 
 
+@pytest.mark.drawn
 def test_the_ablation_steps_are_shown_one_by_one(finished):
     write_run(finished.steps_between("IEMOCAP")[0], hits(0.7))
     text = write_report(finished).read_text()
@@ -583,6 +600,7 @@ def command(run, tmp_path, feature_dir):
     return command
 
 
+@pytest.mark.drawn
 def test_an_interrupted_command_resumes_and_trains_nothing_twice(command, tmp_path, monkeypatch):
     real, trained = jobs.train_run, []
 
@@ -684,7 +702,7 @@ def test_features_that_are_missing_are_named(run, tmp_path):
     assert "- ESD: no features" in (tmp_path / "out" / "report.md").read_text()
 
 
-def test_jobs_train_the_same_trials(command, tmp_path):
+def test_jobs_train_the_same_trials(command, tmp_path, quick_jobs):
     code, _, error = command("--profiles", "paper", "--parts", "tables", "--jobs", 2)
     assert code == 0, error
     assert "missing (" not in (tmp_path / "out" / "report.md").read_text()
@@ -727,6 +745,7 @@ def test_homophily_trials_are_demos_of_each_agreement(tmp_path):
         assert found["paper", 0.9, row] in plan.tables("DEMO")
 
 
+@pytest.mark.drawn
 def test_the_homophily_curve(tmp_path):
     plan = Plan(tmp_path, tmp_path, ("DEMO",), SEEDS, ("paper",), SMALL, agreements=(0.0, 0.9))
     for (_, agreement, row), trial in plan.homophily().items():

@@ -90,6 +90,7 @@ def test_every_graph_is_a_slice_of_the_same_lists(toy_splits, small_config, scop
         assert sliced.context == direct.context == (40 if scope == "with_train" else 0)
 
 
+@pytest.mark.drawn
 def test_the_whole_sweep(tmp_path, options, run_sweep, monkeypatch):
     lists = []
     monkeypatch.setattr(
@@ -387,33 +388,32 @@ def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None
         time.sleep(0.02)
 
 
-def test_killed_at_any_moment_and_resumed(tmp_path, options):
+def test_killed_at_any_moment_and_resumed(tmp_path, options, run_sweep):
     """SIGKILL in the middle of a run: finished runs stay, and the CSVs become those of an undisturbed sweep."""
-
-    def start(name: str) -> subprocess.Popen:
-        command = ["bash", ROOT / "selected_topK.sh", *options[1:], "--epochs", "30", "--model_name", name]
-        return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
+    options = [*options, "--epochs", "30", "--model_name"]
     whole, stopped = (tmp_path / "runs" / "TOY" / name for name in ("whole", "stopped"))
-    undisturbed = start("whole")
-    process = start("stopped")
+    process = subprocess.Popen(
+        ["bash", ROOT / "selected_topK.sh", *options[1:], "stopped"],
+        env=environment(OMP_NUM_THREADS=str(torch.get_num_threads())),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     wait_for(lambda: len(finished_runs(stopped)) >= 2, process)
     process.kill()
     process.communicate()
     finished = finished_runs(stopped)
     assert 2 <= len(finished) < RUNS
-    process = start("stopped")
-    output = process.communicate()[0].decode()
-    assert process.returncode == 0
+    code, output = run_sweep([*options, "stopped"])
+    assert code == 0
     assert f"{RUNS} runs, {len(finished)} of them finished before" in output
     assert finished.items() <= finished_runs(stopped).items()
-    undisturbed.communicate()
+    assert run_sweep([*options, "whole"])[0] == 0
     assert all(a.equals(b) for a, b in zip(sweep_tables(whole), sweep_tables(stopped), strict=True))
     assert not [path for path in stopped.rglob(".*") if path.suffix != ".lock"]  # no half-written file
 
 
 def test_interrupt_says_what_is_kept(tmp_path, options):
-    command = [sys.executable, ROOT / "sweep.py", *options, "--epochs", "200"]
+    command = [sys.executable, ROOT / "sweep.py", *options, "--epochs", "60"]
     process = subprocess.Popen(
         command,
         env=environment(),
@@ -479,7 +479,7 @@ def unfinished(folder: Path) -> list[Path]:
 
 
 @pytest.mark.slow
-def test_jobs_interrupted_in_a_terminal_and_resumed(tmp_path, options, run_sweep):
+def test_jobs_interrupted_in_a_terminal_and_resumed(tmp_path, options, run_sweep, quick_jobs):
     """Every process of the command gets the signal: at first while the jobs start, then while they train."""
     options = [*options, "--epochs", "60", "--model_name"]
     folder = tmp_path / "runs" / "TOY" / "jobs"

@@ -29,7 +29,7 @@ class Trap(TrainingData):
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
+def _one_thread(quick_jobs):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -43,7 +43,7 @@ def make_runs(tmp_path, toy_splits, small_config):
     data = Trap(toy_splits, ("a", "b", "c", "d"))
 
     def make(folder: str, *options: dict) -> list[Run]:
-        configs = [small_config(**{"dataset": "TOY", "epochs": 50, **each}) for each in options]
+        configs = [small_config(**{"dataset": "TOY", "epochs": 20, **each}) for each in options]
         runs = [Run(Trial(config, tmp_path / folder / str(i)), 1, data) for i, config in enumerate(configs)]
         open_runs(runs)
         return runs
@@ -94,7 +94,7 @@ def test_several_jobs_end_at_the_bits_of_one(make_runs, capsys):
     assert results(together) == results(alone)
     assert results(alone)[2].startswith("epoch ")  # the failed one, which is named once
     assert capsys.readouterr().err.count("failed: 2, seed 1: epoch ") == 1
-    assert progress.shown == (250, 250)
+    assert progress.shown == (100, 100)
 
 
 def test_the_run_of_a_killed_process_is_trained_by_another(make_runs, capsys):
@@ -103,7 +103,7 @@ def test_the_run_of_a_killed_process_is_trained_by_another(make_runs, capsys):
     progress = train(together, 2, after=10, then=lambda: multiprocessing.active_children()[0].kill())
     assert results(together) == results(alone)
     assert capsys.readouterr().err.count("its process died (SIGKILL)") == 1
-    assert progress.shown == (150, 150)
+    assert progress.shown == (60, 60)
 
 
 def test_a_run_that_kills_every_process_is_a_failed_one(make_runs, capsys, monkeypatch):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.encoders import AudioEncoder, AudioInput, TextEncoder
-from utils.data.audio import Recording, Segment, random_crop, split_into_segments
+from utils.data.audio import Recording, Segment, random_crop, split
 from utils.data.features import encoder_name
 from utils.errors import InputError
 from utils.extraction.config import AUDIO_MODEL, BATCH_SECONDS, BATCH_TOKENS, TEXT_MODEL
@@ -51,14 +51,14 @@ class Recordings:
         self.target = torch.tensor(table["label"].tolist())  # [N], one label per utterance
         self.items, self.labels = [], []
         for recording, label in zip(self.recordings.values(), table["label"], strict=True):
-            segments = split_into_segments(recording, longest_segment(encoder), encoder.sampling_rate)
+            segments = split(recording.whole, longest_segment(encoder), encoder.sampling_rate)
             self.items += segments
             self.labels += [label] * len(segments)
         self.lengths = [encoder.cost(segment.seconds) for segment in self.items]
 
     def distinct(self) -> list[Segment]:
         """Whole recordings, of which views are taken."""
-        return [Segment(recording, 0, recording.frames) for recording in self.recordings.values()]
+        return [recording.whole for recording in self.recordings.values()]
 
     def view(self, item: Segment, rng: np.random.Generator) -> Segment:
         """A random crop of one second."""

@@ -44,26 +44,26 @@ def run_sweep(runs: Sequence[Run], folder: Path, train_all: TrainAll) -> tuple[i
     Returns:
         The number of failed runs, and the configuration that validation selects, if any has all seeds.
     """
-    open_runs(runs)
     k_texts, k_audios = (len({getattr(run.config, name) for run in runs}) for name in K)
     seeds = len({run.seed for run in runs})
-    finished = [run for run in runs if run.finished]
-    before = f", {len(finished)} of them finished before" if finished else ""
-    print(f"sweep folder {folder}\n{k_texts} x {k_audios} values of k, {seeds} seeds: {len(runs)} runs{before}")
-    if len(finished) < len(runs):
-        runs[0].data.prepare([run.config for run in runs])
-    results = outcomes(finished)
-
-    def note(run: Run | None) -> str:
-        results.extend(outcomes([run]) if run else ())
-        return best_so_far(results)
-
     try:
+        open_runs(runs)
+        finished = [run for run in runs if run.finished]
+        before = f", {len(finished)} of them finished before" if finished else ""
+        print(f"sweep folder {folder}\n{k_texts} x {k_audios} values of k, {seeds} seeds: {len(runs)} runs{before}")
+        if len(finished) < len(runs):
+            runs[0].data.prepare([run.config for run in runs])
+        results = outcomes(finished)
+
+        def note(run: Run | None) -> str:
+            results.extend(outcomes([run]) if run else ())
+            return best_so_far(results)
+
         with Progress(runs, note) as progress:
             train_all(runs, progress)
     except KeyboardInterrupt:
-        finished = sum(run.finished for run in runs)
-        print(f"{finished} of {len(runs)} runs are finished; the same command resumes", file=sys.stderr)
+        done = sum(run.finished for run in runs)
+        print(f"{done} of {len(runs)} runs are finished; the same command resumes", file=sys.stderr)
         raise
     return _conclude(runs, folder, seeds)
 
