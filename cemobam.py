@@ -31,7 +31,7 @@ from utils.prediction.pipeline import Pipeline
 from utils.prediction.timelines import timeline
 from utils.timeline.output import Moment
 from utils.timeline.rttm import read_turns
-from utils.timeline.segments import Utterance
+from utils.timeline.segments import MARGIN, Utterance
 from utils.training.trained import load_run
 from utils.transcription.config import TRANSCRIPTS
 
@@ -97,6 +97,7 @@ class Model:
         rttm: str | Path | None = None,
         rate: int | None = None,
         files: str | Path | None = None,
+        margin: float = MARGIN,
     ) -> Iterator[Moment]:
         """The utterances of a recording of any length and their emotions, as they come.
 
@@ -106,11 +107,12 @@ class Model:
             rttm: a file of speaker turns, which are the utterances then.
             files: path without suffix of a CSV, JSON lines, subtitles and a figure. They are whole when the iterator
                 ends.
+            margin: seconds of the pauses around an utterance that are encoded with it. Without ``rttm`` only.
         """
         with _recording(wav, rate) as recording:
             turns = None if rttm is None else read_turns(Path(rttm), recording)
             stem = None if files is None else Path(files)
-            yield from timeline(self._pipeline, recording, turns, _warn, stem=stem)
+            yield from timeline(self._pipeline, recording, turns, _warn, stem=stem, margin=margin)
 
     def explain(self, wav: Audio, text: str | None = None, rate: int | None = None) -> Explanation:
         """Why :meth:`predict` answers as it does: neighbours, their attention, and the answer without each part."""
@@ -171,5 +173,4 @@ def _recording(wav: Audio, rate: int | None) -> Iterator[Recording]:
 
 
 def _warn(utterance: Utterance, error: InputError) -> None:
-    recording = utterance.segment.recording
-    warnings.warn(f"left out at {utterance.segment.start / recording.rate:.1f} s: {error}", stacklevel=2)
+    warnings.warn(f"left out at {utterance.start:.1f} s: {error}", stacklevel=2)

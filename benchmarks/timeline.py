@@ -37,6 +37,7 @@ PAUSES = (0.6, 2.0)  # seconds
 LEVEL = 0.03  # RMS of the utterances, to which the noise is related; that of RAVDESS's is 0.002 to 0.2
 NEAR = 0.25  # seconds
 MARGIN = 0.1  # seconds kept around an utterance
+MARGINS = (0.0, 0.25, 0.5, 1.0)  # seconds of the pauses that are encoded with an utterance
 
 
 @dataclass(frozen=True)
@@ -126,15 +127,18 @@ def scores(spoken: list[Spoken], found: np.ndarray) -> tuple[dict[str, float], C
 def emotion_scores(model: cemobam.Model, joined: Path, spoken: list[Spoken]) -> dict[str, float]:
     """The share of the utterances' time with the right emotion, in the joined recording and one by one."""
     true = sum(each.stop - each.start for each in spoken)
-    moments = list(model.timeline(joined))
-    right = sum(
-        max(0.0, min(each.stop, moment.stop) - max(each.start, moment.start))
-        for each in spoken
-        for moment in moments
-        if moment.emotion == each.emotion
-    )
+    found = {}
+    for margin in MARGINS:
+        moments = list(model.timeline(joined, margin=margin))
+        right = sum(
+            max(0.0, min(each.stop, moment.stop) - max(each.start, moment.start))
+            for each in spoken
+            for moment in moments
+            if moment.emotion == each.emotion
+        )
+        found[f"right time, margin {margin:g} s (%)"] = 100 * right / true
     alone = sum(each.stop - each.start for each in spoken if model.predict(each.source).emotion == each.emotion)
-    return {"time with its emotion (%)": 100 * right / true, "the same one by one (%)": 100 * alone / true}
+    return found | {"right time, one by one (%)": 100 * alone / true}
 
 
 def main() -> None:
@@ -156,7 +160,7 @@ def main() -> None:
             found = []
             for each in utterances(recording, LONGEST, RATE, Envelope()):
                 first = first or time.perf_counter() - begin
-                found.append((each.segment.start / RATE, each.segment.stop / RATE))
+                found.append((each.start, each.stop))
             seconds, busy = time.perf_counter() - begin, time.process_time() - processor
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             emotions = emotion_scores(cemobam.load(args.checkpoint), path, spoken) if args.checkpoint else {}

@@ -13,7 +13,7 @@ from utils.errors import InputError
 from utils.timeline import voice
 from utils.timeline.envelope import Envelope
 from utils.timeline.rttm import Turn
-from utils.timeline.segments import utterances
+from utils.timeline.segments import _with_margins, utterances
 from utils.timeline.voice import RATE, WINDOW, blocks
 
 LONGEST = 6.0
@@ -257,3 +257,17 @@ def test_consecutive_utterances_are_the_samples_of_the_whole(find, recording):
     found = [each.segment for each in utterances(source, LONGEST, RATE, Envelope(), turns)]
     together = torch.cat([load_segment(segment, RATE) for segment in found])
     assert torch.allclose(together, load_segment(Segment(source, 0, source.frames), RATE), atol=1e-6)
+
+
+def test_margins_are_of_the_pauses_and_never_overlap():
+    """At most half of a pause between two, nothing beyond the recording, and no more than can be encoded."""
+    regions = [Turn(0.3, 2.0, None), Turn(2.4, 5.0, None), Turn(9.0, 38.0, None), Turn(40.0, 41.0, None)]
+    found = list(_with_margins(iter(regions), 1.0, 30.0, 41.5))
+    assert [each for each, _ in found] == regions
+    around = [(turn.start, turn.stop) for _, turn in found]
+    assert around == [
+        (0.0, pytest.approx(2.2)),
+        (pytest.approx(2.2), 6.0),
+        (8.5, 38.5),
+        (39.0, 41.5),
+    ]

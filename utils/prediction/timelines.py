@@ -17,7 +17,7 @@ from utils.timeline.envelope import Envelope
 from utils.timeline.figure import plot_timeline
 from utils.timeline.output import Moment, as_dict, writing
 from utils.timeline.rttm import Turn, read_turns
-from utils.timeline.segments import Utterance, utterances
+from utils.timeline.segments import MARGIN, Utterance, utterances
 
 
 def timeline(
@@ -27,26 +27,28 @@ def timeline(
     on_bad: Callable[[Utterance, InputError], None],
     min_confidence: float = 0.0,
     stem: Path | None = None,
+    margin: float = MARGIN,
 ) -> Iterator[Moment]:
     """The utterances of a recording, or the turns of its speakers, with their emotions, in order and as they come.
 
     Args:
         on_bad: called for each utterance that cannot be decoded, as one that is all zeros.
         stem: of the files and the figure to be written, if any.
+        margin: as in :func:`~utils.timeline.segments.utterances`.
 
     Raises:
         InputError: the recording is damaged.
         OSError: a file cannot be written.
     """
     envelope, moments, names = Envelope(), [], pipeline.class_names
-    found = utterances(recording, SEGMENT_SECONDS, pipeline.encoder.sampling_rate, envelope, turns)
+    found = utterances(recording, SEGMENT_SECONDS, pipeline.encoder.sampling_rate, envelope, turns, margin)
     asked = ((each, each.segment, None) for each in found)
     with nullcontext() if stem is None else writing(stem, names) as add:
         for utterance, answer in pipeline.answers(asked, on_bad):
-            segment, probabilities = utterance.segment, answer.probabilities.tolist()
+            probabilities = answer.probabilities.tolist()
             moment = Moment(
-                segment.start / recording.rate,
-                segment.stop / recording.rate,
+                utterance.start,
+                utterance.stop,
                 utterance.speaker,
                 answer.text or "",
                 answer.recognized,
@@ -103,9 +105,8 @@ def _write(
     count = 0
 
     def skip(utterance: Utterance, error: InputError) -> None:
-        seconds = utterance.segment.start / recording.rate
         reason = problem_of(request.path, error)
-        tqdm.write(printable(f"note: {request.given}: at {seconds:.1f} s: {reason}"), sys.stderr)
+        tqdm.write(printable(f"note: {request.given}: at {utterance.start:.1f} s: {reason}"), sys.stderr)
 
     if not as_json:
         print(f"{'start (s)':>9}  {'stop (s)':>9}  {'emotion':<10}  percent")

@@ -1,8 +1,10 @@
 """The utterances of a long recording: what Silero VAD hears as speech, or the turns of an RTTM file."""
 
 import heapq
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, pairwise
 
 from utils.data.audio import MIN_SECONDS, Recording, Segment, resampling_step
 from utils.timeline.envelope import Envelope
@@ -11,20 +13,31 @@ from utils.timeline.voice import RATE, SpeechDetector, blocks, speech
 
 SHORT = 1.0  # seconds; of less speech, an emotion says little
 PAUSE = 0.5  # seconds; a short region is joined across a shorter one
+MARGIN = 0.5  # seconds of the pauses around an utterance that are encoded with it
 LEAST = 0.3  # seconds of speech, padding included; a region that is shorter and alone is taken for a click
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """A segment with speech; ``short`` if under :data:`SHORT`. Without turns, there is no speaker."""
+    """Speech from ``start`` to ``stop`` seconds, ``short`` if under :data:`SHORT`, and the segment to be encoded.
 
+    Without turns, there is no speaker, and the segment has some of the pauses around the speech.
+    """
+
+    start: float
+    stop: float
     segment: Segment
     speaker: str | None
     short: bool
 
 
 def utterances(
-    recording: Recording, longest: float, rate: int, envelope: Envelope, turns: list[Turn] | None = None
+    recording: Recording,
+    longest: float,
+    rate: int,
+    envelope: Envelope,
+    turns: list[Turn] | None = None,
+    margin: float = 0.0,
 ) -> Iterator[Utterance]:
     """Yield a recording's utterances in order of their start, as soon as each is known.
 
@@ -35,20 +48,39 @@ def utterances(
         longest: seconds, at least 2. A longer stretch is cut at its longest pauses.
         rate: of the samples that :func:`utils.data.audio.load_segment` will be asked for.
         envelope: gets the whole recording, by the time the last utterance has been taken.
+        margin: seconds of the pauses before and after an utterance that its segment has, but at most half of a pause
+            between two. Turns have none.
 
     Raises:
         InputError: as :func:`utils.data.audio.load_segment`.
     """
     if turns is None:
         regions = (Turn(start, stop, None) for start, stop in speech(recording, longest, SHORT, envelope))
-        found = (region for region in _joined(regions, longest) if region.seconds >= LEAST)
+        joined = (region for region in _joined(regions, longest) if region.seconds >= LEAST)
+        # margins need the next utterance
+        found = _with_margins(joined, margin, longest, recording.seconds) if margin else ((r, r) for r in joined)
     else:
         speakers = dict.fromkeys(turn.speaker for turn in turns)
         joined = [each for name in speakers for each in _joined((t for t in turns if t.speaker == name), longest)]
-        found = _cut(recording, joined, longest, envelope)
-    for each in found:
-        segment = _segment(recording, each, longest, rate)
-        yield Utterance(segment, each.speaker, segment.seconds < SHORT)
+        found = ((turn, turn) for turn in _cut(recording, joined, longest, envelope))
+    for each, around in found:
+        segment = _segment(recording, around, longest, rate)
+        # without margins, the bounds are those of the segment, which is not too short to be encoded
+        first, last = (segment.start / recording.rate, segment.stop / recording.rate)
+        start, stop = (first, last) if around is each else (each.start, each.stop)
+        yield Utterance(start, stop, segment, each.speaker, stop - start < SHORT)
+
+
+def _with_margins(regions: Iterable[Turn], margin: float, longest: float, end: float) -> Iterator[tuple[Turn, Turn]]:
+    """Each region, and the same with a margin on both sides."""
+    before = -math.inf
+    for region, after in pairwise(chain(regions, [None])):
+        spare = max(0.0, (longest - region.seconds) / 2)
+        start = max(0.0, region.start - min(margin, spare, (region.start - before) / 2))
+        following = math.inf if after is None else after.start
+        stop = min(end, region.stop + min(margin, spare, (following - region.stop) / 2))
+        yield region, Turn(start, stop, None)
+        before = region.stop
 
 
 def _joined(regions: Iterable[Turn], longest: float) -> Iterator[Turn]:
