@@ -1,11 +1,13 @@
 """CemoBAM from Python: the emotions of recordings, by a trained run.
 
-import cemobam
+Example::
 
-model = cemobam.load("checkpoints/IEMOCAP/refined", transcribe=True)
-print(model.predict("hello.wav").emotion)
-for moment in model.timeline("meeting.wav"):
-    print(moment.start, moment.stop, moment.emotion, moment.text)
+    import cemobam
+
+    model = cemobam.load("checkpoints/MINE/paper", transcribe=True)
+    print(model.predict("hello.wav").emotion)
+    for moment in model.timeline("meeting.wav"):
+        print(moment.start, moment.stop, moment.emotion, moment.text)
 """
 
 import tempfile
@@ -112,7 +114,7 @@ class Model:
         with _recording(wav, rate) as recording:
             turns = None if rttm is None else read_turns(Path(rttm), recording)
             stem = None if files is None else Path(files)
-            yield from timeline(self._pipeline, recording, turns, _warn, stem=stem, margin=margin)
+            yield from timeline(self._pipeline, recording, turns, _warn, 0.0, margin, stem)
 
     def explain(self, wav: Audio, text: str | None = None, rate: int | None = None) -> Explanation:
         """Why :meth:`predict` answers as it does: neighbours, their attention, and the answer without each part."""

@@ -42,6 +42,11 @@ def parse_args() -> argparse.Namespace:
         metavar="FOLDER",
         help="an emotion per utterance: CSV, JSON lines, subtitles and figure in FOLDER (default: here)",
     )
+    long.add_argument(
+        "--margin",
+        type=float,
+        help="with --timeline: seconds of the pauses around an utterance that are encoded with it (default: 1)",
+    )
     long.add_argument("--rttm", type=Path, metavar="FILE", help="with --timeline of one recording: speaker turns")
     add_transcribe_options(parser)
     run = parser.add_argument_group("run")
@@ -65,6 +70,10 @@ def parse_args() -> argparse.Namespace:
         raise InputError("--export: without --transcribe, --explain and --timeline")
     if args.timeline is not None and (args.wav is None or args.text is not None or args.explain is not None):
         raise InputError("--timeline: only with --wav, and without --text and --explain")
+    if args.margin is not None and (args.timeline is None or args.rttm is not None):
+        raise InputError("--margin: only with --timeline, and without --rttm")
+    if args.margin is not None and not 0 <= args.margin <= 10:
+        raise InputError(f"--margin {args.margin}: must be from 0 to 10 seconds")
     if args.rttm is not None and args.timeline is None:
         raise InputError("--rttm: only with --timeline of one recording")
     if args.min_confidence is not None and not 0 < args.min_confidence < 1:
@@ -84,6 +93,7 @@ def main() -> int:
     from utils.prediction.inductive import load_training_graph
     from utils.prediction.pipeline import Pipeline
     from utils.prediction.timelines import write_timelines
+    from utils.timeline.segments import MARGIN
     from utils.training.trained import load_run
 
     trained = load_run(find_run(args.checkpoint, Path(args.save_path)))
@@ -120,7 +130,8 @@ def main() -> int:
     )
     confidence = args.min_confidence or 0.0
     if args.timeline is not None:
-        failed = write_timelines(requests, pipeline, args.timeline, args.rttm, args.json, confidence)
+        margin = MARGIN if args.margin is None else args.margin
+        failed = write_timelines(requests, pipeline, args.timeline, args.rttm, args.json, confidence, margin)
     else:
         failed = answer_all(requests, pipeline, args.json, confidence, args.explain)
     if failed:

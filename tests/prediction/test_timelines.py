@@ -98,6 +98,9 @@ def test_what_cannot_be_a_timeline_is_said_and_the_others_go_on(tones, run, trai
         (["--timeline", "out", "--text", "aaa"], "--timeline: only with --wav, and without --text and --explain"),
         (["--timeline", "out", "--explain"], "--timeline: only with --wav, and without --text and --explain"),
         (["--rttm", "x.rttm"], "--rttm: only with --timeline of one recording"),
+        (["--timeline", "out", "--margin", "-1"], "--margin -1.0: must be from 0 to 10 seconds"),
+        (["--timeline", "out", "--margin", "nan"], "--margin nan: must be from 0 to 10 seconds"),
+        (["--margin", 1], "--margin: only with --timeline, and without --rttm"),
         (["--transcripts", "x.csv"], "--transcripts: only with --transcribe"),
     ],
 )
@@ -242,7 +245,7 @@ def test_real_speech_is_cut_transcribed_and_answered(tones, run, trained):
     parts = [soundfile.read(corpus / "Actor_01" / name)[0] for name in names]
     pause = 0.001 * np.random.default_rng(0).standard_normal(RATE)
     soundfile.write(tones / "talk.flac", np.concatenate([pause, parts[0], pause, parts[1], pause]), RATE)
-    options = ["--transcribe", whisper, "--transcripts", tones / "transcripts.csv"]
+    options = ["--transcribe", whisper, "--transcripts", tones / "transcripts.csv", "--margin", 0.5]
     code, out, err = ask(run, trained, "--wav", tones / "talk.flac", "--timeline", tones / "out", *options)
     assert code == 0, err
     found = [json.loads(line) for line in (tones / "out" / "talk.jsonl").read_text().splitlines()]
@@ -252,7 +255,6 @@ def test_real_speech_is_cut_transcribed_and_answered(tones, run, trained):
     assert all(each["recognized"] for each in found)
     assert f'recognised: "{found[0]["raw_text"]}"' in out
     kept = pd.read_csv(tones / "transcripts.csv")
-    # in the margins of 0.5 s, too
     assert kept["start"].to_numpy() == pytest.approx([each["start"] - 0.5 for each in found], abs=1e-3)
     assert kept["stop"].to_numpy() == pytest.approx([each["stop"] + 0.5 for each in found], abs=1e-3)
     kept.assign(raw_text=["edited", "by hand"]).to_csv(tones / "transcripts.csv", index=False)

@@ -17,7 +17,7 @@ from utils.timeline.envelope import Envelope
 from utils.timeline.figure import plot_timeline
 from utils.timeline.output import Moment, as_dict, writing
 from utils.timeline.rttm import Turn, read_turns
-from utils.timeline.segments import MARGIN, Utterance, utterances
+from utils.timeline.segments import Utterance, utterances
 
 
 def timeline(
@@ -25,16 +25,16 @@ def timeline(
     recording: Recording,
     turns: list[Turn] | None,
     on_bad: Callable[[Utterance, InputError], None],
-    min_confidence: float = 0.0,
+    min_confidence: float,
+    margin: float,
     stem: Path | None = None,
-    margin: float = MARGIN,
 ) -> Iterator[Moment]:
     """The utterances of a recording, or the turns of its speakers, with their emotions, in order and as they come.
 
     Args:
         on_bad: called for each utterance that cannot be decoded, as one that is all zeros.
-        stem: of the files and the figure to be written, if any.
         margin: as in :func:`~utils.timeline.segments.utterances`.
+        stem: of the files and the figure to be written, if any.
 
     Raises:
         InputError: the recording is damaged.
@@ -72,6 +72,7 @@ def write_timelines(
     rttm: Path | None,
     as_json: bool,
     min_confidence: float,
+    margin: float,
 ) -> int:
     """Write the timeline of each recording, files and figure, to ``folder``, and print it as it comes.
 
@@ -90,7 +91,8 @@ def write_timelines(
         try:
             if request.problem:
                 raise InputError(request.problem)
-            _write(request, pipeline, folder / Path(request.path).stem, rttm, as_json, min_confidence)
+            stem = folder / Path(request.path).stem
+            _write(request, pipeline, stem, rttm, as_json, min_confidence, margin)
         except InputError as error:
             failed += 1
             print(printable(f"error: {request.given}: {problem_of(request.path, error)}"), file=sys.stderr)
@@ -98,7 +100,13 @@ def write_timelines(
 
 
 def _write(
-    request: Request, pipeline: Pipeline, stem: Path, rttm: Path | None, as_json: bool, min_confidence: float
+    request: Request,
+    pipeline: Pipeline,
+    stem: Path,
+    rttm: Path | None,
+    as_json: bool,
+    min_confidence: float,
+    margin: float,
 ) -> None:
     recording = probe(Path(request.path))
     turns = read_turns(rttm, recording) if rttm else None
@@ -111,7 +119,7 @@ def _write(
     if not as_json:
         print(f"{'start (s)':>9}  {'stop (s)':>9}  {'emotion':<10}  percent")
     with tqdm(total=round(recording.seconds), unit="s", desc=stem.name, leave=False, dynamic_ncols=True) as bar:
-        for moment in timeline(pipeline, recording, turns, skip, min_confidence, stem):
+        for moment in timeline(pipeline, recording, turns, skip, min_confidence, margin, stem):
             count += 1
             if as_json:
                 found = {"audio_file": request.given, **as_dict(moment, pipeline.class_names)}

@@ -13,7 +13,7 @@ from utils.timeline.voice import RATE, SpeechDetector, blocks, speech
 
 SHORT = 1.0  # seconds; of less speech, an emotion says little
 PAUSE = 0.5  # seconds; a short region is joined across a shorter one
-MARGIN = 0.5  # seconds of the pauses around an utterance that are encoded with it
+MARGIN = 1.0  # seconds of the pauses around an utterance that are encoded with it (docs/timeline.md)
 LEAST = 0.3  # seconds of speech, padding included; a region that is shorter and alone is taken for a click
 
 
