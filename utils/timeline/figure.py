@@ -9,13 +9,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.collections import PolyCollection
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from utils.plots import COLORS, ENTRIES, save_figure, short_name
 from utils.timeline.envelope import Envelope
 from utils.timeline.output import Moment
 
 ROW_SECONDS = (300, 600, 900, 1200, 1800, 3600, 7200, 14_400)  # of a row of the figure
+TICKS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200)  # seconds
 ROWS = 6
 LANES = 8  # of speakers; beyond, those who speak least share the last
 WIDTH, WAVEFORM, LANE = 15, 0.8, 0.3  # inches
@@ -61,7 +62,7 @@ def plot_timeline(
         ticks = [-LANE * (lane + 0.5) / WAVEFORM for lane in range(len(lane_names))]
         axes.set_yticks([0.5, *ticks], ["waveform", *lane_names])
         axes.tick_params(axis="y", length=0)
-        axes.xaxis.set_major_locator(MaxNLocator(12, steps=[1, 2, 3, 6, 10], integer=True))
+        axes.xaxis.set_major_locator(MultipleLocator(next(step for step in TICKS if length <= 15 * step)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: _clock(at, seconds)))
     axes.set_xlabel(f"time ({_unit(seconds)})")
     handles = [Patch(label=short_name(name), **style) for name, style in list(styles.items())[:ENTRIES]]
