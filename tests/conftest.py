@@ -17,6 +17,7 @@ import soundfile
 import torch
 
 import extract_features
+import train
 from utils import plots
 from utils.config import SPLITS, make_config
 from utils.data.features import Features, load_splits
@@ -27,6 +28,7 @@ from utils.training.graph import TrainingData
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 TONES = {"high": 2500, "low": 300, "middle": 900}  # Hz
+TRAINING = ["--hidden_dim", 16, "--epochs", 3, "--lr", 1e-2, "--k_text", 3, "--k_audio", 3, "--seeds", 1, 2]  # on TONES
 SMALL = {"hidden_dim": 16, "epochs": 4, "k_text": 3, "k_audio": 2, "lr": 1e-2}
 
 
@@ -207,6 +209,15 @@ def run(monkeypatch, capsys):
         return caught.value.code or 0, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def trained(tones, run):
+    """The run folder of a training on TONES."""
+    options = ["--dataset", "TONES", "--save_path", tones / "runs", "--model_name", "r", *TRAINING]
+    code, _, err = run(train.main, *options)
+    assert code == 0, err
+    return tones / "runs" / "TONES" / "r"
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ import soundfile
 import app
 import cemobam
 from tests.conftest import ROOT, SHARED, environment
-from tests.prediction.conftest import answers, ask, trained  # noqa: F401 (a fixture)
+from tests.prediction.conftest import answers, ask
 
 gradio_client = pytest.importorskip("gradio_client", reason="Gradio is not installed (requirements-app.txt)")
 
 
 @pytest.fixture
-def page(trained, tones, monkeypatch):  # noqa: F811
+def page(trained, tones, monkeypatch):
     """The address of the page of a run on TONES."""
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
     model = cemobam.load(trained, device="cpu", transcripts=tones / "transcripts.csv")
@@ -32,7 +32,7 @@ def page(trained, tones, monkeypatch):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_the_page_answers_as_predict_py_does(page, tones, run, trained):  # noqa: F811
+def test_the_page_answers_as_predict_py_does(page, tones, run, trained):
     wav = tones / "corpus" / "s0" / "00.wav"
     (expected,) = answers(ask(run, trained, "--wav", wav, "--text", "aaa 0", "--explain", "--json")[1])
     client = gradio_client.Client(page, verbose=False)
@@ -50,7 +50,8 @@ def test_the_page_answers_as_predict_py_does(page, tones, run, trained):  # noqa
 
 
 @pytest.mark.slow
-def test_the_page_draws_the_timeline_of_predict_py(page, tones, run, trained):  # noqa: F811
+@pytest.mark.drawn
+def test_the_page_draws_the_timeline_of_predict_py(page, tones, run, trained):
     corpus = SHARED / "data" / "ravdess" / "Actor_01"
     if not corpus.is_dir():
         pytest.skip(f"no speech at {corpus}")
@@ -70,7 +71,7 @@ def test_the_page_draws_the_timeline_of_predict_py(page, tones, run, trained):  
 
 
 @pytest.mark.slow
-def test_a_browser_uploads_a_recording_and_sees_the_answer(page, tones, run, trained, tmp_path):  # noqa: F811
+def test_a_browser_uploads_a_recording_and_sees_the_answer(page, tones, run, trained, tmp_path):
     sync_api = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:

@@ -17,7 +17,8 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 import eval as evaluate
 import train
-from tests.prediction.conftest import TRAINING, ask
+from tests.conftest import TRAINING
+from tests.prediction.conftest import ask
 from utils.data.features import load_features
 from utils.data.safe_pickle import load_tensors, save_tensors
 from utils.io import lock

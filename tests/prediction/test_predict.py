@@ -12,7 +12,8 @@ import soundfile
 import torch
 
 import train
-from tests.prediction.conftest import TRAINING, answers, ask
+from tests.conftest import TRAINING
+from tests.prediction.conftest import answers, ask
 from tests.tiny_models import save_tiny_audio_model
 from utils.data.audio import load_segment, probe, split
 from utils.data.features import load_features

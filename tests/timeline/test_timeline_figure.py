@@ -8,6 +8,8 @@ from utils.timeline.envelope import BINS, Envelope
 from utils.timeline.figure import LANES, plot_timeline
 from utils.timeline.output import Moment
 
+pytestmark = pytest.mark.drawn
+
 NAMES = ("anger", "joy", "sadness")
 
 

@@ -14,9 +14,10 @@ import torch
 from transformers import AutoProcessor, AutoTokenizer, Wav2Vec2ForCTC, WhisperForConditionalGeneration
 
 import extract_features
-import predict
 import train
 from tests.conftest import SHARED
+from tests.prediction.conftest import answers
+from tests.prediction.conftest import ask as predict_alone
 from utils.data.audio import Segment, load_segment, probe, split
 from utils.data.features import load_features
 from utils.errors import InputError
@@ -47,15 +48,21 @@ def heard_in_batches(encoder, head, paths, longest=30.0):
     return [completed[whole] for whole in wholes]
 
 
-def test_one_pass_of_a_ctc_model_gives_what_two_give(ctc, wavs):
-    """The embedding of the encoder alone, to the bit, and the words of transformers' own model, one at a time."""
-    encoder, head, description, _ = load_recognizer(str(ctc), CPU, "--transcribe")
-    alone, described = load_audio_encoder(str(ctc), CPU)
+def heard_in_one_pass(folder, paths):
+    """The encoder of a recogniser, and what it heard: its embeddings are those of the encoder alone, to the bit."""
+    encoder, head, description, _ = load_recognizer(str(folder), CPU, "--transcribe")
+    alone, described = load_audio_encoder(str(folder), CPU)
     assert description == described
-    both = heard_in_batches(encoder, head, wavs)
-    for one, other in zip(both, heard_in_batches(alone, None, wavs), strict=True):
+    both = heard_in_batches(encoder, head, paths)
+    for one, other in zip(both, heard_in_batches(alone, None, paths), strict=True):
         assert np.array_equal(one.embedding, other.embedding)
         assert other.text is None
+    return encoder, both
+
+
+def test_one_pass_of_a_ctc_model_gives_what_two_give(ctc, wavs):
+    """The words are those of transformers' own model, one at a time."""
+    _, both = heard_in_one_pass(ctc, wavs)
     model, processor = Wav2Vec2ForCTC.from_pretrained(ctc).eval(), AutoProcessor.from_pretrained(ctc)
     for path, each in zip(wavs, both, strict=True):
         inputs = processor(soundfile.read(path, dtype="float32")[0], sampling_rate=RATE, return_tensors="pt")
@@ -71,12 +78,7 @@ def test_one_pass_of_whisper_gives_what_two_give(wavs):
     if not folder.is_dir() or not corpus.is_dir():
         pytest.skip(f"no real recogniser at {folder}, or no recordings at {corpus}")
     paths = sorted(corpus.rglob("*.wav"))[:2]
-    encoder, head, description, _ = load_recognizer(str(folder), CPU, "--transcribe")
-    alone, described = load_audio_encoder(str(folder), CPU)
-    assert description == described
-    both = heard_in_batches(encoder, head, paths)
-    for one, other in zip(both, heard_in_batches(alone, None, paths), strict=True):
-        assert np.array_equal(one.embedding, other.embedding)
+    encoder, both = heard_in_one_pass(folder, paths)
     model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     features = [encoder.prepare(load_segment(probe(path).whole, RATE)).values for path in paths]
     tokens = model.generate(torch.from_numpy(np.stack(features)), do_sample=False)
@@ -321,21 +323,10 @@ def test_recordings_without_a_word_are_bad_ones(untranscribed, run, encoders, ct
     assert report.to_numpy().tolist() == [[silent, "no words were recognised"]]
 
 
-@pytest.fixture
-def trained(tones, run):
-    options = ["--dataset", "TONES", "--save_path", tones / "runs", "--model_name", "r", "--hidden_dim", 16]
-    options += ["--epochs", 2, "--k_text", 3, "--k_audio", 3, "--seeds", 1]
-    assert run(train.main, *options)[0] == 0
-    return tones / "runs" / "TONES" / "r"
-
-
 def ask(run, checkpoint, tones, *options):
-    options = ["--device", "cpu", *options, *["--transcripts", tones / "transcripts.csv"] * ("--transcribe" in options)]
-    return run(predict.main, "--checkpoint", checkpoint, *options)
-
-
-def objects(out):
-    return [json.loads(line) for line in out.splitlines()]
+    return predict_alone(
+        run, checkpoint, *options, *["--transcripts", tones / "transcripts.csv"] * ("--transcribe" in options)
+    )
 
 
 def test_predictions_use_the_recognised_transcript_and_say_so(tones, run, trained, ctc):
@@ -343,7 +334,7 @@ def test_predictions_use_the_recognised_transcript_and_say_so(tones, run, traine
     (tones / "some.csv").write_text(f"audio_file,raw_text\n{wavs[0]},aaa 0\n{wavs[1]},\n{wavs[2]},eee 1\n{wavs[3]},\n")
     code, out, err = ask(run, trained, tones, "--csv", tones / "some.csv", "--transcribe", ctc, "--json")
     assert code == 0, err
-    found = objects(out)
+    found = answers(out)
     assert [each["audio_file"] for each in found] == [str(path) for path in wavs[:4]]
     assert [each["recognized"] for each in found] == [False, True, False, True]
     assert [each["raw_text"] for each in found[::2]] == ["aaa 0", "eee 1"]
@@ -352,7 +343,7 @@ def test_predictions_use_the_recognised_transcript_and_say_so(tones, run, traine
     # given by hand, the same words get the same answer
     texts = [each["raw_text"] for each in found]
     code, again, _ = ask(run, trained, tones, "--wav", *wavs[:4], "--text", *texts, "--json")
-    for one, other in zip(found, objects(again), strict=True):
+    for one, other in zip(found, answers(again), strict=True):
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
         assert other["recognized"] is False
     table = ask(run, trained, tones, "--csv", tones / "some.csv", "--transcribe", ctc)[1]
@@ -367,13 +358,13 @@ def test_a_prediction_by_the_audio_encoder_itself_needs_one_pass(tones, run, ctc
     assert run(train.main, "--dataset", "TONES", *options, "--epochs", 2, "--seeds", 1)[0] == 0
     trained = tones / "runs" / "TONES" / "r"
     wavs = sorted((tones / "corpus" / "s0").iterdir())
-    first = objects(ask(run, trained, tones, "--wav", wavs[1], "--transcribe", "--json")[1])
+    first = answers(ask(run, trained, tones, "--wav", wavs[1], "--transcribe", "--json")[1])
     calls = []
     encode = encoding.encode
     monkeypatch.setattr(encoding, "encode", lambda *args: (calls.append(len(args[1])), encode(*args))[1])
     code, out, err = ask(run, trained, tones, "--wav", *wavs, "--transcribe", "--json")
     assert code == 0, err
-    found = objects(out)
+    found = answers(out)
     assert [each["audio_file"] for each in found] == [str(path) for path in wavs]
     assert found[1] == {**first[0], "probabilities": pytest.approx(first[0]["probabilities"], abs=1e-5)}
     assert calls == [1]  # the recording whose transcript was kept
@@ -386,7 +377,7 @@ def test_bad_recordings_do_not_stop_the_transcripts_of_others(tones, run, traine
     data = (folder / "00.wav").read_bytes()
     (folder / "03bad.wav").write_bytes(data[:100])
     code, out, err = ask(run, trained, tones, "--wav", folder, "--transcribe", ctc, "--json")
-    found = {Path(each["audio_file"]).name: each for each in objects(out)}
+    found = {Path(each["audio_file"]).name: each for each in answers(out)}
     assert code == 1
     assert len(found) == 8
     assert found["silence.wav"]["error"].startswith("silence")

@@ -14,7 +14,6 @@ from utils.extraction.encoding import SEGMENT_SECONDS
 from utils.prediction.answers import Request, check_stems, emotion_of
 from utils.prediction.pipeline import Pipeline
 from utils.timeline.envelope import Envelope
-from utils.timeline.figure import plot_timeline
 from utils.timeline.output import Moment, as_dict, writing
 from utils.timeline.rttm import Turn, read_turns
 from utils.timeline.segments import Utterance, utterances
@@ -61,6 +60,8 @@ def timeline(
                 moments.append(moment)
             yield moment
     if stem is not None:
+        from utils.timeline.figure import plot_timeline  # matplotlib, which other predictions need not load
+
         title = f"{recording.path.name}: {len(moments)} utterances"
         plot_timeline(stem.with_name(f"{stem.name}.png"), envelope, recording.seconds, moments, names, title)
 

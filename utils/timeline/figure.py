@@ -11,7 +11,8 @@ from matplotlib.collections import PolyCollection
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-from utils.plots import COLORS, ENTRIES, save_figure, short_name
+from utils import plots
+from utils.plots import COLORS, ENTRIES, short_name
 from utils.timeline.envelope import Envelope
 from utils.timeline.output import Moment
 
@@ -68,7 +69,7 @@ def plot_timeline(
     handles = [Patch(label=short_name(name), **style) for name, style in list(styles.items())[:ENTRIES]]
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8))
-    save_figure(figure, path, f"{title}\nemotions; the higher and darker a bar, the more confident")
+    plots.save_figure(figure, path, f"{title}\nemotions; the higher and darker a bar, the more confident")
 
 
 def _lanes(moments: Sequence[Moment]) -> tuple[dict[str | None, int], list[str]]:
