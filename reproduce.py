@@ -18,6 +18,7 @@ from utils.cli import (
 )
 from utils.config import DATASETS, PARTS, PROFILES, SEEDS, default_save_path, make_config
 from utils.errors import InputError, run_main
+from utils.folds.config import POOLED
 from utils.sweep.config import K_VALUES
 
 QUICK = {"seeds": SEEDS[:2], "k_values": (1, 8), "agreements": (0.0, 0.9)}
@@ -43,6 +44,9 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
         help="train only: Tables I to IV, cross-validation by session or speaker, the ablation steps between the "
         "profiles, DEMO over homophily, or the grid of Fig. 2 (default: all)",
     )
+    parser.add_argument(
+        "--splits", nargs="+", choices=POOLED, default=[], help="pickles that the folds pool (default: all)"
+    )
     parser.add_argument("--report_only", action="store_true", help="train nothing, report what is finished")
     parser.add_argument("--profiles", nargs="+", choices=PROFILES, default=list(PROFILES), help="default: all three")
     parser.add_argument("--seeds", type=int, nargs="+", help=f"default: {' '.join(map(str, SEEDS))}")
@@ -61,6 +65,7 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
         "datasets": tuple(dict.fromkeys(args.datasets or DATASETS)),
         "seeds": tuple(args.seeds or quick.get("seeds", SEEDS)),
         "profiles": tuple(profile for profile in PROFILES if profile in args.profiles),
+        "splits": tuple(args.splits),
         "shared": {"epochs": 10, **shared} if args.quick else shared,
         "k_values": tuple(sorted(set(args.k_values or quick.get("k_values", K_VALUES)))),
     }

@@ -25,7 +25,7 @@ def fold_protocols(plan: Plan, dataset: str, download: bool = False) -> list[Pro
     """By session or speaker, and at random; none where the features are absent, or do not name them throughout."""
     if dataset == "DEMO" or not (download or plan.pooled_features(dataset)):
         return []
-    pool = read_pool(dataset, plan.feature_dir, download=download)
+    pool = read_pool(dataset, plan.feature_dir, plan.splits, download)
     if (by := choose_by(pool)) == "random":
         return []
     protocol = divide(pool, plan.folder(dataset), by, "group")

@@ -60,6 +60,8 @@ class Plan:
         shared: options that replace the profile's in every configuration, such as ``epochs`` with ``--quick``.
         k_values: values of k_text and of k_audio in Fig. 2.
         agreements: agreements of DEMO's scenes for the gain over homophily.
+        splits: the feature pickles that cross-validation pools, of :data:`~utils.folds.config.POOLED`; empty for those
+            that exist.
     """
 
     root: Path
@@ -70,6 +72,7 @@ class Plan:
     shared: dict = field(default_factory=dict)
     k_values: tuple[int, ...] = K_VALUES
     agreements: tuple[float, ...] = AGREEMENTS
+    splits: tuple[str, ...] = ()
 
     @property
     def is_of_the_profiles(self) -> bool:
@@ -165,7 +168,7 @@ class Plan:
 
     def pooled_features(self, dataset: str) -> list[Path]:
         """The feature pickles that exist, for cross-validation."""
-        paths = [feature_path(self.feature_dir, dataset, split) for split in POOLED]
+        paths = [feature_path(self.feature_dir, dataset, split) for split in self.splits or POOLED]
         return [path for path in paths if path.is_file()]
 
     def missing_features(self, dataset: str) -> list[Path]:
