@@ -11,25 +11,12 @@ import pytest
 from tests.conftest import ROOT
 from utils.config import OPTIONS, PROFILES
 
-DOCS = [
-    "README.md",
-    "docs/profiles.md",
-    "docs/calibration.md",
-    "docs/compare.md",
-    "docs/cuda.md",
-    "docs/data.md",
-    "docs/explain.md",
-    "docs/export.md",
-    "docs/folds.md",
-    "docs/python.md",
-    "docs/results.md",
-    "docs/speed.md",
-    "docs/sweep.md",
-    "docs/timeline.md",
-    "docs/transcripts.md",
-    "checkpoints/README.md",
-    "feature/README.md",
+PAGES = [
+    *ROOT.glob("*.md"),
+    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / name / "README.md" for name in ("checkpoints", "feature")),
 ]
+DOCS = [str(path.relative_to(ROOT)) for path in sorted(PAGES) if path.name != "CHANGELOG.md"]
 TEXT = "\n".join((ROOT / name).read_text() for name in DOCS)
 FOLDERS = ("", ".ci", "benchmarks", "checkpoints", "docs", "feature", "models", "tests", "utils")
 SUFFIXES = ("py", "md", "sh", "toml", "txt")
