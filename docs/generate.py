@@ -1,0 +1,83 @@
+"""Write the results in README.md and docs/ from the files in ``docs/results/``.
+
+    python -m docs.generate            # after a file in docs/results/ has changed
+    python -m docs.generate --check    # fail if a page is out of date; run_tests.sh does this
+
+A page calls a function of this module in a comment, and cog writes what it prints below::
+
+    <!--[ output("demo-training") ]-->
+    <!--end-->
+
+``python -m benchmarks.record`` writes the result files.
+"""
+
+import sys
+from functools import cache
+from pathlib import Path
+
+from cogapp import Cog
+
+from utils.io import read_json
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs/results"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@cache
+def result(name: str) -> dict:
+    """The result file of this name."""
+    return read_json(RESULTS / f"{name}.json")
+
+
+def source(name: str) -> None:
+    """One paragraph: the command, the data, the machine, the duration and the commit of a result."""
+    found = result(name)
+    seconds, versions = found["seconds"], found["versions"]
+    took = "" if seconds is None else f"{seconds / 60:.0f} min on " if seconds >= 120 else f"{seconds:.0f} s on "
+    note = f" {found['note']}" if found["note"] else ""
+    print(
+        f"\n*`{found['command']}`: {found['data']}. Measured: {took}{found['machine']}, torch {versions['torch']}, "
+        f"{found['date']}, commit `{found['commit']}`.{note}*\n"
+    )
+
+
+def output(name: str, first: str = "", last: str = "") -> None:
+    """What the command printed, as a code block with its source.
+
+    Args:
+        first, last: beginnings of the first and of the last line to show.
+    """
+    print("\n```\n" + "\n".join(_lines(result(name)["output"], first, last)) + "\n```")
+    source(name)
+
+
+def printed(name: str, first: str = "", last: str = "") -> None:
+    """What the command printed as Markdown."""
+    print("\n" + "\n".join(_lines(result(name)["output"], first, last)))
+    source(name)
+
+
+def section(name: str, file: str, heading: str) -> None:
+    """The tables below a heading of a recorded Markdown file, without the heading."""
+    lines = result(name)["files"][file]
+    start = lines.index(heading) + 1
+    stop = next((i for i in range(start, len(lines)) if lines[i].startswith("#")), len(lines))
+    print("\n" + "\n".join(lines[start:stop]).strip() + "\n")
+
+
+def _lines(lines: list[str], first: str, last: str) -> list[str]:
+    start = next(i for i, line in enumerate(lines) if line.startswith(first))
+    stop = next(i for i in reversed(range(start, len(lines))) if lines[i].startswith(last)) if last else len(lines) - 1
+    return lines[start : stop + 1]
+
+
+def main() -> int:
+    options = ["cog", "--markers=<!--[ ]--> <!--end-->", "-P", "-p", "from docs.generate import *", "-I", str(ROOT)]
+    message = "run: .venv/bin/python -m docs.generate"
+    check = ["--check", f"--check-fail-msg={message}"] if "--check" in sys.argv[1:] else ["-r"]
+    return Cog().main([*options, "--verbosity=1", *check, *map(str, PAGES)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
