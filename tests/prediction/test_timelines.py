@@ -210,9 +210,17 @@ def test_what_python_cannot_read_raises_one_error(tones, model, trained):
         cemobam.load(tones / "nothing")
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/python.md"])
-def test_the_lines_of_the_documentation_run(tones, trained, ctc, name, monkeypatch, capsys):
-    (code,) = re.findall(r"```python\n(import cemobam\n.*?)```", (ROOT / name).read_text(), re.DOTALL)
+EXAMPLE = re.compile(r"```python\n(import cemobam\n.*?)```", re.DOTALL)
+PAGES = sorted(path for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")) if EXAMPLE.search(path.read_text()))
+
+
+def test_the_page_about_python_has_an_example():
+    assert ROOT / "docs" / "python.md" in PAGES
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_the_lines_of_the_documentation_run(tones, trained, ctc, page, monkeypatch, capsys):
+    (code,) = EXAMPLE.findall(page.read_text())
     assert len([line for line in code.splitlines() if line]) == 5
     (tones / "checkpoints" / "MINE").mkdir(parents=True)
     trained.rename(tones / "checkpoints" / "MINE" / "paper")
