@@ -17,10 +17,24 @@ from pathlib import Path
 
 from cogapp import Cog
 
-from utils.io import read_json
+from utils.config import PROFILES
+from utils.io import markdown_table, read_json
+from utils.statistics import Clustered, with_interval
+from utils.training.metrics import PRINTED
+from utils.training.probes import LINEAR
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs/results"
+HEADLINE = [("logistic regression on the same embeddings", f"probe-{LINEAR.name}", None)]
+HEADLINE += [
+    (f"`{profile}`{title}", f"{profile}{option}", ablation)
+    for profile in PROFILES
+    for title, option, ablation in (
+        ("", "", "none"),
+        (", w/o CH-GAT", "-ablation=no_chgat", "no_chgat"),
+        (", w/o xCBAM", "-ablation=no_xcbam", "no_xcbam"),
+    )
+]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -55,6 +69,19 @@ def output(name: str, first: str = "", last: str = "") -> None:
 def printed(name: str, first: str = "", last: str = "") -> None:
     """What the command printed as Markdown."""
     print("\n" + "\n".join(_lines(result(name)["output"], first, last)))
+    source(name)
+
+
+def headline(name: str) -> None:
+    """The table of the README: WA with speakers unseen and seen in training, next to what the paper prints."""
+    files, rows = result(name)["files"], []
+    for title, row, ablation in HEADLINE:
+        by_session, random = (files[f"folds-{by}/{row}/results.json"]["pooled"]["wa"] for by in ("session", "random"))
+        paper = PRINTED["IEMOCAP"].get(("min", ablation)) if row.startswith("official") else None
+        cells = [with_interval(Clustered(**wa)) for wa in (by_session, random)]
+        rows.append([title, *cells, "{:.2f} / {:.2f}".format(*paper) if paper else ""])
+    header = ["", "WA, speakers held out", "WA, random folds", "the paper: WA / UA, random split, all data"]
+    print("\n" + markdown_table(header, rows))
     source(name)
 
 
