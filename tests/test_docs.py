@@ -63,15 +63,8 @@ def parser_options() -> frozenset[str]:
     return frozenset(found)
 
 
-def test_profiles_md_has_the_options_in_which_the_profiles_differ():
-    header, *rows = table((ROOT / "docs/profiles.md").read_text(), "option")
-    assert header == ["option", *PROFILES]
-    names = {name for values in PROFILES.values() for name in values}
-    assert sorted(rows) == sorted([name, *(value(profile, name) for profile in PROFILES)] for name in names)
-
-
-def test_the_readme_has_the_values_of_each_profile():
-    header, *rows = table((ROOT / "README.md").read_text(), "point")
+def test_paper_vs_code_md_has_the_values_of_each_profile_for_every_option_in_which_they_differ():
+    header, *rows = table((ROOT / "docs/paper_vs_code.md").read_text(), "point")
     assert header[-4:] == ["option", *PROFILES]
     named = []
     for *_, options, official, paper, refined in rows:
@@ -79,6 +72,7 @@ def test_the_readme_has_the_values_of_each_profile():
         named += names
         expected = [" ".join(value(profile, name) for name in names) for profile in PROFILES]
         assert [official, paper, refined] == expected, options
+    assert len(named) == len(set(named))
     assert {name for values in PROFILES.values() for name in values} <= set(named)
 
 
