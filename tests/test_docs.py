@@ -17,7 +17,7 @@ PAGES = [
     *(ROOT / name / "README.md" for name in ("checkpoints", "feature")),
 ]
 DOCS = [str(path.relative_to(ROOT)) for path in sorted(PAGES) if path.name != "CHANGELOG.md"]
-TEXT = "\n".join((ROOT / name).read_text() for name in DOCS)
+TEXT = "\n".join(re.sub(r"<!--.*?-->", "", (ROOT / name).read_text(), flags=re.S) for name in DOCS)
 FOLDERS = ("", ".ci", "benchmarks", "checkpoints", "docs", "feature", "models", "tests", "utils")
 SUFFIXES = ("py", "md", "sh", "toml", "txt")
 SCRIPTS = ("train", "eval", "compare", "folds", "sweep", "reproduce", "predict", "extract_features", "finetune", "app")

@@ -45,7 +45,7 @@ def commands() -> dict[str, str]:
 def split_command(command: str) -> tuple[str, list[str]]:
     """The module that a command runs, and its arguments."""
     script, module, name, rest = COMMAND.search(command).groups()
-    arguments = [word for word in shlex.split(rest, comments=True) if word not in ("...", "…")]
+    arguments = shlex.split(re.sub(r"\s(\.\.\.|…)(?=\s|$)", "", rest), comments=True)
     if script in DATASET_FIRST and arguments and not arguments[0].startswith("-"):
         arguments = ["--dataset", *arguments]
     return module or name or SCRIPTS.get(script, ""), arguments
