@@ -84,7 +84,7 @@ def test_an_export_takes_the_encoders_along(tones, run, encoders, monkeypatch):
     code, _, err = ask(run, trained, "--export", tones / "out")
     assert (code, err.splitlines()[-1]) == (
         2,
-        f"error: --export {tones / 'out'}: exists already; give another folder, or remove it",
+        f"error: --export {tones / 'out'}: already exists; choose another folder, or remove it",
     )
 
     code, _, err = ask(run, trained / "seed1" / "last.pt", "--export", tones / "last")
@@ -109,7 +109,10 @@ def test_a_killed_export_is_in_nobodys_way(tones, run, trained):
     (part / "seed1").mkdir(parents=True)
     (part / "seed1" / "best.pt").write_bytes(b"cut")
     code, _, err = ask(run, trained, "--export", tones / "out")
-    assert (code, err.splitlines()[-1]) == (2, f"error: {part}: in the way of --export; move it elsewhere")
+    assert (code, err.splitlines()[-1]) == (
+        2,
+        f"error: {part}: --export needs this path; move the existing file or folder elsewhere",
+    )
     assert (part / "seed1" / "best.pt").read_bytes() == b"cut"
     (part / ".unfinished_export").touch()
     with lock(tones / "out"):
@@ -310,7 +313,7 @@ def test_damaged_exports_are_one_line(tones, run, exported):
     model.write_bytes(whole[model])
     saved = load_tensors(graph)
     save_tensors(graph, {**saved, "text": saved["text"][:, :3]})
-    assert error() == f"{graph}: of another training than {exported / 'seed1' / 'model.safetensors'}"
+    assert error() == f"{graph}: belongs to another training than {exported / 'seed1' / 'model.safetensors'}"
     graph.unlink()
     assert error().startswith(f"{exported / 'training_graph.pt'}: no such file")
 
@@ -461,7 +464,7 @@ def test_each_number_of_the_card_is_in_the_files(tones, run):
     )
     assert f"WA {100 * info['leakage']['lookup']['wa']:.2f}" in section(card, "Leakage between train and test")
     assert info["encoders"]["text"]["weights_sha256"][:16] in card.text
-    assert "3 nearest of the 12 training utterances in text" in card.text
+    assert "3 nearest audio neighbours among the 12 training utterances" in card.text
     assert str(tones) not in card.content  # nothing of the machine
 
     files = [*metrics, info, json.loads((trained / "seed1" / "config.json").read_text())]
@@ -482,9 +485,11 @@ def test_a_card_of_one_seed_has_no_interval(tones, run, trained):
     assert {path.name for path in (tones / "out").glob("seed*")} == {"seed1"}
     assert "±" not in card.text
     assert "interval over seeds |" not in card.text
-    assert "No interval over seeds: fewer than 3. No interval over speakers: fewer than 3." in section(card, "Metrics")
+    for groups in ("seeds", "speakers"):
+        message = f"There is no interval over {groups} because there are fewer than 3."
+        assert message in section(card, "Metrics")
     assert "- Seeds: 1\n" in card.text
-    assert "The probabilities are of one model." in card.text
+    assert "The probabilities are those of one model." in card.text
 
 
 def test_a_card_says_what_the_files_lack(tones, run, trained, encoders):
@@ -493,7 +498,7 @@ def test_a_card_says_what_the_files_lack(tones, run, trained, encoders):
     (tones / "feature" / "TONES_BERT_WAV2VEC.json").unlink()
     card = card_of(run, trained, tones / "out")
     assert not (tones / "out" / "test_groups.csv").exists()
-    assert "Interval over speakers: predictions not recorded." in section(card, "Metrics")
+    assert "There is no interval over speakers because the predictions are not recorded." in section(card, "Metrics")
     assert "Test predictions: not recorded." in section(card, "Results by group")
     assert cells(section(card, "Calibration"), "seed 1")[1] == "not recorded"
     assert section(card, "Leakage between train and test").strip() == "Not recorded."
@@ -501,7 +506,7 @@ def test_a_card_says_what_the_files_lack(tones, run, trained, encoders):
     assert "- Split: not recorded\n- Test speakers: not recorded\n" in text
     assert cells(text, "train") == ["12", *["not recorded"] * 3]
     assert cells(text, "test") == ["12", "4", "4", "4"]
-    assert "- Whether test speakers are also in train: not recorded." in section(card, "Limits")
+    assert "- Whether test speakers are also in train is not recorded." in section(card, "Limits")
 
 
 def test_a_card_of_a_run_without_speakers(tones, run, trained):
@@ -534,7 +539,7 @@ def test_files_that_contradict_each_other_are_refused(tones, run, trained):
     code, _, err = ask(run, trained, "--export", tones / "out")
     assert (code, err.splitlines()[-1]) == (
         2,
-        f"error: {path}: not the predictions of the metrics.json beside it",
+        f"error: {path}: does not match the metrics.json next to it",
     )
     assert not (tones / "out").exists()
     path.write_text(before)

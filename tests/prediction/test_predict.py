@@ -334,7 +334,7 @@ def test_features_that_do_not_name_their_encoders_cannot_be_used(tones, run, fea
         (["--wav", "a.wav", "--corpus_dir", "x"], "--corpus_dir: only with --csv"),
         (["--csv", "a.csv", "--corpus_dir", "none"], "--corpus_dir none: no such folder"),
         (["--wav", "a.wav", ""], "--wav: one of the paths is empty"),
-        (["--wav", "a.wav", "--text", "\udcff"], "--text '\\udcff': not in UTF-8"),
+        (["--wav", "a.wav", "--text", "\udcff"], "--text '\\udcff': not valid UTF-8"),
         (["--wav", "a.wav", "--batch_seconds", 0], "--batch_seconds 0.0: must be above 0 and at most 1e9"),
         (["--wav", "a.wav", "--min_confidence", 0], "--min_confidence 0.0: must be above 0 and below 1"),
         (["--wav", "a.wav", "--min_confidence", "nan"], "--min_confidence nan: must be above 0 and below 1"),
@@ -353,7 +353,7 @@ def test_folders_that_cannot_be_used(tones, run, trained):
     assert (code, err.splitlines()[-1]) == (2, f"error: {tones / 'nothing'}: no recordings in this folder")
     code, _, err = ask(run, trained, "--wav", tones / "corpus", "--text", "aaa")
     assert code == 2
-    assert "is a folder; --csv names a transcript for each of its recordings" in err
+    assert "is a folder; use --csv to give a transcript for each recording" in err
 
 
 def test_resuming_a_finished_run_writes_its_training_graph_again(tones, run, trained):

@@ -82,7 +82,7 @@ def test_what_cannot_be_a_timeline_is_said_and_the_others_go_on(tones, run, trai
     other = write_rttm(tones / "other.rttm", spoken, "meeting")
     code, _, err = ask(run, trained, "--wav", wav, "--timeline", tones / "out", "--rttm", other)
     assert code == 1
-    assert f"error: {wav}: {other}: turns of meeting, none of long ({wav})" in err
+    assert f"error: {wav}: {other}: has turns of meeting, but none of long ({wav})" in err
     zeros = write_rttm(tones / "zeros.rttm", [(0.0, 0.4, wav), *spoken[:1]])
     code, _, err = ask(run, trained, "--wav", tones / "corpus" / "s0", "--timeline", tones / "out", "--rttm", zeros)
     assert (code, err.splitlines()[-1]) == (2, "error: --rttm: only with --timeline of one recording")
