@@ -101,7 +101,9 @@ def main() -> None:
     except ValueError as error:
         raise InputError(f"--unfreeze_layers {config.unfreeze_layers}: {error}") from error
     if Path(os.path.realpath(folder)) in Path(description["name"]).parents:
-        raise InputError(f"--model {description['name']}: inside the output folder {folder}; choose another --model_name")
+        raise InputError(
+            f"--model {description['name']}: is inside the output folder {folder}; use another --model_name"
+        )
     check_writable(folder.parent)
     count = sum(p.numel() for p in encoder.parameters())
     tuned = sum(p.numel() for p in encoder.parameters() if p.requires_grad)

@@ -20,7 +20,9 @@ def parse_args() -> argparse.Namespace:
     recordings = parser.add_argument_group("recordings")
     recordings.add_argument("--wav", nargs="+", metavar="PATH", help="recordings, or folders of recordings")
     recordings.add_argument("--text", nargs="+", help="one transcript per recording of --wav, in quotes")
-    recordings.add_argument("--csv", type=Path, help="file with audio_file,raw_text instead of --wav; raw_text may be empty")
+    recordings.add_argument(
+        "--csv", type=Path, help="file with audio_file,raw_text instead of --wav; raw_text may be empty"
+    )
     recordings.add_argument("--corpus_dir", type=Path, help="with --csv: folder of the recordings")
     recordings.add_argument("--json", action="store_true", help="print one JSON object per line instead of a table")
     recordings.add_argument(
@@ -50,9 +52,10 @@ def parse_args() -> argparse.Namespace:
     long.add_argument("--rttm", type=Path, metavar="FILE", help="speaker turns, with --timeline of one recording")
     add_transcribe_options(parser)
     run = parser.add_argument_group("run")
-    for modality in ("text", "audio"):
-        where = f"folder of the run's {modality} encoder on this machine (default: as in training)"
-        run.add_argument(f"--{modality}_model", help=where)
+    run.add_argument("--text_model", help="folder of the run's text encoder on this machine (default: as in training)")
+    run.add_argument(
+        "--audio_model", help="folder of the run's audio encoder on this machine (default: as in training)"
+    )
     run.add_argument("--batch_seconds", type=float, help="seconds of speech per batch (as in extract_features.py)")
     run.add_argument("--batch_tokens", type=int, help="tokens per batch (as in extract_features.py)")
     add_device_option(run)

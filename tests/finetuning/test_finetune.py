@@ -258,7 +258,7 @@ def test_a_finished_tuning_is_kept_and_another_one_refused(tones, run):
         ("last.pt", {"best_epoch": 2}, "damaged (epoch 1, step 2, best epoch 2); --overwrite starts from scratch"),
         ("last.pt", {"schedule": {}}, "damaged (schedule: {}); --overwrite starts from scratch"),
         ("last.pt", "half", "not a complete checkpoint"),
-        ("config.json", None, "holds encoder without config.json; remove the folder"),
+        ("config.json", None, "contains encoder but no config.json; remove the folder"),
     ],
 )
 def test_damaged_files_are_found_before_anything_is_tuned(tones, run, monkeypatch, name, contents, message):
@@ -308,7 +308,7 @@ def test_only_a_fine_tuning_is_overwritten(tones, run):
     claimed.write_text('{"config": {"dataset": "TONES"}, "data": {}, "class_names": []}')
     code, _, err = tune(tones, run, "--model_name", "topk-paper", "--overwrite")
     assert code == 2
-    assert err.startswith(f"error: {claimed.parent}: not the folder of a fine-tuning")
+    assert err.startswith(f"error: {claimed.parent}: not a fine-tuning folder")
     assert claimed.exists()
 
 
@@ -371,7 +371,7 @@ def test_the_initial_encoder_is_not_overwritten(tones, run):
     assert tune(tones, run)[0] == 0
     code, _, err = tune(tones, run, "--model", tuned(tones) / "encoder", "--overwrite")
     assert code == 2
-    assert err.endswith(f"in the output folder {tuned(tones)}; give another --model_name")
+    assert err.endswith(f"is inside the output folder {tuned(tones)}; use another --model_name")
     assert weights(tuned(tones))
 
 
@@ -397,7 +397,7 @@ def test_manifests_of_the_user_need_no_extraction(tones, run, encoders):
         (["--seed", 2**32], f"--seed {2**32}: must be in [0, {2**32})"),
         (["--text_pooling", "mean"], "--text_pooling: only with --modality text"),
         (["--objective", "ntxent", "--batch_size", 1], "--batch_size 1: must be at least 2 with ntxent"),
-        (["--precision", "fp16"], "--precision fp16: needs a CUDA device; a CPU has fp32 and bf16"),
+        (["--precision", "fp16"], "--precision fp16: needs a CUDA device; a CPU supports fp32 and bf16"),
         (["--model", "no/such/model"], "--model no/such/model: neither a folder nor a name of the Hugging Face hub"),
         (["--model_name", "../x"], "--model_name ../x: must be a name of letters, digits and . _ - + ="),
         (["--metadata", "no.csv", "no.csv"], "no.csv: no such file"),

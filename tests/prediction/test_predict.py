@@ -87,7 +87,7 @@ def test_a_class_named_uncertain_is_not_mistaken_for_no_answer(tones, run, train
     wav = ["--wav", tones / "corpus" / "s0" / "00.wav"]
     assert ask(run, trained, *wav)[0] == 0
     code, _, err = ask(run, trained, *wav, "--min_confidence", 0.5)
-    assert (code, err) == (2, "error: --min_confidence: the run has a class uncertain of its own\n")
+    assert (code, err) == (2, "error: --min_confidence: the run already has a class named uncertain\n")
 
 
 def test_json_is_all_that_is_on_standard_output(tones, run, trained):
@@ -231,7 +231,7 @@ def test_what_stands_in_for_a_missing_transcript_is_said(tones, run, trained):
     wav = tones / "corpus" / "s0" / "00.wav"
     note = (
         "note: 1 of 1 recordings have no transcript; the mean text embedding of the training utterances is used "
-        "instead (--transcribe recognises it)"
+        "instead (--transcribe recognises transcripts)"
     )
     code, out, _ = ask(run, trained, "--wav", wav)
     assert (code, note in out) == (0, True)
@@ -327,8 +327,8 @@ def test_features_that_do_not_name_their_encoders_cannot_be_used(tones, run, fea
 @pytest.mark.parametrize(
     "options, message",
     [
-        ([], "one of --wav, --csv and --export is needed"),
-        (["--wav", "a.wav", "--csv", "a.csv"], "one of --wav, --csv and --export is needed"),
+        ([], "give exactly one of --wav, --csv and --export"),
+        (["--wav", "a.wav", "--csv", "a.csv"], "give exactly one of --wav, --csv and --export"),
         (["--wav", "a.wav", "--text", "x", "y"], "--text: 2 transcripts for 1 recordings of --wav"),
         (["--csv", "none.csv"], "none.csv: no such file"),
         (["--wav", "a.wav", "--corpus_dir", "x"], "--corpus_dir: only with --csv"),

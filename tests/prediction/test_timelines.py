@@ -95,12 +95,18 @@ def test_what_cannot_be_a_timeline_is_said_and_the_others_go_on(tones, run, trai
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--timeline", "out", "--text", "aaa"], "--timeline: only with --wav, and without --text and --explain"),
-        (["--timeline", "out", "--explain"], "--timeline: only with --wav, and without --text and --explain"),
+        (
+            ["--timeline", "out", "--text", "aaa"],
+            "--timeline: needs --wav, and cannot be combined with --text or --explain",
+        ),
+        (
+            ["--timeline", "out", "--explain"],
+            "--timeline: needs --wav, and cannot be combined with --text or --explain",
+        ),
         (["--rttm", "x.rttm"], "--rttm: only with --timeline of one recording"),
         (["--timeline", "out", "--margin", "-1"], "--margin -1.0: must be from 0 to 10 seconds"),
         (["--timeline", "out", "--margin", "nan"], "--margin nan: must be from 0 to 10 seconds"),
-        (["--margin", 1], "--margin: only with --timeline, and without --rttm"),
+        (["--margin", 1], "--margin: needs --timeline, and cannot be combined with --rttm"),
         (["--transcripts", "x.csv"], "--transcripts: only with --transcribe"),
     ],
 )

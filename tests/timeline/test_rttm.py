@@ -73,7 +73,9 @@ def test_a_bad_turn_is_named_in_one_line(read, tmp_path, bad, message):
 
 
 def test_turns_of_other_recordings_are_refused(read):
-    with pytest.raises(InputError, match=r"a\.rttm: has turns of lecture, lesson, but none of talk \(corpus/talk\.wav\)$"):
+    with pytest.raises(
+        InputError, match=r"a\.rttm: has turns of lecture, lesson, but none of talk \(corpus/talk\.wav\)$"
+    ):
         read(line(file="lesson"), line(file="lecture"))
     with pytest.raises(InputError, match=r"turns of 0, 1, 2, 3, 4 and 3 more, but none of talk"):
         read(*(line(file=str(i)) for i in range(8)))

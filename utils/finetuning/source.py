@@ -56,7 +56,11 @@ def read_extracted(feature_dir: str, dataset: str, modality: str, corpus_dir: Pa
             raise InputError(f"{path}: no such file; run extract_features.py again")
         known = info["files"][split].get("metadata_sha256")
         if known != file_sha256(path):
-            how = "not the file that {} describes" if known else "{} is from an older version without its SHA-256"
+            how = (
+                "not the file that {} describes"
+                if known
+                else "{} is from an older version and does not record its SHA-256"
+            )
             raise InputError(f"{path}: {how.format(info_path(pickle).name)}; run extract_features.py again")
     classes = {name: (str(label),) for label, name in enumerate(info["class_names"])}
     return _read(paths, "", modality, corpus_dir, classes), info

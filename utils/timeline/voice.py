@@ -62,7 +62,7 @@ class SpeechDetector:
         return len(self._model.probabilities) * self._window
 
     def add(self, waveform: Tensor) -> list[tuple[str, float]]:
-        """Append samples [T] at :data:`RATE`. Returns the edges of speech in them: ``start`` or ``end``, and its time."""
+        """Append samples [T] at :data:`RATE`. Returns the new edges of speech: ``start`` or ``end``, and the time."""
         waveform = torch.cat([self._rest, waveform])
         full = len(waveform) // WINDOW * WINDOW
         self._rest = waveform[full:].clone()
