@@ -26,7 +26,7 @@ def parse_args() -> tuple[argparse.Namespace, TuneConfig]:
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("dataset", help="name of features written by extract_features.py, or any name with --metadata")
-    parser.add_argument("--modality", choices=("audio", "text"), required=True)
+    parser.add_argument("--modality", choices=("audio", "text"), required=True, help="encoder to fine-tune")
     data = parser.add_argument_group("data")
     data.add_argument("--feature_dir", default=default_feature_dir(), help="default: $FEATURE_DIR, or feature")
     manifests = "manifests with audio_file,raw_text,label (default: those next to the features)"

@@ -49,7 +49,9 @@ def parse_args() -> argparse.Namespace:
         type=float,
         help="with --timeline: seconds of the pauses around an utterance that are encoded with it (default: 1)",
     )
-    long.add_argument("--rttm", type=Path, metavar="FILE", help="speaker turns, with --timeline of one recording")
+    long.add_argument(
+        "--rttm", type=Path, metavar="FILE", help="file of speaker turns, with --timeline of one recording"
+    )
     add_transcribe_options(parser)
     run = parser.add_argument_group("run")
     run.add_argument("--text_model", help="folder of the run's text encoder on this machine (default: as in training)")
