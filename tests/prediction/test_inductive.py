@@ -1,4 +1,4 @@
-"""New utterances attached to training utterances, against graphs that are built as a whole."""
+"""New utterances attached to training utterances, compared with graphs that are built as a whole."""
 
 from dataclasses import replace
 
@@ -54,7 +54,7 @@ def test_attaching_equals_the_graph_of_train_with_the_new_nodes(train, new, smal
     predictor = Predictor(models, graph_of(train, config), CPU)
     assert torch.allclose(predictor.each(new.text, new.audio), expected, atol=1e-6)
     assert torch.allclose(predictor(new.text, new.audio), expected.mean(0), atol=1e-6)
-    assert expected.std(1).min() > 1e-4  # the new ones are told apart
+    assert expected.std(1).min() > 1e-4  # the new utterances get different answers
 
 
 def test_each_model_answers_at_its_temperature(train, new, small_config, tmp_path):

@@ -1,4 +1,4 @@
-"""Timelines, explanations and the Python interface, against what predict.py says of the same recordings."""
+"""Timelines, explanations and the Python interface, compared with predict.py on the same recordings."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ RATE = 16_000
 
 @pytest.fixture
 def joined(tones) -> tuple[Path, list[tuple[float, float, Path]]]:
-    """Recordings of TONES in a row with pauses between them, and the seconds and file of each."""
+    """Consecutive recordings of TONES with pauses between them, and the seconds and file of each."""
     parts, spoken, at = [], [], 0
     for path in sorted((tones / "corpus" / "s0").iterdir()):
         samples = soundfile.read(path)[0]
@@ -243,7 +243,7 @@ def test_the_lines_of_the_documentation_run(tones, trained, ctc, name, monkeypat
 
 @pytest.mark.slow
 def test_real_speech_is_cut_transcribed_and_answered(tones, run, trained):
-    """Two sentences of RAVDESS with a pause between them; the emotions of TONES mean nothing here."""
+    """Two sentences of RAVDESS with a pause between them. The emotions of TONES have no meaning here."""
     corpus, whisper = SHARED / "data" / "ravdess", SHARED / "models" / "whisper-tiny.en"
     if not corpus.is_dir() or not whisper.is_dir():
         pytest.skip(f"no recordings at {corpus}, or no recogniser at {whisper}")
