@@ -1,4 +1,4 @@
-"""A page that answers recordings, shows the neighbours behind an answer, and the timeline of a long recording."""
+"""A web page that predicts emotions. It shows the neighbours behind an answer, and the timeline of a long recording."""
 
 import argparse
 import os
@@ -11,8 +11,12 @@ from utils.errors import InputError, problem_of, run_main
 from utils.transcription.config import add_transcribe_options, check_transcripts
 
 TITLE = "CemoBAM: the emotion of a recording"
-HELP = """Record or upload speech, and correct its transcript. An empty one is {recognised}.
-**Answer** gives one emotion for the recording, **timeline** one for each utterance of a long one."""
+HELP = """Record or upload speech, and enter its transcript. {without}
+**Answer** predicts one emotion for the recording. **Timeline** predicts one for each utterance of a long recording."""
+WITHOUT = {  # what happens without a transcript, by whether there is a recogniser
+    True: "An empty transcript is recognised. You can correct it and ask again.",
+    False: "Without one, the mean text embedding of the training utterances is used (see `--transcribe`).",
+}
 NEIGHBORS = ["training utterance", "emotion", "transcript", "text cosine", "audio cosine", "attention (%)"]
 NEIGHBORS += ["change without it (points)"]
 MOMENTS = ["start (s)", "stop (s)", "emotion", "confidence (%)", "transcript"]
@@ -21,11 +25,17 @@ MOMENTS = ["start (s)", "stop (s)", "emotion", "confidence (%)", "transcript"]
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--checkpoint", required=True, help="run folder, export, dataset or hub name")
-    parser.add_argument("--text_model", help="folder of the run's encoder on this machine (default: as in training)")
-    parser.add_argument("--audio_model", help="likewise")
+    parser.add_argument(
+        "--text_model", help="folder of the run's text encoder on this machine (default: as in training)"
+    )
+    parser.add_argument(
+        "--audio_model", help="folder of the run's audio encoder on this machine (default: as in training)"
+    )
     add_transcribe_options(parser)
     add_device_option(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: 127.0.0.1)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address; 0.0.0.0 allows other machines (default: 127.0.0.1)"
+    )
     parser.add_argument("--port", type=int, default=7860, help="default: 7860")
     args = parser.parse_args()
     if not 0 <= args.port < 65536:
@@ -35,7 +45,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def build(model, transcribes: bool, folder: str):
-    """The page over a :class:`cemobam.Model`; timelines are written to ``folder``."""
+    """Build the page for a :class:`cemobam.Model`. Timelines are written to ``folder``."""
     import gradio as gr
 
     import cemobam
@@ -43,15 +53,15 @@ def build(model, transcribes: bool, folder: str):
 
     @contextmanager
     def shown_errors(wav: str | None):
-        """Show what goes wrong with a recording, without the paths of this machine."""
+        """Show errors of a recording without the paths of this machine."""
         if wav is None:
             raise gr.Error("Record or upload speech first.", duration=5, print_exception=False)
         try:
             yield
         except (cemobam.InputError, OSError) as error:
             problem = problem_of(wav, str(error))
-            if problem == str(error):  # not of the recording; the terminal says more
-                raise gr.Error("This did not work; the reason is in the terminal.") from error
+            if problem == str(error):  # not about the recording; the terminal shows it
+                raise gr.Error("The request failed. The terminal shows the reason.") from error
             raise gr.Error(f"{Path(wav).name}: {problem}", print_exception=False) from error
 
     def answer(wav: str | None, text: str) -> tuple:
@@ -71,7 +81,7 @@ def build(model, transcribes: bool, folder: str):
             for each in why.neighbors[:SHOWN]
         ]
         parts = {name: each for name, each in why.answers.items() if name != "answer"}
-        changes = [f"{name}: {100 * why.change(each):+.1f} points of {found.emotion}" for name, each in parts.items()]
+        changes = [f"{name}: {found.emotion} {100 * why.change(each):+.1f} points" for name, each in parts.items()]
         return found.probabilities, found.text or "", "; ".join(changes), neighbors
 
     def timeline(wav: str | None, progress=gr.Progress()) -> tuple:  # noqa: B008 (where Gradio looks for it)
@@ -85,25 +95,26 @@ def build(model, transcribes: bool, folder: str):
         return f"{stem}.png", rows, [f"{stem}{suffix}" for suffix in (".csv", ".jsonl", ".srt", ".pdf")]
 
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
-        recognised = "recognised" if transcribes else "as if nothing were known of the words (see --transcribe)"
-        gr.Markdown(f"# {TITLE}\n{HELP.format(recognised=recognised)}")
+        gr.Markdown(f"# {TITLE}\n{HELP.format(without=WITHOUT[transcribes])}")
         with gr.Row():
             with gr.Column():
                 wav = gr.Audio(
                     type="filepath", sources=["upload", "microphone"], label="recording", buttons=["download"]
                 )
-                text = gr.Textbox(label="transcript", placeholder=f"empty: {recognised}")
+                text = gr.Textbox(
+                    label="transcript", placeholder="leave empty to recognise it" if transcribes else "optional"
+                )
                 with gr.Row():
                     ask = gr.Button("Answer", variant="primary")
                     draw = gr.Button("Timeline")
             with gr.Column():
                 probabilities = gr.Label(label="emotion")
-                changes = gr.Textbox(label="the answer without …", interactive=False)
+                changes = gr.Textbox(label="change without a part", interactive=False)
         neighbors = gr.Dataframe(headers=NEIGHBORS, label="neighbours behind the answer", wrap=True, interactive=False)
         figure = gr.Image(label="timeline", buttons=["download", "fullscreen"])
         moments = gr.Dataframe(headers=MOMENTS, label="utterances", wrap=True, interactive=False)
-        files = gr.File(label="files of the timeline", file_count="multiple")
-        # a recognised transcript belongs to its recording
+        files = gr.File(label="timeline files", file_count="multiple")
+        # a transcript belongs to its recording, so it is cleared with it
         wav.clear(lambda: "", outputs=text)
         one = {"concurrency_id": "model", "concurrency_limit": 1}
         ask.click(answer, [wav, text], [probabilities, text, changes, neighbors], api_name="answer", **one)
@@ -113,8 +124,8 @@ def build(model, transcribes: bool, folder: str):
 
 def main() -> None:
     args = parse_args()
-    folder = tempfile.TemporaryDirectory(prefix="cemobam-")  # of uploads and timelines; removed when the page ends
-    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder.name}  # nothing is sent anywhere
+    folder = tempfile.TemporaryDirectory(prefix="cemobam-")  # for uploads and timelines; removed at the end
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder.name}  # no usage data is sent
     try:
         import gradio  # noqa: F401
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""CemoBAM from Python: the emotions of recordings, by a trained run.
+"""Python interface of CemoBAM: predict the emotions of recordings with a trained run.
 
 Example::
 
@@ -39,7 +39,7 @@ from utils.transcription.config import TRANSCRIPTS
 
 __all__ = ["Explanation", "InputError", "Model", "Moment", "Prediction", "load"]
 
-Audio = str | Path | np.ndarray  # a file; or samples [T] or [T, channels], signed integers or floats of full scale 1
+Audio = str | Path | np.ndarray  # a file, or samples [T] or [T, channels]: signed integers, or floats of full scale 1
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Prediction:
 
     Attributes:
         probabilities: by class name.
-        text: the transcript used; None if there is none, and the mean text embedding of train stands in for it.
-        recognized: whether a recogniser wrote it.
-        explanation: if it was asked for.
+        text: the transcript used. If it is None, the mean text embedding of the training utterances is used instead.
+        recognized: whether the transcript comes from a recogniser.
+        explanation: None unless requested.
     """
 
     emotion: str
@@ -65,9 +65,9 @@ class Prediction:
 
 
 class Model:
-    """A trained run with its encoders; made by :func:`load`.
+    """A trained run with its encoders, returned by :func:`load`.
 
-    Recordings are files, or arrays with their sampling ``rate`` in Hz. What cannot be read raises an
+    Recordings are files, or arrays with their sampling ``rate`` in Hz. A recording that cannot be read raises an
     :class:`InputError`.
     """
 
@@ -81,7 +81,7 @@ class Model:
     def predict(
         self, wav: Audio, text: str | None = None, rate: int | None = None, explained: bool = False
     ) -> Prediction:
-        """The emotion of a recording, given its transcript if there is one; with its explanation, if asked for."""
+        """Predict the emotion of a recording and its transcript, if given. ``explained`` adds the explanation."""
         with _recording(wav, rate) as recording:
             ((_, answer),) = self._pipeline.answers([(None, recording.whole, text)], stop_at_bad)
         probabilities = answer.probabilities.tolist()
@@ -101,15 +101,15 @@ class Model:
         files: str | Path | None = None,
         margin: float = MARGIN,
     ) -> Iterator[Moment]:
-        """The utterances of a recording of any length and their emotions, as they come.
+        """Yield the utterances of a recording of any length and their emotions, as they are found.
 
-        An utterance that cannot be answered, as one whose samples are all zero, is left out with a warning.
+        An utterance that cannot be predicted, such as one whose samples are all zero, is skipped with a warning.
 
         Args:
-            rttm: a file of speaker turns, which are the utterances then.
-            files: path without suffix of a CSV, JSON lines, subtitles and a figure. They are whole when the iterator
-                ends.
-            margin: seconds of the pauses around an utterance that are encoded with it. Without ``rttm`` only.
+            rttm: a file of speaker turns, which are then used as the utterances.
+            files: path without suffix of a CSV, JSON lines, subtitles and a figure. They are complete when the
+                iterator ends.
+            margin: seconds of the pauses around an utterance that are encoded with it. It has no effect with ``rttm``.
         """
         with _recording(wav, rate) as recording:
             turns = None if rttm is None else read_turns(Path(rttm), recording)
@@ -117,7 +117,7 @@ class Model:
             yield from timeline(self._pipeline, recording, turns, _warn, 0.0, margin, stem)
 
     def explain(self, wav: Audio, text: str | None = None, rate: int | None = None) -> Explanation:
-        """Why :meth:`predict` answers as it does: neighbours, their attention, and the answer without each part."""
+        """Explain the answer of :meth:`predict`: neighbours, their attention, and the answer without each part."""
         return self.predict(wav, text, rate, explained=True).explanation
 
 
@@ -133,12 +133,12 @@ def load(
     """Load a run.
 
     Args:
-        checkpoint: run folder or export (the mean of its seeds), seed folder, dataset, or a name of the hub.
-        transcribe: recognise missing transcripts, by this Whisper or CTC model; True for the run's audio encoder if it
-            is one, else Whisper.
+        checkpoint: run folder or export (averages its seeds), seed folder, dataset, or name on the hub.
+        transcribe: recognise missing transcripts with this Whisper or CTC model. True uses the run's audio encoder if
+            it is such a model, otherwise Whisper.
         device: ``auto``, ``cpu`` or ``cuda``.
-        text_model, audio_model: folders of the run's encoders on this machine, if they are not where training had them.
-        transcripts: the CSV that keeps recognised transcripts.
+        text_model, audio_model: folders of the run's encoders on this machine, if they differ from those of training.
+        transcripts: the CSV that stores recognised transcripts.
 
     Raises:
         InputError: something is missing or damaged.
@@ -152,7 +152,7 @@ def load(
 
 @contextmanager
 def _recording(wav: Audio, rate: int | None) -> Iterator[Recording]:
-    """A recording by its path, or samples as a temporary file: both are read in the same way."""
+    """Open a recording by its path. Samples are written to a temporary file, so that both are read in the same way."""
     if isinstance(wav, (str, Path)):
         yield probe(Path(wav))
         return
@@ -175,4 +175,4 @@ def _recording(wav: Audio, rate: int | None) -> Iterator[Recording]:
 
 
 def _warn(utterance: Utterance, error: InputError) -> None:
-    warnings.warn(f"left out at {utterance.start:.1f} s: {error}", stacklevel=2)
+    warnings.warn(f"utterance at {utterance.start:.1f} s skipped: {error}", stacklevel=2)

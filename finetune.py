@@ -21,21 +21,21 @@ OPTIONS = [f for f in fields(TuneConfig) if f.metadata]
 
 
 def parse_args() -> tuple[argparse.Namespace, TuneConfig]:
-    """The options, and the configuration without the encoder that it starts from."""
+    """The options, and the configuration without its initial encoder."""
     parser = argparse.ArgumentParser(
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("dataset", help="features written by extract_features.py, or any name with --metadata")
-    parser.add_argument("--modality", choices=("audio", "text"), required=True)
+    parser.add_argument("dataset", help="name of features written by extract_features.py, or any name with --metadata")
+    parser.add_argument("--modality", choices=("audio", "text"), required=True, help="encoder to fine-tune")
     data = parser.add_argument_group("data")
     data.add_argument("--feature_dir", default=default_feature_dir(), help="default: $FEATURE_DIR, or feature")
-    manifests = "manifests with audio_file,raw_text,label (default: those beside the features)"
+    manifests = "manifests with audio_file,raw_text,label (default: those next to the features)"
     data.add_argument("--metadata", type=Path, nargs=2, metavar=("TRAIN", "VAL"), help=manifests)
     data.add_argument("--corpus_dir", type=Path, help="folder of the recordings (default: as in the manifests)")
-    data.add_argument("--classes", nargs="+", help="with --metadata: as in extract_features.py")
+    data.add_argument("--classes", nargs="+", help="with --metadata: classes, as in extract_features.py")
     encoder = parser.add_argument_group("encoder")
-    encoder.add_argument("--model", help="folder, hub name or NAME@REVISION (default: the one of the features)")
-    pooling = "default: the one of the features, else as the model's own configuration says, else pooler"
+    encoder.add_argument("--model", help="folder, hub name or NAME@REVISION (default: the encoder of the features)")
+    pooling = "default: that of the features, otherwise that of the model's configuration, otherwise pooler"
     encoder.add_argument("--text_pooling", choices=POOLINGS, help=pooling)
     training = parser.add_argument_group("training")
     for f in OPTIONS:
@@ -44,7 +44,7 @@ def parse_args() -> tuple[argparse.Namespace, TuneConfig]:
     training.add_argument("--precision", choices=PRECISIONS, help="default: bf16 (or fp16) on CUDA, fp32 on a CPU")
     memory = "seconds of speech per batch, padding included; a step accumulates the gradients of its batches"
     training.add_argument("--batch_seconds", type=float, help=memory)
-    training.add_argument("--batch_tokens", type=int, help="tokens per batch, likewise")
+    training.add_argument("--batch_tokens", type=int, help="tokens per batch, padding included")
     output = parser.add_argument_group("output")
     output.add_argument("--save_path", default=default_save_path(), help="root of the run folders")
     output.add_argument("--model_name", help="run folder (default: finetune-<modality> and the options given)")
@@ -73,7 +73,7 @@ def check(args: argparse.Namespace) -> None:
 
 def main() -> None:
     args, config = parse_args()
-    # torch, transformers and what builds on it: they take seconds, for which --help and a wrong option need not wait
+    # imported here: torch and transformers take seconds to import, which --help and a wrong option do not need
     from utils.data.provenance import tuned_on
     from utils.device import describe, open_device
     from utils.finetuning.batches import load_recordings, load_transcripts
@@ -101,7 +101,9 @@ def main() -> None:
     except ValueError as error:
         raise InputError(f"--unfreeze_layers {config.unfreeze_layers}: {error}") from error
     if Path(os.path.realpath(folder)) in Path(description["name"]).parents:
-        raise InputError(f"--model {description['name']}: in the output folder {folder}; give another --model_name")
+        raise InputError(
+            f"--model {description['name']}: is inside the output folder {folder}; use another --model_name"
+        )
     check_writable(folder.parent)
     count = sum(p.numel() for p in encoder.parameters())
     tuned = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
@@ -120,7 +122,7 @@ def main() -> None:
     print(f"selected epoch {metrics['selected_epoch']}: val WA {wa:.2f}, UA {ua:.2f} percent")
     print(f"saved in {folder}: {ENCODER} (a transformers folder), metrics.json, training_curves.png")
     option = f"--{args.modality}_model {shlex.quote(str(folder / ENCODER))}"
-    print(f"extract with: your extract_features.py command and {option} --dataset {args.dataset}_tuned")
+    print(f"to extract features with it, add to your command: {option} --dataset {args.dataset}_tuned")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Predict the emotions of recordings with transcripts, by a trained run and the encoders of its features."""
+"""Predict the emotions of recordings and their transcripts with a trained run and the encoders of its features."""
 
 import argparse
 import sys
@@ -15,23 +15,25 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint",
         required=True,
-        help="run folder or export (the mean of its seeds), seed folder, dataset, or USER/NAME[@REVISION] of the hub",
+        help="run folder or export (averages its seeds), seed folder, dataset, or USER/NAME[@REVISION] on the hub",
     )
     recordings = parser.add_argument_group("recordings")
     recordings.add_argument("--wav", nargs="+", metavar="PATH", help="recordings, or folders of recordings")
     recordings.add_argument("--text", nargs="+", help="one transcript per recording of --wav, in quotes")
-    recordings.add_argument("--csv", type=Path, help="audio_file,raw_text instead; raw_text may be empty")
+    recordings.add_argument(
+        "--csv", type=Path, help="file with audio_file,raw_text instead of --wav; raw_text may be empty"
+    )
     recordings.add_argument("--corpus_dir", type=Path, help="with --csv: folder of the recordings")
     recordings.add_argument("--json", action="store_true", help="print one JSON object per line instead of a table")
     recordings.add_argument(
-        "--min_confidence", type=float, metavar="P", help="where no class has this probability: the emotion uncertain"
+        "--min_confidence", type=float, metavar="P", help="answer 'uncertain' if no class has at least this probability"
     )
     recordings.add_argument(
         "--explain",
         nargs="?",
         const="",
         metavar="FOLDER",
-        help="the neighbours behind each answer, and the answer without text, audio, graph; figures in FOLDER",
+        help="print the neighbours behind each answer and the answers without text, audio and graph; figures in FOLDER",
     )
     long = parser.add_argument_group("long recordings")
     long.add_argument(
@@ -40,38 +42,42 @@ def parse_args() -> argparse.Namespace:
         const=Path(),
         type=Path,
         metavar="FOLDER",
-        help="an emotion per utterance: CSV, JSON lines, subtitles and figure in FOLDER (default: here)",
+        help="predict one emotion per utterance; write CSV, JSON lines, subtitles and a figure to FOLDER (default: .)",
     )
     long.add_argument(
         "--margin",
         type=float,
         help="with --timeline: seconds of the pauses around an utterance that are encoded with it (default: 1)",
     )
-    long.add_argument("--rttm", type=Path, metavar="FILE", help="with --timeline of one recording: speaker turns")
+    long.add_argument(
+        "--rttm", type=Path, metavar="FILE", help="file of speaker turns, with --timeline of one recording"
+    )
     add_transcribe_options(parser)
     run = parser.add_argument_group("run")
-    run.add_argument("--text_model", help="folder of the run's encoder on this machine (default: as in training)")
-    run.add_argument("--audio_model", help="likewise")
-    run.add_argument("--batch_seconds", type=float, help="memory: speech in a batch (as in extract_features.py)")
-    run.add_argument("--batch_tokens", type=int, help="likewise, tokens")
+    run.add_argument("--text_model", help="folder of the run's text encoder on this machine (default: as in training)")
+    run.add_argument(
+        "--audio_model", help="folder of the run's audio encoder on this machine (default: as in training)"
+    )
+    run.add_argument("--batch_seconds", type=float, help="seconds of speech per batch (as in extract_features.py)")
+    run.add_argument("--batch_tokens", type=int, help="tokens per batch (as in extract_features.py)")
     add_device_option(run)
     run.add_argument("--save_path", default=default_save_path(), help="root of the run folders")
     run.add_argument(
-        "--export", type=Path, metavar="FOLDER", help="write the run for another machine or the hub, and exit"
+        "--export", type=Path, metavar="FOLDER", help="export the run for another machine or the hub, and exit"
     )
     args = parser.parse_args()
     if sum(each is not None for each in (args.wav, args.csv, args.export)) != 1:
-        raise InputError("one of --wav, --csv and --export is needed")
+        raise InputError("give exactly one of --wav, --csv and --export")
     if args.text is not None and (args.wav is None or len(args.text) != len(args.wav)):
         raise InputError(f"--text: {len(args.text)} transcripts for {len(args.wav or ())} recordings of --wav")
     if args.corpus_dir is not None and args.csv is None:
         raise InputError("--corpus_dir: only with --csv")
     if args.export and any(each is not None for each in (args.transcribe, args.explain, args.timeline)):
-        raise InputError("--export: without --transcribe, --explain and --timeline")
+        raise InputError("--export: cannot be combined with --transcribe, --explain or --timeline")
     if args.timeline is not None and (args.wav is None or args.text is not None or args.explain is not None):
-        raise InputError("--timeline: only with --wav, and without --text and --explain")
+        raise InputError("--timeline: needs --wav, and cannot be combined with --text or --explain")
     if args.margin is not None and (args.timeline is None or args.rttm is not None):
-        raise InputError("--margin: only with --timeline, and without --rttm")
+        raise InputError("--margin: needs --timeline, and cannot be combined with --rttm")
     if args.margin is not None and not 0 <= args.margin <= 10:
         raise InputError(f"--margin {args.margin}: must be from 0 to 10 seconds")
     if args.rttm is not None and args.timeline is None:
@@ -85,7 +91,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    # torch, transformers and what builds on it: they take seconds, for which --help and a wrong option need not wait
+    # imported here: torch and transformers take seconds to import, which --help and a wrong option do not need
     from utils.device import describe, open_device
     from utils.prediction.answers import UNCERTAIN, answer_all, requests_of_csv, requests_of_paths
     from utils.prediction.export import export_run
@@ -98,7 +104,7 @@ def main() -> int:
 
     trained = load_run(find_run(args.checkpoint, Path(args.save_path)))
     if args.min_confidence is not None and UNCERTAIN in trained[0].class_names:
-        raise InputError(f"--min_confidence: the run has a class {UNCERTAIN} of its own")
+        raise InputError(f"--min_confidence: the run already has a class named {UNCERTAIN}")
     graph = load_training_graph(trained[0])
     models = {"text": args.text_model, "audio": args.audio_model}
     if args.export:
@@ -114,7 +120,7 @@ def main() -> int:
     if args.transcribe is None and (without := sum(request.text is None for request in requests)):
         print(
             f"note: {without} of {len(requests)} recordings have no transcript; "
-            "the mean text embedding of the training utterances is used instead (--transcribe recognises it)",
+            "the mean text embedding of the training utterances is used instead (--transcribe recognises transcripts)",
             file=notes,
         )
     pipeline = Pipeline(

@@ -1,9 +1,10 @@
-"""A training step alone and beside another process at full load, by settings of OpenMP (13 minutes on 2 cores).
+"""Time a training step alone and next to a process at full load, for settings of OpenMP (13 minutes on 2 cores).
 
     python -m benchmarks.busy
 
-On a shared machine one of the step's threads often waits for a core. What the others do in the meantime, spin or
-sleep, is a setting of OpenMP. ``utils/environment.sh`` sets none, since none of these helps there at no cost elsewhere.
+On a shared machine, one thread of the step often waits for a core. A setting of OpenMP decides whether the other
+threads spin or sleep in the meantime. ``utils/environment.sh`` sets none of these, because each one that helps on a
+shared machine costs time on an idle one.
 """
 
 import argparse
@@ -36,7 +37,7 @@ LOAD = "import torch; torch.set_num_threads(1); a = torch.randn(512, 512)\nwhile
 
 @contextmanager
 def load() -> Iterator[None]:
-    """A second process that multiplies matrices with one thread."""
+    """Run a second process that multiplies matrices with one thread."""
     process = subprocess.Popen([sys.executable, "-c", LOAD])
     try:
         yield
@@ -46,7 +47,7 @@ def load() -> Iterator[None]:
 
 
 def seconds(setting: dict[str, str], nodes: int) -> float:
-    """The median step of a process with the scripts' environment, changed by a setting; "" unsets a variable."""
+    """Median seconds of a step in a process with the scripts' environment and a setting; "" unsets a variable."""
     environment = {name: value for name, value in os.environ.items() if name not in OPENMP}
     environment |= {name: value for name, value in script_settings().items() if name not in OPENMP} | setting
     environment = {name: value for name, value in environment.items() if value}

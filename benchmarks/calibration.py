@@ -1,9 +1,9 @@
-"""How near a run's probabilities are to the truth, which DEMO knows: the Bayes posterior given the whole scenes.
+"""Compare a run's probabilities with the true ones of DEMO: the Bayes posterior given the whole scenes.
 
     bash run_training.sh DEMO && python -m benchmarks.calibration
 
-Prints, for the test split and as mean ± std over the seeds of the latest run, the scores of the plain and the
-temperature-scaled probabilities, those of the posterior itself, and their distances from it.
+Prints the scores of the plain probabilities, the temperature-scaled probabilities and the posterior, and the distances
+of the first two from the posterior. The scores are for the test split, as mean ± std over the seeds of the latest run.
 """
 
 import argparse
@@ -25,13 +25,13 @@ from utils.training.metrics import plus_minus
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("target", nargs="?", default="DEMO", help="DEMO (its latest run), or a run of it")
+    parser.add_argument("target", nargs="?", default="DEMO", help="DEMO (uses its latest run), or a run of DEMO")
     parser.add_argument("--save_path", default=default_save_path(), help="root of the run folders")
     add_device_option(parser)
     args = parser.parse_args()
     folder, trained = load_all(args.target, Path(args.save_path), False, None, {})
     if trained[0].config.dataset != "DEMO":
-        raise InputError(f"{folder}: a run of {trained[0].config.dataset}; the posterior is known of DEMO alone")
+        raise InputError(f"{folder}: a run of {trained[0].config.dataset}; the posterior is known for DEMO only")
     device = open_device(args.device, trained[0].config.matmul_precision)
     features, data = load_graph(trained[0], "test", None, False, device)
     _, logits = evaluate_all(trained, data, device)

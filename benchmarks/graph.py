@@ -2,13 +2,14 @@
 
     python -m benchmarks.graph IEMOCAP --splits val --seeds 42 --download
 
-Decided before it was run. Networks: profiles paper and refined, without CH-GAT, and with it for each k of 1, 3 and the
-dataset's default, in graphs of a split alone and with the training utterances in it. Folds: by session (else speaker)
-and at random. For each profile and division into folds, validation WA selects one of the six graphs. **A graph helps
-where the selected one's gain in test WA over the same network without CH-GAT has a 95 % interval above 0.** The other
-gains are shown, but are not the answer: of 24 intervals, one excludes 0 by chance. Beside them the homophily: the share
-of the edges into test utterances from another utterance that join equal labels. Finished runs are kept, and shared with
-``reproduce.sh --parts folds``; the same command resumes.
+Decided before it was run. Networks: profiles paper and refined, without CH-GAT and with it. With CH-GAT, k is 1, 3 or
+the dataset's default, and the graph contains either one split or the split and the training utterances. Folds: by
+session (otherwise by speaker) and at random. For each profile and division into folds, validation WA selects one of the
+six graphs. **A graph helps if the gain in test WA of the selected graph over the same network without CH-GAT has a 95 %
+interval above 0.** The other gains are printed, but are not the answer: of 24 intervals, one excludes 0 by chance.
+
+The table also has the homophily: of the edges into test utterances from another utterance, the share that connects
+equal labels. Finished runs are kept and shared with ``reproduce.sh --parts folds``. The same command resumes.
 """
 
 import argparse
@@ -62,7 +63,7 @@ def main() -> int:
 
 
 def rows_of(dataset: str, profile: str) -> list[Row]:
-    """The network without CH-GAT, then with each graph."""
+    """The network without CH-GAT, then the network with each graph."""
     base = make_config({"dataset": dataset, "profile": profile})
     default = DATASETS.get(dataset, DATASETS["IEMOCAP"])
     options = [
@@ -75,7 +76,7 @@ def rows_of(dataset: str, profile: str) -> list[Row]:
 
 
 def compare(protocol: Protocol, rows: Sequence[Row], results: dict[str, RowResult], seeds: Sequence[int]) -> list[dict]:
-    """A line of the table for each row of one profile; the first is the network without CH-GAT."""
+    """One line of the table for each row of one profile. The first row is the network without CH-GAT."""
     without = results[rows[0].title]
     val = [100 * validation_wa(protocol, row, seeds) for row in rows]
     selected = 1 + val[1:].index(max(val[1:]))
@@ -94,7 +95,7 @@ def compare(protocol: Protocol, rows: Sequence[Row], results: dict[str, RowResul
 
 
 def validation_wa(protocol: Protocol, row: Row, seeds: Sequence[int]) -> float:
-    """WA of all validation utterances at the evaluated epochs, the mean over the seeds."""
+    """WA of all validation utterances at the evaluated epochs, averaged over the seeds."""
     sizes = {fold: len(protocol.rows(fold, VAL)) for fold in protocol.folds}
     runs = row.runs(protocol, seeds)
     hits = sum(sizes[int(run.trial.folder.name.removeprefix("fold"))] * run.outcome()["val"]["wa"] for run in runs)
@@ -102,7 +103,7 @@ def validation_wa(protocol: Protocol, row: Row, seeds: Sequence[int]) -> float:
 
 
 def homophily(protocol: Protocol, config: Config) -> float:
-    """Share of the edges into test utterances, from another utterance, that join equal labels."""
+    """Share of edges that connect equal labels, of the edges into test utterances from another utterance."""
     equal = []
     for fold in protocol.folds:
         data = protocol.data[fold].graph("test", config, torch.device("cpu"))

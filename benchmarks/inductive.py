@@ -1,7 +1,9 @@
-"""Inductive inference, one utterance at a time as in predict.py, against a graph of the whole split as in eval.py,
-whose utterances are each other's neighbours; and the cost of a missing transcript.
+"""Compare inductive inference of predict.py with the graph of a whole split of eval.py.
 
     python -m benchmarks.inductive checkpoints/IEMOCAP/paper
+
+predict.py attaches one utterance at a time. In eval.py, the utterances of a split are neighbours of each other. The
+cost of a missing transcript is printed as well.
 """
 
 import argparse

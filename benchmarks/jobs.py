@@ -1,9 +1,9 @@
-"""A sweep by two jobs of one thread each against one job of two threads, on two cores.
+"""Compare a sweep by two jobs with one thread each and a sweep by one job with two threads, on two cores.
 
     python -m benchmarks.jobs
 
-Random features, by default as many training utterances as IEMOCAP has; a grid of four cells, one seed. The two take
-turns; a time is that of the whole command, from start to figure. The ratio is two jobs / one job.
+The sweep has random features, by default as many training utterances as IEMOCAP, four grid cells and one seed. Both
+variants run in turns. The time is that of the whole command, from start to figure. The ratio is two jobs / one job.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def seconds(features: str, jobs: int, epochs: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=4407, help="training utterances (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=20, help="of each run (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=20, help="epochs of each run (default: %(default)s)")
     parser.add_argument("--turns", type=int, default=3)
     args = parser.parse_args()
     one, two = [], []

@@ -2,7 +2,7 @@
 
     python -m benchmarks.published_leakage FOLDER     # with IEMOCAP_metadata_train.csv and so on
 
-Reads only the manifests of the authors' repository, no recordings.
+It reads only the manifests of the authors' repository, not the recordings.
 """
 
 import argparse

@@ -1,7 +1,8 @@
-"""The PyG reference of ``benchmarks.speed``: the same network from standard modules, as in the published code.
+"""The PyG reference of ``benchmarks.speed``: the same network built from standard modules, as in the published code.
 
-``GATConv`` over an edge list, ``nn.Dropout``, ``nn.MultiheadAttention`` over sequences of length 1, both pools of the
-1D-CBAM and its two-channel ``Conv1d``. Values and gradients equal ours (``tests/models/test_pyg_reference.py``).
+It uses ``GATConv`` with an edge list, ``nn.Dropout``, ``nn.MultiheadAttention`` with sequences of length 1, and both
+pools and the two-channel ``Conv1d`` of the 1D-CBAM. Values and gradients equal ours
+(``tests/models/test_pyg_reference.py``).
 """
 
 import torch
@@ -27,7 +28,7 @@ class ReferenceGATConv(GATConv):
 
 
 class ReferenceAttention(nn.Module):
-    """Multi-head attention of one token to one token, query and key included."""
+    """Multi-head attention of one token to one token, including query and key projections."""
 
     def __init__(self, ours: SingleTokenAttention):
         super().__init__()
@@ -75,7 +76,7 @@ class ReferenceCrossModalLayer(nn.Module):
 
 
 def with_reference_parts(model: CemoBAM) -> CemoBAM:
-    """Replace the modules of ``model`` in place; the weights stay."""
+    """Replace the modules of ``model`` in place, and keep the weights."""
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, Dropout):

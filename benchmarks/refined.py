@@ -1,11 +1,12 @@
-"""Validation WA of variants of profile refined, by which its settings were chosen; no test part is read.
+"""Print the validation WA of variants of profile refined, which selected its settings. Test parts are not read.
 
     python -m benchmarks.refined IEMOCAP551 --feature_dir ../shared/data/iemocap_551
 
-Each variant is trained on every fold (by session, else by speaker), and scored after each epoch on the validation part
-inside the training folds. Printed are the WA of all validation utterances at some epochs, the mean over the seeds, and
-that of the logistic regression whose penalty they select. An utterance that validates one fold is tested in another:
-a choice among many variants still flatters the test a little. Finished runs are kept; the same command resumes.
+Each variant is trained on every fold (by session, otherwise by speaker). After each epoch, it is scored on the
+validation part inside the training folds. The table has the WA of all validation utterances at some epochs, averaged
+over the seeds, and the WA of the logistic regression whose penalty they select. An utterance that validates one fold is
+tested in another, so a choice among many variants still slightly overestimates the test results. Finished runs are
+kept. The same command resumes.
 """
 
 import argparse
@@ -72,7 +73,7 @@ def main() -> int:
 
 
 def curve(protocol: Protocol, name: str, config: Config, seeds: list[int]) -> list[str]:
-    """WA of all validation utterances at the epochs SHOWN and at the selected one, the mean over the seeds."""
+    """WA of all validation utterances at the epochs SHOWN and at the selected one, averaged over the seeds."""
     sizes = {fold: len(protocol.rows(fold, VAL)) for fold in protocol.folds}
     hits, selected = np.zeros(config.epochs), 0.0
     for run in Row(name, config).runs(protocol, seeds):

@@ -1,14 +1,17 @@
-"""Speed and memory as ratios, each measured within one run on this machine (25 minutes on 2 cores).
+"""Measure ratios of speed and memory, each within one run on this machine (25 minutes on 2 cores).
 
     python -m benchmarks.speed
 
-Training step and peak memory: random features, against the PyG reference (``benchmarks/pyg_reference.py``: the
-formulation of the published code, with ``GATConv``, two-channel ``Conv1d``, full attention, plain Adam, and the
-allocator's defaults) and against the GEMM lower bound, the dense matrix products alone. The network is that of the
-profiles official, the published model, and refined, the largest. The three take turns in processes of their own; a
-ratio is the median over the turns. Operations and waits: of one step on a pretended GPU (``tests/pretend_cuda.py``).
-Metrics: one epoch by scikit-learn and by ours. Graphs: all 100 of the grid, against a loop over the nodes for each of
-them. Sweep: two runs on DEMO beside their training steps and validations.
+Training step and peak memory: Our step on random features is compared with the PyG reference and with the GEMM lower
+bound. The reference (``benchmarks/pyg_reference.py``) is the formulation of the published code, with ``GATConv``,
+two-channel ``Conv1d``, full attention, plain Adam, and the allocator's defaults. The lower bound is the dense matrix
+products alone. The networks are those of the profiles official, the published model, and refined, the largest. The
+three variants run in turns, each in a separate process. A ratio is the median over the turns.
+
+Operations and waits: These are counted in one step on a pretended GPU (``tests/pretend_cuda.py``).
+Metrics: The metrics of one epoch are computed by scikit-learn and by our code.
+Graphs: All 100 graphs of the grid are compared with a loop over the nodes for each graph.
+Sweep: Two runs on DEMO are compared with their training steps and validations.
 """
 
 import argparse
@@ -38,12 +41,12 @@ from utils.io import align
 from utils.training.graph import build_graph, neighbor_lists
 from utils.training.metrics import compute_metrics
 
-# Profile, utterances (those of the train split of IEMOCAP and ESD), and timed steps of a turn
+# Profile, number of utterances (that of the train split of IEMOCAP or ESD), and timed steps per turn
 STEPS = (("official", 4407, 3), ("refined", 4407, 3), ("refined", 13996, 1))
 
 
 def take_turn(variant: str, profile: str, nodes: int, steps: int, device: str) -> dict:
-    """``benchmarks.steps`` in a process of its own: ours with the shell scripts' settings, the reference without."""
+    """Run ``benchmarks.steps`` in a separate process: ours with the shell scripts' settings, the reference without."""
     arguments = ["-m", "benchmarks.steps", variant, profile, str(nodes), str(steps), device]
     environment = {name: value for name, value in os.environ.items() if name not in ALLOCATOR_SETTINGS}
     if variant != "pyg":
@@ -66,7 +69,7 @@ def script_settings() -> dict[str, str]:
 
 
 def step_rows(profile: str, nodes: int, steps: int, turns: int, device: str) -> list[tuple[str, ...]]:
-    """The rows of one size, and the rate of matrix products."""
+    """The rows of one profile and size, and the rate of matrix products."""
     results: dict[str, list[dict]] = {"pyg": [], "ours": [], "products": []}
     for _ in tqdm(range(turns), desc=f"steps of {profile} at {nodes} on {device}", unit="turn"):
         for variant, of_variant in results.items():
@@ -107,7 +110,7 @@ def row(title: str, first: list[float], second: list[float], unit: str) -> tuple
 
 
 def graph_by_loop(text: Tensor, audio: Tensor, k_text: int, k_audio: int) -> set[tuple[int, int]]:
-    """Eq. (2) written directly: all similarities, then one sort per node."""
+    """Eq. (2) implemented directly: all similarities, then one sort per node."""
     edges = set()
     for embeddings, k in ((text, k_text), (audio, k_audio)):
         units = embeddings / embeddings.norm(dim=1, keepdim=True)
@@ -120,7 +123,7 @@ def graph_by_loop(text: Tensor, audio: Tensor, k_text: int, k_audio: int) -> set
 
 
 def graph_rows(turns: int, nodes: int = 4407) -> list[tuple[str, ...]]:
-    """All graphs of the grid, against 100 times the loop, which is run once."""
+    """All graphs of the grid, compared with 100 times the time of the loop, which runs once."""
     torch.manual_seed(0)
     text, audio = torch.randn(nodes, DIM), torch.randn(nodes, DIM)
     loops, grids, slices = [], [], []
@@ -190,7 +193,7 @@ def sweep_rows(turns: int) -> list[tuple[str, ...]]:
 
 
 def run_timed_sweep(arguments: list[str]) -> None:
-    """``sweep.py`` with a clock around each run and around the epochs in it; writes ``seconds.json``."""
+    """Run ``sweep.py``, time each run and its epochs, and write ``seconds.json``."""
     import sweep
     from utils.training import jobs
     from utils.training import run as training_run
@@ -219,7 +222,7 @@ def main() -> None:
         return run_timed_sweep(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--profile", action="store_true", help="print the share of each operation in a step instead")
+    parser.add_argument("--profile", action="store_true", help="only print the share of each operation in a step")
     args = parser.parse_args()
     if args.profile:
         for variant in ("pyg", "ours"):

@@ -1,10 +1,10 @@
-"""Seconds until a command answers: ``--help`` of each script, and ``train.py`` until its first epoch (2 minutes).
+"""Measure the startup time of each script with ``--help``, and of ``train.py`` until its first epoch (2 minutes).
 
     python -m benchmarks.startup
     python -m benchmarks.startup --against ../other    # another checkout, in turns with this one
 
-Every measurement is a process of its own. The median of ``--help`` and of the training is printed, with the ratio to
-the other checkout, and the packages that ``train.py`` spends most time to import, with what they import in turn.
+Every measurement runs in a separate process. Prints the medians, the ratios to the other checkout, and the packages
+whose import takes most time in ``train.py``, including what they import.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from utils.io import align
 
 SCRIPTS = ("train", "eval", "sweep", "reproduce", "predict", "finetune", "extract_features")
 TURNS = 3
-MOST = 5  # packages
+MOST = 5  # printed packages
 # train.py up to its first epoch, which begins with a call of Module.train
 UNTIL_TRAINING = """
 import os, runpy, sys, torch
@@ -41,7 +41,7 @@ def seconds_of(root: Path, *arguments: str) -> float:
 
 
 def python(root: Path, *arguments: str) -> str:
-    """Run Python in a checkout; returns its error output."""
+    """Run Python in a checkout, and return its error output."""
     environment = os.environ | {"PYTHONPATH": str(root)}
     done = subprocess.run([sys.executable, *arguments], cwd=root, env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -50,7 +50,7 @@ def python(root: Path, *arguments: str) -> str:
 
 
 def packages(report: str) -> list[tuple[str, str]]:
-    """The packages of ``-X importtime`` with the greatest cumulative seconds, each counted where it is first needed."""
+    """The packages of ``-X importtime`` with the most cumulative seconds, each counted where it is first imported."""
     seconds = {}
     for line in report.splitlines():
         if match := re.fullmatch(r"import time:\s+\d+ \|\s+(\d+) \|\s+(\w+)", line):
@@ -60,10 +60,10 @@ def packages(report: str) -> list[tuple[str, str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--against", type=Path, help="another checkout")
+    parser.add_argument("--against", type=Path, help="another checkout to compare with")
     against = parser.parse_args().against
     if against is not None and not (against / "train.py").is_file():
-        raise InputError(f"--against {against}: not a checkout, there is no train.py in it")
+        raise InputError(f"--against {against}: not a checkout; it has no train.py")
     roots = [ROOT] if against is None else [ROOT, against.resolve()]
     with TemporaryDirectory() as folder:
         places = ["--feature_dir", folder, "--save_path", f"{folder}/runs", "--seeds", "1", "--overwrite"]

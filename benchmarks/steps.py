@@ -33,7 +33,7 @@ def timed(work: Callable[[], object], device: torch.device | None = None) -> flo
 
 
 def random_data(nodes: int, device: torch.device) -> GraphData:
-    """Random features and neighbours; the time of a step depends on neither."""
+    """Random features and neighbours. The time of a step does not depend on them."""
     config = make_config({"dataset": "IEMOCAP"})
     lists = NeighborLists(*(torch.randint(0, nodes, (nodes, k)) for k in (config.k_text, config.k_audio)))
     graph = build_graph(lists, config.k_text, config.k_audio)
@@ -43,7 +43,7 @@ def random_data(nodes: int, device: torch.device) -> GraphData:
 
 
 def prepare_steps(variant: str, profile: str, nodes: int, device: torch.device) -> tuple[CemoBAM, Callable]:
-    """A model, and its training step on random data."""
+    """A model and its training step on random data."""
     torch.manual_seed(0)
     config = make_config({"dataset": "IEMOCAP", "profile": profile})
     set_matmul_precision(config.matmul_precision, device)
@@ -79,7 +79,7 @@ def profile_step(variant: str, nodes: int = 4407, steps: int = 3) -> str:
 
 
 def product_shapes(model: nn.Module, nodes: int) -> list[tuple[int, int, int]]:
-    """(rows, inner, columns) of each dense product of a step: forward, and the gradients of weight and input."""
+    """(rows, inner, columns) of each dense product of a step: forward, weight gradient, input gradient."""
     shapes = []
     for name, module in model.named_modules():
         weight = getattr(module, "weight", None)
@@ -92,7 +92,7 @@ def product_shapes(model: nn.Module, nodes: int) -> list[tuple[int, int, int]]:
 
 
 def measure_products(profile: str, nodes: int, steps: int, device: torch.device) -> dict:
-    """GEMM lower bound: seconds of all products alone, into allocated memory, and their rate in GFLOP/s."""
+    """GEMM lower bound: seconds of all products alone, into preallocated memory, and their rate in GFLOP/s."""
     model, _ = prepare_steps("ours", profile, nodes, device)
     shapes = product_shapes(model, nodes)
     operands = {

@@ -1,13 +1,13 @@
-"""How well the utterances of a long recording are found (4 minutes on 2 cores, shared with other work).
+"""Measure how well the utterances of a long recording are found (4 minutes on 2 cores, shared with other work).
 
     python -m benchmarks.timeline RAVDESS            # a folder with metadata.csv: path, text, emotion, actor
     python -m benchmarks.timeline RAVDESS --actors 01 02 --checkpoint RUN
 
-Utterances in random order, without the silence around them, are joined by pauses of 0.6 to 2 s, with pink noise
-throughout. An utterance is found where half of it is in utterances that were found; a boundary, where one of the same
-kind (start or stop) lies within 0.25 s. Extra time is found time between the true utterances. With a run, whose
-training should not have heard these actors, the share of the true utterances' time that gets their emotion is compared
-with that of the same recordings predicted one by one.
+Utterances in random order, without the silence around them, are joined by pauses of 0.6 to 2 s. Pink noise is added
+throughout. An utterance counts as found if at least half of it is inside found utterances. A boundary counts as found
+if a found boundary of the same kind (start or stop) is within 0.25 s. Extra time is found time outside the true
+utterances. With a run, the share of the utterances' time with the right emotion is compared with that of the same
+recordings predicted one by one. The run should not be trained on these actors.
 """
 
 import argparse
@@ -32,9 +32,9 @@ from utils.timeline.segments import utterances
 
 RATE, LONGEST = 16_000, 30.0
 FRAME = RATE // 50
-FLOOR = 25  # dB below its loudest frame, an utterance begins and ends
+FLOOR = 25  # an utterance begins and ends at this many dB below its loudest frame
 PAUSES = (0.6, 2.0)  # seconds
-LEVEL = 0.03  # RMS of the utterances, to which the noise is related; that of RAVDESS's is 0.002 to 0.2
+LEVEL = 0.03  # RMS of an utterance for the SNR of the noise; in RAVDESS, it is 0.002 to 0.2
 NEAR = 0.25  # seconds
 MARGIN = 0.1  # seconds kept around an utterance
 MARGINS = (0.0, 0.25, 0.5, 1.0)  # seconds of the pauses that are encoded with an utterance
@@ -42,7 +42,7 @@ MARGINS = (0.0, 0.25, 0.5, 1.0)  # seconds of the pauses that are encoded with a
 
 @dataclass(frozen=True)
 class Spoken:
-    """A true utterance of a joined recording; its times are in seconds."""
+    """A true utterance of a joined recording. Times are in seconds."""
 
     start: float
     stop: float
@@ -55,11 +55,11 @@ class Spoken:
 def join_utterances(
     corpus: Path, path: Path, count: int, snr: float, seed: int, actors: Sequence[str] = ()
 ) -> list[Spoken]:
-    """Write a recording of ``count`` utterances to ``path``, and return what is said in it.
+    """Write a recording of ``count`` utterances to ``path``, and return the utterances.
 
     Args:
-        actors: whose utterances; () for all.
-        snr: dB from :data:`LEVEL` down to the noise.
+        actors: use the utterances of these actors; () for all.
+        snr: level of :data:`LEVEL` above the noise, in dB.
     """
     rng = np.random.default_rng(seed)
     table = pd.read_csv(corpus / "metadata.csv", dtype=str)
@@ -106,7 +106,7 @@ def _pink(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def scores(spoken: list[Spoken], found: np.ndarray) -> tuple[dict[str, float], Counter]:
-    """Counts and shares of found times [N, 2], and how many utterances of each emotion were missed."""
+    """Score the found times [N, 2]. Returns counts and shares, and the number of missed utterances of each emotion."""
     true = np.array([(each.start, each.stop) for each in spoken])
     near = np.stack([np.abs(true[:, side, None] - found[None, :, side]).min(1) <= NEAR for side in (0, 1)])
     overlap = np.minimum(true[:, None, 1], found[:, 1]) - np.maximum(true[:, None, 0], found[:, 0])
@@ -125,7 +125,7 @@ def scores(spoken: list[Spoken], found: np.ndarray) -> tuple[dict[str, float], C
 
 
 def emotion_scores(model: cemobam.Model, joined: Path, spoken: list[Spoken]) -> dict[str, float]:
-    """The share of the utterances' time with the right emotion, in the joined recording and one by one."""
+    """The share of the utterances' time with the right emotion, in the joined recording and predicted one by one."""
     true = sum(each.stop - each.start for each in spoken)
     found = {}
     for margin in MARGINS:
@@ -147,8 +147,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=240, help="utterances; 240 are about 14 minutes")
     parser.add_argument("--snr", type=float, nargs="+", default=[30.0, 15.0, 5.0], help="dB, one recording each")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--actors", nargs="+", default=[], help="of these only")
-    parser.add_argument("--checkpoint", help="a run, for emotions")
+    parser.add_argument("--actors", nargs="+", default=[], help="use only these actors")
+    parser.add_argument("--checkpoint", help="a run that predicts emotions")
     args = parser.parse_args()
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {args.count} utterances, seed {args.seed}")
     for snr in args.snr:

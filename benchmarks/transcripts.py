@@ -1,11 +1,11 @@
-"""How well a recogniser hears, and what its errors cost (docs/transcripts.md).
+"""Measure the accuracy of a recogniser, and the effect of its errors on emotions (docs/transcripts.md).
 
     python -m benchmarks.transcripts recognition RAVDESS MODEL      # a folder with metadata.csv: path, text, emotion
     python -m benchmarks.transcripts errors FEATURES DATASET TEXT_MODEL
 
-The first prints the word error rate and the time per minute of speech. The second replaces the text embeddings of a
-dataset's features by those of TEXT_MODEL, trains on them (seeds 1 to 3, profile `paper`), and answers test with words
-of its transcripts left out, or replaced by words of other transcripts of train.
+The first command prints the word error rate and the time per minute of speech. The second replaces the text embeddings
+of a dataset's features with those of TEXT_MODEL, and trains on them (seeds 1 to 3, profile `paper`). Then it predicts
+the test split. Some words of its transcripts are removed, or replaced with random words of the train transcripts.
 """
 
 import argparse
@@ -35,8 +35,8 @@ from utils.training.trained import find_checkpoints, load_run
 from utils.transcription.recognizer import Recognizer, transcribe, word_error_rate
 
 CPU = torch.device("cpu")
-SHARES = (0.0, 0.1, 0.2, 0.4, 0.8)  # of words that are wrong
-DRAWS = 5  # of wrong words
+SHARES = (0.0, 0.1, 0.2, 0.4, 0.8)  # fractions of wrong words
+DRAWS = 5  # random draws of wrong words
 
 
 def recognition(args: argparse.Namespace) -> None:
@@ -102,7 +102,7 @@ def errors(args: argparse.Namespace) -> None:
 
 
 def _with_errors(text: str, share: float, words: list[str], rng: np.random.Generator) -> str:
-    """A transcript in which this share of the words is replaced or, one in four of them, left out."""
+    """A transcript in which this share of the words is wrong. Three in four of them are replaced, one is removed."""
     found = [
         word if rng.random() >= share else words[rng.integers(len(words))] if rng.random() < 0.75 else ""
         for word in text.split()
@@ -112,7 +112,7 @@ def _with_errors(text: str, share: float, words: list[str], rng: np.random.Gener
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--every", type=int, default=1, help="recognition: take one recording in this many")
+    parser.add_argument("--every", type=int, default=1, help="recognition: use every N-th recording")
     parts = parser.add_subparsers(required=True)
     one = parts.add_parser("recognition")
     one.add_argument("corpus", type=Path)

@@ -1,4 +1,4 @@
-"""Shared material: small feature files, a small configuration, and the real data where it lies beside the checkout."""
+"""Shared fixtures: small feature files, a small configuration, and real data if it is next to the checkout."""
 
 import hashlib
 import json
@@ -43,7 +43,7 @@ def _seeded():
 
 @pytest.fixture(autouse=True)
 def _undrawn(request, monkeypatch):
-    """Figures are made and not drawn, which spares a second each, unless the test is marked ``drawn``."""
+    """Skip drawing figures, which saves a second each, unless the test is marked ``drawn``."""
 
     def save_empty(figure: plots.plt.Figure, path: Path, title: str) -> None:
         plots.plt.close(figure)
@@ -61,7 +61,7 @@ def small_config():
 
 
 def make_rows(n: int = 24, dims: tuple[int, int] = (6, 5), classes: int = 4, seed: int = 0) -> list[dict]:
-    """Rows of a feature pickle, every class in them, learnable from both embeddings."""
+    """Rows of a feature pickle with every class, learnable from both embeddings."""
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % classes
     centres = [np.random.default_rng(99).standard_normal((classes, dim)) for dim in dims]
@@ -93,14 +93,14 @@ def feature_dir(tmp_path):
 
 @pytest.fixture
 def toy_splits(feature_dir) -> dict[str, Features]:
-    """TOY as it is read."""
+    """The loaded features of TOY."""
     paths = {split: feature_dir / f"TOY_BERT_WAV2VEC_{split}.pkl" for split in SPLITS}
     return load_splits(paths, None)[0]
 
 
 @pytest.fixture
 def toy_data(toy_splits) -> TrainingData:
-    """The same for trainings."""
+    """The features of TOY as training data."""
     return TrainingData(toy_splits, ("a", "b", "c", "d"))
 
 
@@ -116,7 +116,7 @@ def iemocap_small() -> Path:
 @pytest.fixture(scope="session")
 def encoders(tmp_path_factory) -> list:
     """Options of extract_features.py that name two tiny encoders."""
-    from tests.tiny_models import (  # transformers, which takes seconds
+    from tests.tiny_models import (  # imports transformers, which takes seconds
         save_tiny_audio_model,
         save_tiny_text_model,
     )
@@ -132,8 +132,8 @@ def encoders(tmp_path_factory) -> list:
 
 @pytest.fixture(scope="session")
 def ctc(tmp_path_factory) -> Path:
-    """A recogniser with random weights: its words mean nothing, but they differ from recording to recording."""
-    from tests.tiny_models import save_tiny_ctc_model  # transformers, which takes seconds
+    """A recogniser with random weights. Its words mean nothing, but they differ between recordings."""
+    from tests.tiny_models import save_tiny_ctc_model  # imports transformers, which takes seconds
 
     return save_tiny_ctc_model(tmp_path_factory.mktemp("ctc") / "model")
 
@@ -163,14 +163,14 @@ def _tones(tmp_path_factory, encoders) -> Path:
 
 @pytest.fixture
 def tones(_tones, tmp_path, monkeypatch) -> Path:
-    """A copy of a corpus whose emotions are tones: ``corpus/``, ``tones.csv``, and ``feature/`` of it, named TONES.
+    """A copy of a corpus whose emotions are tones: ``corpus/``, ``tones.csv``, and ``feature/`` with dataset TONES.
 
-    Six speakers; s4 and s5 are train, s2 and s3 val, s0 and s1 test, 12 utterances each.
+    It has six speakers. s4 and s5 are train, s2 and s3 val, s0 and s1 test, with 12 utterances per split.
     """
     for name in ("corpus", "feature"):
         shutil.copytree(_tones / name, tmp_path / name)
     shutil.copy(_tones / "tones.csv", tmp_path)
-    for path in (tmp_path / "feature").glob("*.csv"):  # they name the recordings of this copy, as an extraction would
+    for path in (tmp_path / "feature").glob("*.csv"):  # name the recordings of this copy, as an extraction would
         path.write_text(path.read_text().replace(str(_tones), str(tmp_path)))
     info = json.loads((tmp_path / "feature" / "TONES_BERT_WAV2VEC.json").read_text())
     for split, described in info["files"].items():
@@ -183,7 +183,7 @@ def tones(_tones, tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def python_interrupts():
-    """Python's own SIGINT handler, which a job that a shell put in the background is started without."""
+    """Install Python's own SIGINT handler, which is missing in a job that a shell started in the background."""
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, inherited)
@@ -191,7 +191,7 @@ def python_interrupts():
 
 @pytest.fixture
 def quick_jobs(monkeypatch):
-    """Jobs are forked from one process that has imported torch, instead of importing it one by one."""
+    """Fork jobs from one process that has imported torch, so that they do not import it one by one."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch"])
     monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: context)
@@ -199,7 +199,7 @@ def quick_jobs(monkeypatch):
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Run a script's main in this process, which spares importing torch: exit code, output, error output."""
+    """Run a script's main in this process, which avoids importing torch. Returns exit code, output, error output."""
 
     def run(main, *args: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [main.__module__, *map(str, args)])
@@ -222,7 +222,7 @@ def trained(tones, run):
 
 @pytest.fixture
 def call(run):
-    """The same: exit code and last error line."""
+    """Like :func:`run`, but returns exit code and last error line."""
 
     def call(main, *args: object) -> tuple[int, str]:
         code, _, err = run(main, *args)
@@ -232,12 +232,12 @@ def call(run):
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This interpreter's environment is the active one, so that the scripts install nothing."""
+    """Environment variables that make this interpreter's environment active, so that the scripts install nothing."""
     active = {"VIRTUAL_ENV": sys.prefix} if sys.prefix != sys.base_prefix else {}
     return {**os.environ, **active, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"), **variables}
 
 
 def sweep_tables(folder: Path) -> list[pd.DataFrame]:
-    """Both CSVs of a sweep without the times, which no two sweeps share."""
+    """Both CSVs of a sweep without the times, which differ between sweeps."""
     files = [pd.read_csv(folder / name) for name in ("sweep.csv", "sweep_summary.csv")]
     return [table.drop(columns=[c for c in table if c.startswith("seconds")]) for table in files]

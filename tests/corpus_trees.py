@@ -1,4 +1,4 @@
-"""Corpus folders in their official layout, including irregularities of the releases; recordings are empty files."""
+"""Corpus folders in their official layout, including irregularities of the releases. Recordings are empty files."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ METADATA = SHARED / "data" / "metadata"
 EMOBOX = METADATA / "emobox_iemocap"
 ESD_EMOTIONS = ("Neutral", "Angry", "Happy", "Sad", "Surprise")
 ESD_SPEAKERS = tuple(f"{number:04d}" for number in range(11, 21))
-# a macOS resource file; its turn would show up if it were read
+# a macOS resource file; its turn would appear if the file were read
 _JUNK = b"\0\5\x16\7\0\2\0\0" + "\n[1.0 - 2.0]\tSes01F_junk01_F000\tneu\t[2, 2, 2]\n".encode("utf-16-be")
 
 Turn = tuple[str, str, str]  # name, emotion as the corpus writes it, text
@@ -37,7 +37,7 @@ def _touch(folder: Path, names: Iterable[str]) -> None:
 
 
 def write_iemocap(root: Path, turns: Iterable[Turn]) -> Path:
-    """``Session*`` below ``root`` for turns in any order."""
+    """Write ``Session*`` folders below ``root`` for turns in any order."""
     for dialogue, group in groupby(sorted(turns), key=lambda turn: turn[0].rsplit("_", 1)[0]):
         session = root / f"Session{int(dialogue[3:5])}"
         members = list(group)
@@ -50,7 +50,7 @@ def write_iemocap(root: Path, turns: Iterable[Turn]) -> Path:
         spoken = "".join(
             f"{turn} [{6 + i:03d}.2901-{8 + i:03d}.2357]: {text}\n" for i, (turn, _, text) in enumerate(members)
         )
-        # words of the other speaker amid a turn have no name; breaths have one, and are in no evaluation
+        # words of the other speaker within a turn have no name; breaths have a name, but are in no evaluation
         spoken = f"M: [LAUGHTER]\n{spoken}{dialogue}_FXX0 [001.0000-002.0000]: [BREATHING]\nF: Mmhmm.\n"
         for kind, text in (("EmoEvaluation", evaluation), ("transcriptions", spoken)):
             _write(session / "dialog" / kind / f"{dialogue}.txt", text.encode())
@@ -66,12 +66,12 @@ def write_iemocap(root: Path, turns: Iterable[Turn]) -> Path:
 
 
 def evaluation_of(root: Path, turn: str) -> Path:
-    """The file that holds the turn's label."""
+    """The file that contains the label of a turn."""
     return root / f"Session{int(turn[3:5])}" / "dialog" / "EmoEvaluation" / f"{turn.rsplit('_', 1)[0]}.txt"
 
 
 def emobox_emotions() -> dict[str, str]:
-    """The 5531 turns that the field uses, and their labels."""
+    """The 5531 turns that are commonly used, and their labels."""
     return _emobox(EMOBOX / "iemocap.jsonl")
 
 
@@ -87,7 +87,7 @@ def _emobox(path: Path) -> dict[str, str]:
 
 
 def full_iemocap(root: Path) -> Path:
-    """All 5531 turns with the published texts, and some turns of no class."""
+    """All 5531 turns with the published texts, and some turns without a class."""
     texts = {Path(path).stem: text for path, text in _published_texts("IEMOCAP").items()}
     turns = [(turn, emotion, texts.get(turn, "Not in the CSVs.")) for turn, emotion in emobox_emotions().items()]
     others = [
@@ -117,12 +117,12 @@ def write_esd_speaker(root: Path, speaker: str, recordings: dict[str, str], tran
 
 
 def esd_emotion(number: int) -> str:
-    """A speaker's 1750 recordings are numbered by emotion, 350 each."""
+    """The emotion of a recording. A speaker's 1750 recordings are numbered by emotion, 350 each."""
     return ESD_EMOTIONS[(number - 1) // 350]
 
 
 def full_esd(root: Path) -> Path:
-    """17 500 recordings with the published texts; each speaker's transcripts have another format."""
+    """17 500 recordings with the published texts. The format of the transcripts differs between speakers."""
     texts = {Path(path).stem: text for path, text in _published_texts("ESD").items()}
     _touch(root / "0001" / "Angry", ["0001_000351.wav"])  # the Chinese half, which has emotions of its own language
     _write(root / "0001" / "0001.txt", "0001_000351\t打远一看，它们的确很是美丽，\t生气\n".encode("gb18030"))
@@ -154,7 +154,7 @@ _ESD_STYLES = {
 
 
 def published_csvs(dataset: str) -> list[Path]:
-    """The authors' train, val and test manifests; the audio paths are those of their machine."""
+    """The authors' train, val and test manifests. The audio paths are those of their machine."""
     paths = [METADATA / f"{dataset}_metadata_{split}.csv" for split in ("train", "val", "test")]
     for path in paths:
         if not path.is_file():
@@ -168,7 +168,7 @@ def _published_texts(dataset: str) -> dict[str, str]:
 
 
 def write_ravdess(root: Path, actors: Iterable[int]) -> Path:
-    """60 speech recordings per actor, and other files of the release: songs, videos, a macOS file."""
+    """Write 60 speech recordings per actor, and other files of the release: songs, videos, a macOS file."""
     for actor in actors:
         speech = [
             f"03-01-{emotion:02d}-{intensity:02d}-{statement:02d}-{repetition:02d}-{actor:02d}.wav"
@@ -184,7 +184,7 @@ def write_ravdess(root: Path, actors: Iterable[int]) -> Path:
 
 @contextmanager
 def away(path: Path) -> Iterator[None]:
-    """Remove the file temporarily; a full tree is shared by many tests."""
+    """Remove the file temporarily, because many tests share a full tree."""
     aside = path.with_name(f"{path.name}.away")
     path.rename(aside)
     try:

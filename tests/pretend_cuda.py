@@ -1,9 +1,9 @@
-"""CUDA devices that are not there: tensors say that they are on one, and are computed on the CPU.
+"""Pretended CUDA devices: tensors report that they are on a GPU, and are computed on the CPU.
 
-Real numbers flow, so that whole trainings run, backward and optimizer included. What would raise on a GPU raises here:
-two devices in one operation, ``numpy()`` of a device tensor, a random state of the wrong size. What would wait for the
-GPU, and what it would run, is counted. Kernels, their numerics, autocast and streams are not covered, and no gradient
-passes from one device to another.
+All values are computed, so that whole trainings run, including backward and the optimizer. Errors of a GPU are raised
+here, too: two devices in one operation, ``numpy()`` of a device tensor, a random state of the wrong size. Waits for the
+GPU and its operations are counted. Kernels, their numerics, autocast and streams are not covered, and gradients do not
+pass from one device to another.
 """
 
 import os
@@ -21,10 +21,10 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 CPU = torch.device("cpu")
 NAME = "Pretended GPU"
-# Operations that ask the GPU for a value or for the size of their result, and how often
+# Operations that read a value or the size of their result from the GPU, and how often
 _WAITS = {"_local_scalar_dense": 1, "nonzero": 1, "masked_select": 1, "equal": 1, "_unique2": 1, "unique_dim": 1}
-_WAITS |= {"bincount": 2}  # the least and the greatest value
-_INDEXED = ("index", "index_put_", "_unsafe_index", "_index_put_impl_")  # also by indices on the CPU
+_WAITS |= {"bincount": 2}  # the minimum and the maximum
+_INDEXED = ("index", "index_put_", "_unsafe_index", "_index_put_impl_")  # indices may be on the CPU
 _STATE_BYTES = 16  # of a CUDA generator: seed and offset
 
 
@@ -49,7 +49,7 @@ def _device(given: object) -> torch.device:
 
 @contextmanager
 def kept_switches() -> Iterator[None]:
-    """Put back what code for a GPU sets for the whole process: precision, determinism, attention, the environment."""
+    """Restore what code for a GPU sets for the whole process: precision, determinism, attention, the environment."""
     backends, deterministic = torch.backends, torch.utils.deterministic
     precision = backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32
     cudnn_attention, fill = backends.cuda.cudnn_sdp_enabled(), deterministic.fill_uninitialized_memory
@@ -69,15 +69,15 @@ class PretendCuda:
 
     Attributes:
         waits: what made the CPU wait for a GPU, and how often: ``item``, ``to the CPU``, names of operations.
-        kernels: operations on a GPU by name, without views and copies from or to the CPU. On a real one, an operation
-            may be several kernels.
+        kernels: operations on a GPU by name, without views and copies from or to the CPU. On a real GPU, an operation
+            may run several kernels.
     """
 
     def __init__(self, count: int = 1):
         self.waits: Counter[str] = Counter()
         self.kernels: Counter[str] = Counter()
         self.generators = {torch.device("cuda", i): [0, 0] for i in range(count)}  # seed and offset
-        self.created_on = CPU  # what an operation without tensors makes
+        self.created_on = CPU  # where an operation without tensors creates its result
         self._storages: dict[int, tuple[torch.device, StorageWeakRef]] = {}
 
     def __enter__(self) -> "PretendCuda":
@@ -98,7 +98,7 @@ class PretendCuda:
         with ExitStack() as stack:
             stack.enter_context(kept_switches())
             stack.enter_context(mock.patch.multiple(torch.cuda, **fakes))
-            # asked by Optimizer.step, which would then ask for the stream
+            # called by Optimizer.step, which would then request the stream
             stack.enter_context(mock.patch.object(torch.accelerator, "current_accelerator", lambda **options: None))
             grouped = torch.optim.Optimizer._group_tensors_by_device_and_dtype
             groups = staticmethod(lambda *args: self._where_they_are(grouped(*args)))
@@ -112,16 +112,16 @@ class PretendCuda:
         self._stack.close()
 
     def where(self, tensor: Tensor) -> torch.device:
-        """The device that a tensor says it is on; a view is where its base is."""
+        """The device that a tensor reports. A view is on the device of its base."""
         if tensor.is_meta:
             return torch.device("meta")
         known = self._storages.get(tensor.untyped_storage()._cdata)
         return known[0] if known else CPU
 
     def place(self, tensor: Tensor, device: torch.device) -> None:
-        """Have a tensor say that it is on a device."""
+        """Make a tensor report that it is on a device."""
         storage = tensor.untyped_storage()
-        if device.type == "cuda":  # the weak reference keeps the address from reuse
+        if device.type == "cuda":  # the weak reference prevents reuse of the address
             self._storages[storage._cdata] = device, StorageWeakRef(storage)
         else:
             self._storages.pop(storage._cdata, None)
@@ -129,14 +129,14 @@ class PretendCuda:
             self._storages = {key: value for key, value in self._storages.items() if not value[1].expired()}
 
     def wait(self, source: torch.device, target: torch.device, non_blocking: bool) -> None:
-        """Count a copy from or to the CPU; one to a GPU that need not be finished is none."""
+        """Count a copy from or to the CPU as a wait. A non-blocking copy to a GPU is not a wait."""
         if source.type == "cuda" and target.type == "cpu":
             self.waits["to the CPU"] += 1
         elif source.type == "cpu" and target.type == "cuda" and not non_blocking:
             self.waits["to the GPU"] += 1
 
     def _where_they_are(self, groups: dict) -> dict:
-        """An optimiser's groups of parameters, whose devices torch asks in C++."""
+        """Correct the devices of an optimiser's parameter groups, which torch determines in C++."""
         return {(self.where(lists[0][0]), dtype): (lists, indices) for (_, dtype), (lists, indices) in groups.items()}
 
     def _get_rng_state(self, device: object = "cuda") -> Tensor:
@@ -156,7 +156,7 @@ class PretendCuda:
 
 
 class _Operations(TorchDispatchMode):
-    """Every operation, those of backward too: one device in, the same device out."""
+    """Every operation, including those of backward: the result is on the device of the inputs."""
 
     def __init__(self, cuda: PretendCuda):
         super().__init__()
@@ -171,7 +171,7 @@ class _Operations(TorchDispatchMode):
         if len(set(devices)) > 1:
             if name == "copy_":
                 cuda.wait(devices[1], devices[0], bool(kwargs.get("non_blocking", args[2:] and args[2])))
-            elif name != "_has_compatible_shallow_copy_type":  # asked by Module.to
+            elif name != "_has_compatible_shallow_copy_type":  # called by Module.to
                 device = self._common(name, inputs, devices)
         draw = self._draw if torch.Tag.nondeterministic_seeded in func.tags and device.type == "cuda" else None
         out = draw(func, device, args, kwargs) if draw else func(*args, **kwargs)
@@ -187,10 +187,10 @@ class _Operations(TorchDispatchMode):
         return out
 
     def _common(self, name: str, inputs: list[Tensor], devices: list[torch.device]) -> torch.device:
-        """The device of an operation on tensors of several, which a GPU takes of a single number, and of indices.
+        """The device of an operation on tensors of several devices, which a GPU permits for single numbers and indices.
 
         Raises:
-            RuntimeError: it takes them of nothing else.
+            RuntimeError: for all other tensors.
         """
         large = {device for tensor, device in zip(inputs, devices, strict=True) if tensor.dim()}
         if name in _INDEXED and devices[0].type == "cuda" and large <= {devices[0], CPU}:
@@ -203,7 +203,7 @@ class _Operations(TorchDispatchMode):
         return next(iter(large))
 
     def _draw(self, func, device: torch.device, args: tuple, kwargs: dict) -> object:
-        """Run an operation with the random numbers of a device's own generator."""
+        """Run an operation with the random numbers of the device's generator."""
         if kwargs.get("generator") is not None:
             raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
         before = torch.default_generator.get_state()
@@ -218,12 +218,12 @@ class _Operations(TorchDispatchMode):
         if name in _WAITS:
             self.cuda.waits["item" if name == "_local_scalar_dense" else name] += _WAITS[name]
         masked = name in _INDEXED and any(tensor.dtype == torch.bool for tensor in _tensors(args[1]))
-        if masked and ("put" not in name or args[2].numel() > 1):  # a mask and a number are a masked_fill
+        if masked and ("put" not in name or args[2].numel() > 1):  # with a single number, it is a masked_fill
             self.cuda.waits["mask"] += 1
 
 
 class _Calls(TorchFunctionMode):
-    """What Python asks for: ``device=``, ``.device``, ``.to``, ``.cpu``, ``.numpy``."""
+    """Calls from Python: ``device=``, ``.device``, ``.to``, ``.cpu``, ``.numpy``."""
 
     def __init__(self, cuda: PretendCuda):
         super().__init__()
@@ -257,7 +257,7 @@ class _Calls(TorchFunctionMode):
         if device is not None:
             cuda.created_on = _device(device)
         elif tensors := [first] if first is not None else _tensors(args[:1]):
-            cuda.created_on = cuda.where(tensors[0])  # an operation makes its own where its input is
+            cuda.created_on = cuda.where(tensors[0])  # an operation creates tensors on the device of its input
         try:
             out = func(*args, **kwargs if device is None else kwargs | {"device": CPU})
             for tensor in _tensors(out) if device is not None else ():

@@ -1,7 +1,7 @@
-"""The published model built from standard modules, under the names of its state dict. The reference of our models.
+"""The published model built from standard modules, with the names of its state dict. It is the reference of our models.
 
-Slow and plain on purpose: ``GATConv`` over an edge list, ``nn.MultiheadAttention`` over sequences of length 1, a
-two-channel ``Conv1d``.
+It is slow and simple on purpose: ``GATConv`` with an edge list, ``nn.MultiheadAttention`` with sequences of length 1,
+and a two-channel ``Conv1d``.
 """
 
 import torch
@@ -83,7 +83,7 @@ class OfficialReference(nn.Module):
 
 
 def randomised(model: nn.Module) -> nn.Module:
-    """Every weight and running statistic away from its initial value, so that none can be mixed up unseen."""
+    """Change every weight and running statistic from its initial value, so that a mix-up is noticed."""
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point():
             noise = torch.randn_like(tensor) * 0.1
@@ -92,7 +92,7 @@ def randomised(model: nn.Module) -> nn.Module:
 
 
 def edges_by_loop(text: Tensor, audio: Tensor, k_text: int, k_audio: int) -> set[tuple[int, int]]:
-    """Eq. (2) spelled out: pairs (i, j) where j is i itself or one of its Top-K neighbours, ties by lower index."""
+    """Eq. (2) as a loop: pairs (i, j) where j is i itself or one of its Top-K neighbours; lower index wins ties."""
     pairs = set()
     for embeddings, k in ((text, k_text), (audio, k_audio)):
         unit = embeddings.double() / embeddings.double().norm(dim=1, keepdim=True)

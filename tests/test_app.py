@@ -1,4 +1,4 @@
-"""The page, asked by a program and in a real browser, against predict.py."""
+"""The page, used by a program and in a real browser, compared with predict.py."""
 
 import json
 import shutil
@@ -96,7 +96,7 @@ def test_a_browser_uploads_a_recording_and_sees_the_answer(page, tones, run, tra
             name, percent = line.split("\n")[0], line.split("\n")[-1]
             assert float(percent.strip("%")) == pytest.approx(percents[name], abs=0.51)
         assert len(shown) == 3
-        view.get_by_text("without graph").or_(view.get_by_label("the answer without …")).first.wait_for()
+        view.get_by_text("without graph").or_(view.get_by_label("change without a part")).first.wait_for()
         browser.close()
 
 

@@ -1,4 +1,4 @@
-"""compare.py on made-up predictions."""
+"""compare.py on synthetic predictions."""
 
 import csv
 import json
@@ -50,7 +50,7 @@ def write_run(folder: Path, predictions: dict[int, np.ndarray], finished: bool =
 
 @pytest.fixture
 def command(run, tmp_path):
-    """The JSON of a comparison, and the text."""
+    """The JSON and the text of a comparison."""
 
     def command(a: Path, b: Path, *options: object) -> tuple[dict, str]:
         code, output, error = run(compare.main, a, b, "--json", tmp_path / "found.json", *options)
@@ -62,7 +62,7 @@ def command(run, tmp_path):
 
 @pytest.fixture
 def refused(run):
-    """The one line with which a comparison is refused."""
+    """The one-line error of a comparison."""
 
     def refused(a: Path, b: Path, *options: object) -> str:
         code, output, error = run(compare.main, a, b, *options)
@@ -88,7 +88,7 @@ def test_runs_are_compared_by_the_mean_over_their_seeds_and_by_speaker(command, 
             low, high = (metric[side][bound] for bound in ("low", "high"))
             expected = clustered(each, metric_over_seeds(name))
             assert (low, high) == pytest.approx((expected.low, expected.high))
-        assert metric["test"]["p"] == metric["test"]["smallest"] == 2 / 2**SPEAKERS  # B is better in every speaker
+        assert metric["test"]["p"] == metric["test"]["smallest"] == 2 / 2**SPEAKERS  # B is better for every speaker
         assert metric["difference"]["low"] > 0
     assert (found["clusters"]["kind"], found["clusters"]["number"]) == ("speaker", SPEAKERS)
     assert found["clusters"]["wa"][3]["utterances"] == (SPEAKER == 3).sum()
@@ -224,7 +224,7 @@ GOOD = [("x/u1.wav", "anger", "joy"), ("x/u2.wav", "joy", "joy"), ("x/u3.wav", "
             "line 5: label 'joy', in B.csv: line 2 'anger'",
         ),
         (HEADER, [("y/v1.wav", "anger", "joy")], "shares no utterance with A.csv ('y/v1.wav', there 'x/u1.wav')"),
-        (HEADER, [("y/u1.wav", "joy", "joy"), ("z/u1.wav", "joy", "joy")], "shares no utterance"),  # one stem of two
+        (HEADER, [("y/u1.wav", "joy", "joy"), ("z/u1.wav", "joy", "joy")], "shares no utterance"),  # one stem twice
         (
             HEADER,
             [GOOD[0], ("x/u2.wav", "anger", "joy"), GOOD[2]],

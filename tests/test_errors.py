@@ -95,7 +95,7 @@ def test_output_that_cannot_show_a_sign_shows_its_number():
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_closed_output_is_no_error(closed, tmp_path):
-    """What is opened next must not become the output."""
+    """A file that is opened next must not become the output."""
     code = f"import tqdm; f = open('{tmp_path}/x', 'w'); print('y', flush=True); list(tqdm.tqdm([1])); f.write('x')"
     done = script(code, closed)
     assert "Error" not in done.stdout + done.stderr
@@ -125,7 +125,7 @@ def test_values_of_any_size_are_shown_shortened():
 
 
 def test_words_with_joiners_are_printable():
-    """Persian for bored; a family of three."""
+    """The Persian word for bored, and an emoji of a family of three."""
     for text in ("بی\u200cحوصله", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "a\xa0b"):
         assert is_printable(text)
     for text in ("a\u200b", "\x1b[2J", "\u202egnp.exe", "\udcff", "a\nb", "\ufeff"):

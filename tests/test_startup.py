@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import ROOT, environment
 
 HEAVY = {"torch", "torch_geometric", "transformers", "torchaudio", "sklearn", "scipy", "pandas", "matplotlib", "numpy"}
-WRONG = {  # options that the parser itself refuses, and options that our checks do
+WRONG = {  # options that the parser refuses, and options that our checks refuse
     "train": ["--epochs", "0"],
     "compare": ["run", "run", "--split", "train"],
     "eval": ["--split", "all"],
@@ -21,7 +21,7 @@ WRONG = {  # options that the parser itself refuses, and options that our checks
 
 
 def run(script: str, *options: str) -> tuple[int, str, set[str]]:
-    """Exit code, last line of the errors, and the packages that were imported."""
+    """Exit code, last line of the error output, and the imported packages."""
     command = [sys.executable, "-X", "importtime", f"{script}.py", *options]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
     lines = done.stderr.splitlines()
@@ -54,7 +54,7 @@ TRAINING = """
 import sys
 import train
 from utils.training import run
-run.report = lambda *args: print("modules", *sys.modules)  # at the end of a training, before a figure is drawn
+run.report = lambda *args: print("modules", *sys.modules)  # after training, before a figure is drawn
 train.main()
 """
 

@@ -1,4 +1,4 @@
-"""Small encoders with random weights, in memory and as folders for ``from_pretrained``."""
+"""Small encoders with random weights, as folders for ``from_pretrained``."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from transformers import (
     Wav2Vec2Model,
 )
 
-# the standard strides: a frame is 20 ms
+# with the standard strides, a frame is 20 ms
 TINY_AUDIO = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -63,7 +63,7 @@ def save_tiny_text_model(folder: Path, pooler: bool = True) -> Path:
 
 
 def save_tiny_ctc_model(folder: Path, seed: int = 0) -> Path:
-    """A recogniser over the encoder of the same seed and settings as :func:`save_tiny_audio_model`, in capitals."""
+    """A recogniser with the encoder of :func:`save_tiny_audio_model` for the same seed. It writes capital letters."""
     folder.mkdir(parents=True)
     letters = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ"]
     (folder / "vocab.json").write_text(json.dumps({letter: i for i, letter in enumerate(letters)}))
@@ -71,7 +71,7 @@ def save_tiny_ctc_model(folder: Path, seed: int = 0) -> Path:
     Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
     torch.manual_seed(seed)
     model = Wav2Vec2ForCTC(Wav2Vec2Config(**TINY_AUDIO, vocab_size=len(letters), pad_token_id=0))
-    torch.nn.init.normal_(model.lm_head.weight)  # else one letter wins everywhere
+    torch.nn.init.normal_(model.lm_head.weight)  # otherwise, one letter wins everywhere
     torch.nn.init.constant_(model.lm_head.bias[1:4], -1000)  # trained models do not emit these
     model.save_pretrained(folder)
     return folder

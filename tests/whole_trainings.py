@@ -1,4 +1,4 @@
-"""Trainings from beginning to end, with and without an interruption, and all that comes of them."""
+"""Complete trainings with and without an interruption, and all their results."""
 
 import json
 
@@ -14,7 +14,7 @@ from utils.training.run import Progress, Run, claim, train_run
 
 
 def trained(device, splits, config, tmp_path, stop: int = 2) -> dict:
-    """Train to epoch ``stop``, save, restore in a fresh state, train to the end; everything that comes of it."""
+    """Train to epoch ``stop``, save, restore in a new state, train to the end. Returns all results."""
     train, val, test = (prepare(splits[split], config, device, splits["train"]) for split in ("train", "val", "test"))
     log = []
 
@@ -26,7 +26,7 @@ def trained(device, splits, config, tmp_path, stop: int = 2) -> dict:
     fit(first, train, val, config.replace(epochs=stop), log.append)
     save_tensors(tmp_path / "state.pt", first.state_dict())
     second = state()
-    torch.rand(3, device=device)  # the generators are elsewhere, as in another process
+    torch.rand(3, device=device)  # advance the generators, as in another process
     second.load_state_dict(load_tensors(tmp_path / "state.pt"))
     fit(second, train, val, config, log.append)
     metrics, logits = evaluate_selected(second, val, test)
@@ -42,7 +42,7 @@ def trained(device, splits, config, tmp_path, stop: int = 2) -> dict:
 
 
 def left_by(run: Run) -> dict:
-    """What the folder of a finished run holds, without times."""
+    """The contents of the folder of a finished run, without times."""
     log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     weights = load_tensors(run.folder / "best.pt")["weights"]
     return {
@@ -54,7 +54,7 @@ def left_by(run: Run) -> dict:
 
 
 def train(run: Run, device: torch.device) -> dict:
-    """Train a run; returns what it leaves, without the device."""
+    """Train a run, and return the contents of its folder without the device."""
     with Progress([run]) as progress:
         for claimed in claim([run], progress):
             train_run(claimed, device, progress)
@@ -68,7 +68,7 @@ class Killed(BaseException):
 
 
 def train_in_two(run: Run, monkeypatch, first: torch.device, second: torch.device) -> dict:
-    """Train to a kill in the fourth epoch, then resume."""
+    """Train until a kill in the fourth epoch, then resume."""
     with monkeypatch.context() as patch:
         patch.setattr("utils.training.run.SAVE_SECONDS", 0)
         step = loop.train_step

@@ -1,4 +1,4 @@
-"""finetune.py on the command line, with tiny encoders and a corpus in which each emotion is a tone."""
+"""finetune.py on the command line, with tiny encoders and a corpus whose emotions are tones."""
 
 import errno
 import json
@@ -21,7 +21,7 @@ from utils.finetuning.trainer import Trainer
 from utils.io import lock
 
 SHORT = ["--epochs", 2, "--unfreeze_layers", 1, "--lr", 1e-2, "--model_name", "tuned"]
-_opened: int | None = None  # file descriptor that the audit hook, which cannot be removed, writes to
+_opened: int | None = None  # file descriptor to which the audit hook writes; the hook cannot be removed
 
 
 def _audit(event, args):
@@ -31,7 +31,7 @@ def _audit(event, args):
 
 @pytest.fixture(autouse=True)
 def _ctrl_c():
-    """As in a terminal: a shell's background jobs, pytest among them, ignore SIGINT."""
+    """Handle SIGINT as in a terminal. A shell's background jobs, which may include pytest, ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -72,20 +72,20 @@ def test_only_the_upper_layers_change(tones, run, encoders, modality, objective)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all(name.startswith(upper) for name in changed)
-    inert = ("key.bias", "k_proj.bias")  # a softmax takes no notice of them
+    inert = ("key.bias", "k_proj.bias")  # softmax ignores them
     assert {name for name in before if name.startswith(upper) and not name.endswith(inert)} <= changed
     assert f"{sum(v.numel() for k, v in before.items() if k.startswith(upper)):,} of" in out
 
 
 @pytest.mark.drawn
 def test_it_learns_what_frozen_features_do_not_say(tones, run):
-    """A random encoder: its last layer is tuned until the classifier tells the tones of speakers it never heard."""
+    """The last layer of a random encoder is tuned until the classifier recognises the tones of unseen speakers."""
     code, out, _ = tune(tones, run, "--epochs", 12, "--patience", 12)
     log = [json.loads(line) for line in (tuned(tones) / "log.jsonl").read_text().splitlines()]
     metrics = json.loads((tuned(tones) / "metrics.json").read_text())
     best = max(log, key=lambda line: line["val_ua"])
     assert code == 0
-    assert metrics["selected_epoch"] == best["epoch"]  # of equal ones the first
+    assert metrics["selected_epoch"] == best["epoch"]  # the first of equal epochs
     assert metrics["val"]["ua"] == best["val_ua"] > 0.9
     assert log[-1]["train_loss"] < 0.5 * log[0]["train_loss"]
     assert f"UA {100 * best['val_ua']:.2f} percent" in out
@@ -113,7 +113,7 @@ def test_the_best_encoder_is_what_extraction_takes(tones, run, encoders, modalit
 
 
 def test_the_test_split_is_never_read(tones, run, monkeypatch):
-    """Neither its CSV nor its recordings are opened, and without them the weights are the same to the last bit."""
+    """Neither its CSV nor its recordings are opened. Without them, the weights are bitwise equal."""
     global _opened
     sys.addaudithook(_audit)
     listened = os.open(tones / "listened", os.O_WRONLY | os.O_CREAT | os.O_APPEND)  # also by worker processes
@@ -153,7 +153,7 @@ def test_the_test_split_is_never_read(tones, run, monkeypatch):
 @pytest.mark.parametrize("objective", ["supervised", "ntxent"])
 @pytest.mark.parametrize("when", ["a step", "the last step", "validation"])
 def test_a_resumed_fine_tuning_equals_an_uninterrupted_one(tones, run, monkeypatch, objective, when):
-    """Three epochs of three steps. Ctrl-C comes in the fifth or sixth step, or in the second validation."""
+    """There are three epochs of three steps. Ctrl-C comes in the fifth or sixth step, or in the second validation."""
     options = ["--objective", objective, "--batch_size", 4, "--epochs", 3, "--patience", 3]
     assert tune(tones, run, *options, "--model_name", "whole")[0] == 0
     stop_in, stop_at = {"a step": ("_take", 5), "the last step": ("_take", 6), "validation": ("validate", 2)}[when]
@@ -177,7 +177,7 @@ def test_a_resumed_fine_tuning_equals_an_uninterrupted_one(tones, run, monkeypat
     assert code == 2
     assert err.endswith("unfinished fine-tuning; add --resume, or --overwrite to start from scratch")
     assert tune(tones, run, *options, "--resume")[0] == 0
-    assert calls == {"_take": 9, "validate": 4 if when == "validation" else 3}  # nothing that was done is done again
+    assert calls == {"_take": 9, "validate": 4 if when == "validation" else 3}  # no finished work is repeated
     first, second = weights(tuned(tones, "whole")), weights(tuned(tones))
     assert all(torch.equal(first[name], second[name]) for name in first)
     logs = [
@@ -203,7 +203,7 @@ def test_it_stops_when_validation_does_not_get_better_and_keeps_the_best(tones, 
 
 
 def test_a_full_disk_leaves_the_best_encoder_as_it_was(tones, run, monkeypatch):
-    """The second best cannot be written: the first one is intact, nothing is left beside it, and --resume works."""
+    """Writing the second encoder fails. The first one stays intact, no other file is left, and --resume works."""
     scores = iter([0.5, 0.7])
     stock = Trainer.validate
     monkeypatch.setattr(Trainer, "validate", lambda self, *args: {**stock(self, *args), "ua": next(scores)})
@@ -258,11 +258,11 @@ def test_a_finished_tuning_is_kept_and_another_one_refused(tones, run):
         ("last.pt", {"best_epoch": 2}, "damaged (epoch 1, step 2, best epoch 2); --overwrite starts from scratch"),
         ("last.pt", {"schedule": {}}, "damaged (schedule: {}); --overwrite starts from scratch"),
         ("last.pt", "half", "not a complete checkpoint"),
-        ("config.json", None, "holds encoder without config.json; remove the folder"),
+        ("config.json", None, "contains encoder but no config.json; remove the folder"),
     ],
 )
 def test_damaged_files_are_found_before_anything_is_tuned(tones, run, monkeypatch, name, contents, message):
-    """Interrupted in the second epoch, and damaged by then."""
+    """The fine-tuning is interrupted in the second epoch, and then the folder is damaged."""
     stock = Trainer.validate
     monkeypatch.setattr(
         Trainer, "validate", lambda self, *args: stock(self, *args) if not self.epoch else signal.raise_signal(2)
@@ -302,18 +302,18 @@ def test_a_finished_fine_tuning_without_its_results_is_an_error(tones, run):
 
 
 def test_only_a_fine_tuning_is_overwritten(tones, run):
-    """A sweep's folder, too, has a config.json with a configuration."""
+    """The folder of a sweep also has a config.json with a configuration."""
     claimed = tones / "runs" / "TONES" / "topk-paper" / "config.json"
     claimed.parent.mkdir(parents=True)
     claimed.write_text('{"config": {"dataset": "TONES"}, "data": {}, "class_names": []}')
     code, _, err = tune(tones, run, "--model_name", "topk-paper", "--overwrite")
     assert code == 2
-    assert err.startswith(f"error: {claimed.parent}: not the folder of a fine-tuning")
+    assert err.startswith(f"error: {claimed.parent}: not a fine-tuning folder")
     assert claimed.exists()
 
 
 def test_an_encoder_is_not_tested_on_what_it_was_tuned_on(tones, run, encoders):
-    """Fold 2 tests the speakers that stopped the tuning of fold 1, wherever their recordings lie by then."""
+    """Fold 2 tests the speakers that stopped the tuning of fold 1, even if their recordings have moved."""
     assert tune(tones, run)[0] == 0
     moved = tones / "elsewhere"
     (tones / "corpus").rename(moved)
@@ -332,7 +332,7 @@ def test_an_encoder_is_not_tested_on_what_it_was_tuned_on(tones, run, encoders):
 
 
 def test_an_encoder_that_is_tuned_twice_remembers_both(tones, run, encoders):
-    """Tuned on fold 1, then on fold 3; the test speakers of fold 3 are in train of fold 1."""
+    """The encoder is tuned on fold 1, then on fold 3. The test speakers of fold 3 are in train of fold 1."""
     assert tune(tones, run)[0] == 0
     shared = [*encoders, "--dataset", "THIRD"]
     assert run(extract_features.main, *extract(tones, *SPLIT, "--fold", 3, *shared))[0] == 0
@@ -371,7 +371,7 @@ def test_the_initial_encoder_is_not_overwritten(tones, run):
     assert tune(tones, run)[0] == 0
     code, _, err = tune(tones, run, "--model", tuned(tones) / "encoder", "--overwrite")
     assert code == 2
-    assert err.endswith(f"in the output folder {tuned(tones)}; give another --model_name")
+    assert err.endswith(f"is inside the output folder {tuned(tones)}; use another --model_name")
     assert weights(tuned(tones))
 
 
@@ -397,7 +397,7 @@ def test_manifests_of_the_user_need_no_extraction(tones, run, encoders):
         (["--seed", 2**32], f"--seed {2**32}: must be in [0, {2**32})"),
         (["--text_pooling", "mean"], "--text_pooling: only with --modality text"),
         (["--objective", "ntxent", "--batch_size", 1], "--batch_size 1: must be at least 2 with ntxent"),
-        (["--precision", "fp16"], "--precision fp16: needs a CUDA device; a CPU has fp32 and bf16"),
+        (["--precision", "fp16"], "--precision fp16: needs a CUDA device; a CPU supports fp32 and bf16"),
         (["--model", "no/such/model"], "--model no/such/model: neither a folder nor a name of the Hugging Face hub"),
         (["--model_name", "../x"], "--model_name ../x: must be a name of letters, digits and . _ - + ="),
         (["--metadata", "no.csv", "no.csv"], "no.csv: no such file"),
@@ -449,7 +449,7 @@ def test_two_fine_tunings_do_not_share_a_folder(tones, run):
 
 
 def test_a_fine_tuning_may_go_on_on_another_device_and_says_so(tones, run, monkeypatch):
-    """--precision has other defaults there, so it is given."""
+    """--precision is given, because its default differs on a GPU."""
     options = ["--precision", "fp32", "--device"]
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "validate", lambda self: signal.raise_signal(signal.SIGINT))

@@ -49,7 +49,7 @@ def transcripts(encoder, count=40, budget=10_000):
 
 
 def noises(folder, encoder, count=6):
-    """Noise of 0.2 s and a little more."""
+    """Noise recordings of 0.2 s and longer."""
     rng = np.random.default_rng(0)
     paths = [str(folder / f"{i}.wav") for i in range(count)]
     for i, path in enumerate(paths):
@@ -60,7 +60,7 @@ def noises(folder, encoder, count=6):
 
 @pytest.fixture
 def recordings(tmp_path):
-    """Noise of 0.5, 2.5 and 70 s, the last in three segments; every crop is different."""
+    """Noise of 0.5, 2.5 and 70 s, the last in three segments. Every crop is different."""
     rng = np.random.default_rng(0)
     table = []
     for label, (seconds, rate) in enumerate(((0.5, 16_000), (2.5, 44_100), (70, 8_000))):
@@ -84,7 +84,7 @@ def test_an_epoch_has_every_utterance_once_in_steps_of_like_length():
     assert padded < 1.2 * lengths.sum() < at_random
     one_pool = steps_by_length(lengths[:100], 8, np.random.default_rng(1))
     first = [lengths[step[0]] for step in one_pool]
-    assert first != sorted(first)  # nor the reverse: an epoch does not go from long to short
+    assert first != sorted(first)  # neither ascending nor descending
     assert first != sorted(first, reverse=True)
     assert steps != steps_by_length(lengths, 8, np.random.default_rng(2))
 
@@ -104,7 +104,7 @@ def test_a_step_is_split_into_batches_within_the_budget():
 
 
 def test_accumulated_gradients_equal_those_of_the_whole_step():
-    """However small the budget."""
+    """This holds for any budget, however small."""
     found = []
     for budget in (10_000, 70):
         torch.manual_seed(0)
@@ -141,7 +141,7 @@ def test_two_views_of_a_recording_are_a_second_of_it(recordings):
     assert recordings.target.tolist() == [0, 1, 2]
     (step,) = plan_contrastive_epoch(recordings, 5, np.random.default_rng(0))
     (batch,) = step
-    first, second = batch.items[:3], batch.items[3:]  # a recording once, however long
+    first, second = batch.items[:3], batch.items[3:]  # each recording once, whatever its length
     starts = set()
     for a, b in zip(first, second, strict=True):
         assert a.recording == b.recording
@@ -149,7 +149,7 @@ def test_two_views_of_a_recording_are_a_second_of_it(recordings):
             assert crop.seconds == pytest.approx(min(CROP_SECONDS, crop.recording.seconds))
             assert 0 <= crop.start < crop.stop <= crop.recording.frames
         starts.add((a.start, b.start))
-    assert len(starts - {(0, 0)}) == 2  # but for the recording that is shorter than a crop
+    assert len(starts - {(0, 0)}) == 2  # except for the recording that is shorter than a crop
     assert all(a != b for a, b in starts - {(0, 0)})
     crop = next(crop for crop in first if crop.recording.rate == 44_100)
     heard = load_segment(crop, 16_000)
@@ -181,7 +181,7 @@ def test_two_views_of_a_transcript_lack_some_of_its_words():
     views = [data.view("a b c d e f g h", rng).split() for _ in range(2000)]
     assert all(view == sorted(view) and set(view) <= set("abcdefgh") for view in views)
     kept = sum(map(len, views)) / (8 * 2000)
-    assert kept == pytest.approx(1 - WORD_DROPOUT * 7 / 8, abs=0.01)  # one of the eight words stays in any case
+    assert kept == pytest.approx(1 - WORD_DROPOUT * 7 / 8, abs=0.01)  # one of the eight words is always kept
     assert {data.view("alone", rng) for _ in range(50)} == {"alone"}
 
 
@@ -202,7 +202,7 @@ def test_the_probe_reads_what_is_there():
 
 
 def test_what_is_frozen_stays_in_evaluation_mode(monkeypatch):
-    """Dropout is off in frozen modules, as in feature extraction, and on in the unfrozen layers."""
+    """Dropout is off in frozen modules, as in feature extraction, and on in unfrozen layers."""
     data = transcripts(text_encoder())
     trainer = Trainer(data, data, TuneConfig("T", "text", "", "pooler", unfreeze_layers=1))
     modes = []
@@ -218,7 +218,7 @@ def test_what_is_frozen_stays_in_evaluation_mode(monkeypatch):
 
 
 def test_the_learning_rate_rises_and_falls(monkeypatch, tmp_path):
-    """Over 20 steps, 2 of them warm-up; a trainer restored from a file of plain weights continues the schedule."""
+    """It has 20 steps, 2 of them warm-up. A trainer that is restored from a file of plain weights continues it."""
     data = transcripts(text_encoder(), count=40)
     config = TuneConfig("T", "text", "", "pooler", batch_size=8, epochs=4)
     trainer, rates, take = Trainer(data, data, config), [], Trainer._take
@@ -267,7 +267,7 @@ def test_a_step_that_does_not_fit_names_the_option_to_lower(monkeypatch, objecti
     def full(*args):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", full)  # its state is made at the first step
+    monkeypatch.setattr(torch.optim.AdamW, "step", full)  # its state is created in the first step
     data = transcripts(text_encoder(), 8)
     trainer = Trainer(data, data, TuneConfig("T", "text", "", "pooler", objective=objective))
     with pytest.raises(InputError, match=f"^a step does not fit into memory; lower {option} or --unfreeze_layers$"):
@@ -275,7 +275,7 @@ def test_a_step_that_does_not_fit_names_the_option_to_lower(monkeypatch, objecti
 
 
 def tuned(make_data, config, device: str, tmp_path, stop: int | None = None) -> tuple[list, list]:
-    """Fine-tune, with a change to another process behind step ``stop`` of epoch 2; the log and the weights."""
+    """Fine-tune, and change the process after step ``stop`` of epoch 2. Returns the log and the weights."""
 
     class Stopped(Exception):
         pass
@@ -312,7 +312,7 @@ def assert_equal(here: tuple[list, list], there: tuple[list, list]) -> None:
 @pytest.mark.parametrize("modality", ["text", "audio"])
 @pytest.mark.parametrize("objective", ["supervised", "ntxent"])
 def test_fine_tuning_on_a_pretended_gpu_is_that_on_the_cpu(tmp_path, monkeypatch, modality, objective):
-    monkeypatch.setattr("utils.finetuning.objectives.HEAD_DROPOUT", 0.0)  # its masks are drawn otherwise on a GPU
+    monkeypatch.setattr("utils.finetuning.objectives.HEAD_DROPOUT", 0.0)  # its masks differ on a GPU
 
     def make_data():
         if modality == "text":
@@ -328,7 +328,7 @@ def test_fine_tuning_on_a_pretended_gpu_is_that_on_the_cpu(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_resumed_fine_tuning_on_a_pretended_gpu_is_the_uninterrupted_one(tmp_path, precision):
-    """With dropout, and on a GPU that is not the first one."""
+    """This uses dropout, and a GPU that is not the first one."""
     config = TuneConfig("T", "text", "", "mean", precision=precision, batch_size=4, epochs=2)
     with PretendCuda(2):
         whole, resumed = (

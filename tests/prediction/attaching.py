@@ -1,4 +1,4 @@
-"""Runs of random weights on a few training utterances, and the whole graph that attaching must equal."""
+"""Runs with random weights on a few training utterances, and the whole graph that attachment must reproduce."""
 
 import torch
 
@@ -20,7 +20,7 @@ def graph_of(train, config):
 
 
 def trained_model(train, config, tmp_path, seed=0):
-    """A model whose running statistics are not those of its beginning."""
+    """A model whose running statistics differ from their initial values."""
     torch.manual_seed(seed)
     model = CemoBAM(config.model, *train.dims, 4)
     graph = prepare(train, config, CPU).graph
@@ -31,7 +31,7 @@ def trained_model(train, config, tmp_path, seed=0):
 
 
 def whole_graph(train, new, config):
-    """The graph of train, untouched, and each new node with its edges, put together edge by edge."""
+    """The unchanged graph of train, and each new node with its edges, built edge by edge."""
     graph = prepare(train, config, CPU).graph
     n = len(train)
     edges = list(zip(graph.target.tolist(), graph.source.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""predict.py as a user calls it."""
+"""Call predict.py as a user does."""
 
 import json
 

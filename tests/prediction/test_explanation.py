@@ -1,4 +1,4 @@
-"""Explanations against answers that are computed again, by standard modules on the whole graph."""
+"""Explanations compared with answers that standard modules compute again on the whole graph."""
 
 import copy
 import json
@@ -47,7 +47,7 @@ def new(tmp_path):
 
 @pytest.fixture
 def predictor_of(train, tmp_path, small_config):
-    """The Predictor of a run of two models at different temperatures, its training graph read from a file."""
+    """The Predictor of a run of two models with different temperatures. Its training graph is read from a file."""
 
     def make(device: str = "cpu", **options) -> Predictor:
         config = small_config(**options)
@@ -126,7 +126,7 @@ def test_attention_is_that_of_the_layers_on_the_whole_graph(predictor_of, train,
 
 @pytest.mark.parametrize("options", [*PROFILES, {"ablation": "no_chgat"}, {"ablation": "text_only"}], ids=str)
 def test_answers_are_those_of_the_predictor(predictor_of, train, new, options):
-    """To the bit of a request of its own; of a batch to 1e-6."""
+    """The answer is bitwise equal to that of a single request, and equal to that of a batch within 1e-6."""
     predictor = predictor_of(**options)
     text, audio = new.text[2:3], new.audio[2:3]
     found = explained(predictor, new, 2)

@@ -1,4 +1,4 @@
-"""predict.py --export as a user calls it: what is in the folder, that it is enough, and what its model card says."""
+"""predict.py --export as a user calls it: the contents of the folder, their completeness, and the model card."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def exported(tones, run, trained):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A cache of the hub, empty, and nobody who answers for the hub."""
+    """An empty cache of the hub, and no connection to the hub."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
@@ -47,7 +47,7 @@ def hub(tmp_path, monkeypatch):
 
 
 def put_into(hub: Path, name: str, folder: Path) -> None:
-    """Files of a folder as the hub's client caches them: blobs, and a snapshot of links to them."""
+    """Cache the files of a folder as the hub's client does: blobs, and a snapshot with links to them."""
     place = hub / f"models--{name.replace('/', '--')}"
     for number, path in enumerate(sorted(path for path in folder.rglob("*") if path.is_file())):
         blob, link = place / "blobs" / str(number), place / "snapshots" / SHA / path.relative_to(folder)
@@ -64,7 +64,7 @@ def first_wav(tones) -> list:
 
 
 def test_an_export_takes_the_encoders_along(tones, run, encoders, monkeypatch):
-    """Those are found nowhere else then; the answers are the same."""
+    """These are then in no other place. The answers are the same."""
     local = tones / "local"
     shutil.copytree(encoders[1], local / "text")
     shutil.copytree(encoders[3], local / "audio")
@@ -84,7 +84,7 @@ def test_an_export_takes_the_encoders_along(tones, run, encoders, monkeypatch):
     code, _, err = ask(run, trained, "--export", tones / "out")
     assert (code, err.splitlines()[-1]) == (
         2,
-        f"error: --export {tones / 'out'}: exists already; give another folder, or remove it",
+        f"error: --export {tones / 'out'}: already exists; choose another folder, or remove it",
     )
 
     code, _, err = ask(run, trained / "seed1" / "last.pt", "--export", tones / "last")
@@ -104,12 +104,15 @@ def test_an_export_takes_the_encoders_along(tones, run, encoders, monkeypatch):
 
 
 def test_a_killed_export_is_in_nobodys_way(tones, run, trained):
-    """A kill -9 leaves a part, which the next export replaces; a folder of the user's that has its name is kept."""
+    """A kill -9 leaves a partial folder, which the next export replaces. A user's folder of the same name is kept."""
     part = tones / "out.part"
     (part / "seed1").mkdir(parents=True)
     (part / "seed1" / "best.pt").write_bytes(b"cut")
     code, _, err = ask(run, trained, "--export", tones / "out")
-    assert (code, err.splitlines()[-1]) == (2, f"error: {part}: in the way of --export; move it elsewhere")
+    assert (code, err.splitlines()[-1]) == (
+        2,
+        f"error: {part}: --export needs this path; move the existing file or folder elsewhere",
+    )
     assert (part / "seed1" / "best.pt").read_bytes() == b"cut"
     (part / ".unfinished_export").touch()
     with lock(tones / "out"):
@@ -152,7 +155,7 @@ def test_no_file_of_an_export_is_a_pickle(exported):
     files = [path for path in exported.rglob("*") if path.is_file()]
     assert len(files) > 10
     for path in files:
-        assert not zipfile.is_zipfile(path)  # as torch.save writes them
+        assert not zipfile.is_zipfile(path)  # torch.save writes zip files
         assert path.read_bytes()[:1] != b"\x80", path
     assert {path.suffix for path in files} == {".json", ".safetensors", ".md", ".csv"}
 
@@ -165,7 +168,7 @@ def test_two_exports_of_a_run_are_the_same_bytes(tones, run, trained, exported):
     )
     odd = [path for path in one.keys() | other.keys() if one.get(path) != other.get(path)]
     assert odd == []
-    assert ask(run, exported, "--export", tones / "of_export")[0] == 0  # of which the test predictions are not known
+    assert ask(run, exported, "--export", tones / "of_export")[0] == 0  # its test predictions are not known
     for name in ("seed1/model.safetensors", "training_graph.safetensors", "text_encoder/model.safetensors"):
         assert (tones / "of_export" / name).read_bytes() == one[Path(name)]
 
@@ -184,7 +187,7 @@ def test_an_export_is_evaluated_like_a_run(tones, run, trained, exported):
 
 
 def hub_encoders(tones, run, hub, encoders) -> Path:
-    """A run whose encoders are of the hub, which are in its cache."""
+    """A run whose encoders are from the hub and in its cache."""
     info = tones / "feature" / "TONES_BERT_WAV2VEC.json"
     described = json.loads(info.read_text())
     for modality, folder in (("text", encoders[1]), ("audio", encoders[3])):
@@ -249,7 +252,7 @@ def test_what_is_here_goes_before_the_hub(tones, run, trained, exported, hub, mo
     _, out, err = ask(run, "user/tones", *first_wav(tones))
     assert out == ask(run, trained / "seed2", *first_wav(tones))[1]
     assert err.startswith(f"run {tones / 'user' / 'tones'}, seed 2")
-    shutil.rmtree(tones / "user" / "tones" / "seed2")  # a folder without a run is not a reason to ask either
+    shutil.rmtree(tones / "user" / "tones" / "seed2")  # the hub is also not asked for a folder without a run
     code, _, err = ask(run, "user/tones", *first_wav(tones))
     assert (code, err.splitlines()[-1]) == (2, "error: user/tones: no finished seed in this folder")
     (tones / "other" / "user" / "tones").mkdir(parents=True)
@@ -310,7 +313,7 @@ def test_damaged_exports_are_one_line(tones, run, exported):
     model.write_bytes(whole[model])
     saved = load_tensors(graph)
     save_tensors(graph, {**saved, "text": saved["text"][:, :3]})
-    assert error() == f"{graph}: of another training than {exported / 'seed1' / 'model.safetensors'}"
+    assert error() == f"{graph}: belongs to another training than {exported / 'seed1' / 'model.safetensors'}"
     graph.unlink()
     assert error().startswith(f"{exported / 'training_graph.pt'}: no such file")
 
@@ -369,7 +372,7 @@ def section(card: ModelCard, title: str) -> str:
 
 
 def cells(text: str, first: str) -> list[str]:
-    """The row of a table with this first cell."""
+    """The other cells of the table row with this first cell."""
     line = next(line for line in text.splitlines() if line.startswith(f"| {first} |"))
     return [cell.strip() for cell in line.split("|")[2:-1]]
 
@@ -389,7 +392,7 @@ def numbers(data: object) -> list[float]:
 def test_each_number_of_the_card_is_in_the_files(tones, run):
     trained = retrain(run, tones, 1, 2, 3)
     tables = []
-    for seed in (1, 2, 3):  # four speakers, so that they have an interval
+    for seed in (1, 2, 3):  # four speakers, so that there is an interval
         path = trained / f"seed{seed}" / "test_predictions.csv"
         table = pd.read_csv(path, keep_default_na=False)
         table["speaker"] = [f"s{row % 4}" for row in range(len(table))]
@@ -461,8 +464,8 @@ def test_each_number_of_the_card_is_in_the_files(tones, run):
     )
     assert f"WA {100 * info['leakage']['lookup']['wa']:.2f}" in section(card, "Leakage between train and test")
     assert info["encoders"]["text"]["weights_sha256"][:16] in card.text
-    assert "3 nearest of the 12 training utterances in text" in card.text
-    assert str(tones) not in card.content  # nothing of the machine
+    assert "3 nearest audio neighbours among the 12 training utterances" in card.text
+    assert str(tones) not in card.content  # no path of this machine
 
     files = [*metrics, info, json.loads((trained / "seed1" / "config.json").read_text())]
     known = {form for value in numbers(files) for form in (str(value), f"{100 * value:.2f}", f"{100 * value:.1f}")}
@@ -482,18 +485,20 @@ def test_a_card_of_one_seed_has_no_interval(tones, run, trained):
     assert {path.name for path in (tones / "out").glob("seed*")} == {"seed1"}
     assert "±" not in card.text
     assert "interval over seeds |" not in card.text
-    assert "No interval over seeds: fewer than 3. No interval over speakers: fewer than 3." in section(card, "Metrics")
+    for groups in ("seeds", "speakers"):
+        message = f"There is no interval over {groups} because there are fewer than 3."
+        assert message in section(card, "Metrics")
     assert "- Seeds: 1\n" in card.text
-    assert "The probabilities are of one model." in card.text
+    assert "The probabilities are those of one model." in card.text
 
 
 def test_a_card_says_what_the_files_lack(tones, run, trained, encoders):
-    """No test predictions, no JSON beside the features."""
+    """There are no test predictions, and no JSON next to the features."""
     (trained / "seed2" / "test_predictions.csv").unlink()
     (tones / "feature" / "TONES_BERT_WAV2VEC.json").unlink()
     card = card_of(run, trained, tones / "out")
     assert not (tones / "out" / "test_groups.csv").exists()
-    assert "Interval over speakers: predictions not recorded." in section(card, "Metrics")
+    assert "There is no interval over speakers because the predictions are not recorded." in section(card, "Metrics")
     assert "Test predictions: not recorded." in section(card, "Results by group")
     assert cells(section(card, "Calibration"), "seed 1")[1] == "not recorded"
     assert section(card, "Leakage between train and test").strip() == "Not recorded."
@@ -501,7 +506,7 @@ def test_a_card_says_what_the_files_lack(tones, run, trained, encoders):
     assert "- Split: not recorded\n- Test speakers: not recorded\n" in text
     assert cells(text, "train") == ["12", *["not recorded"] * 3]
     assert cells(text, "test") == ["12", "4", "4", "4"]
-    assert "- Whether test speakers are also in train: not recorded." in section(card, "Limits")
+    assert "- Whether test speakers are also in train is not recorded." in section(card, "Limits")
 
 
 def test_a_card_of_a_run_without_speakers(tones, run, trained):
@@ -514,7 +519,7 @@ def test_a_card_of_a_run_without_speakers(tones, run, trained):
     assert len(cells(section(card, "Metrics"), "95 % interval over 12 utterances")) == 4
     assert "- Test speakers: not recorded\n" in card.text
     assert "speaker" not in section(card, "Results by group")
-    assert "worst class" not in section(card, "Results by group")  # each of fewer than ten utterances
+    assert "worst class" not in section(card, "Results by group")  # each has fewer than ten utterances
 
 
 def test_features_made_anew_are_not_taken_for_those_of_the_training(tones, run, trained):
@@ -534,7 +539,7 @@ def test_files_that_contradict_each_other_are_refused(tones, run, trained):
     code, _, err = ask(run, trained, "--export", tones / "out")
     assert (code, err.splitlines()[-1]) == (
         2,
-        f"error: {path}: not the predictions of the metrics.json beside it",
+        f"error: {path}: does not match the metrics.json next to it",
     )
     assert not (tones / "out").exists()
     path.write_text(before)

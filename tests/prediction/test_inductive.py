@@ -1,4 +1,4 @@
-"""New utterances attached to training utterances, against graphs that are built as a whole."""
+"""New utterances attached to training utterances, compared with graphs that are built as a whole."""
 
 from dataclasses import replace
 
@@ -54,7 +54,7 @@ def test_attaching_equals_the_graph_of_train_with_the_new_nodes(train, new, smal
     predictor = Predictor(models, graph_of(train, config), CPU)
     assert torch.allclose(predictor.each(new.text, new.audio), expected, atol=1e-6)
     assert torch.allclose(predictor(new.text, new.audio), expected.mean(0), atol=1e-6)
-    assert expected.std(1).min() > 1e-4  # the new ones are told apart
+    assert expected.std(1).min() > 1e-4  # the new utterances get different answers
 
 
 def test_each_model_answers_at_its_temperature(train, new, small_config, tmp_path):
@@ -167,7 +167,7 @@ def test_a_training_graph_that_is_not_the_runs_is_refused(train, new, small_conf
     with pytest.raises(InputError, match=r"training_graph.pt: no such file; train.py writes it into the run folder"):
         load_training_graph(trained)
     lists, k = lists_of(train, config), (config.k_text, config.k_audio)
-    other = f"{path}: of another training than {trained.path}"
+    other = f"{path}: belongs to another training than {trained.path}"
     too_far = NeighborLists(lists.text + 30, lists.audio)
     for wrong, wrong_lists in (
         (new, lists_of(new, config)),
@@ -201,10 +201,10 @@ def test_a_training_graph_that_is_not_the_runs_is_refused(train, new, small_conf
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"ids": ["a"] * 39}, "its ids are not one for each of 40 utterances; not a file of train.py"),
-        ({"ids": "a" * 40}, "its ids are not one for each of 40 utterances; not a file of train.py"),
-        ({"texts": [None] * 40}, "its texts are not one for each of 40 utterances; not a file of train.py"),
-        ({"labels": [True] * 40}, "its labels are not one for each of 40 utterances; not a file of train.py"),
+        ({"ids": ["a"] * 39}, "its ids are not a valid list of 40 values; not written by train.py"),
+        ({"ids": "a" * 40}, "its ids are not a valid list of 40 values; not written by train.py"),
+        ({"texts": [None] * 40}, "its texts are not a valid list of 40 values; not written by train.py"),
+        ({"labels": [True] * 40}, "its labels are not a valid list of 40 values; not written by train.py"),
         ({"labels": [0] * 39 + [4]}, "row 39: label 4 is none of the 4 classes"),
     ],
 )

@@ -1,4 +1,4 @@
-"""predict.py as a user calls it: a trained run, tiny encoders, recordings whose emotions are tones."""
+"""predict.py as a user calls it, with a trained run, tiny encoders, and recordings whose emotions are tones."""
 
 import io
 import os
@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 
 
 def test_answers_are_those_of_the_features(tones, run, trained):
-    """Recordings of test, through the encoders again, get what their rows of the pickle get."""
+    """Test recordings that are encoded again get the same answers as their rows of the pickle."""
     table = pd.read_csv(tones / "feature" / "TONES_BERT_WAV2VEC_test.csv")
     table["audio_file"] = [f"/home/somebody/corpus/{'/'.join(path.split('/')[-2:])}" for path in table["audio_file"]]
     table[["audio_file", "raw_text"]].to_csv(tones / "requests.csv", index=False)
@@ -87,11 +87,11 @@ def test_a_class_named_uncertain_is_not_mistaken_for_no_answer(tones, run, train
     wav = ["--wav", tones / "corpus" / "s0" / "00.wav"]
     assert ask(run, trained, *wav)[0] == 0
     code, _, err = ask(run, trained, *wav, "--min_confidence", 0.5)
-    assert (code, err) == (2, "error: --min_confidence: the run has a class uncertain of its own\n")
+    assert (code, err) == (2, "error: --min_confidence: the run already has a class named uncertain\n")
 
 
 def test_json_is_all_that_is_on_standard_output(tones, run, trained):
-    """Also where a dataset has several runs, and a run an unfinished seed."""
+    """A dataset may have several runs, and a run may have an unfinished seed."""
     shutil.copytree(trained, trained.with_name("other"))
     (trained.with_name("other") / "seed2" / "metrics.json").unlink()
     os.utime(trained.with_name("other") / "summary.json")
@@ -170,7 +170,7 @@ def test_names_with_escape_sequences_are_shown_escaped(tones, run, trained):
     assert out.splitlines()[-1].startswith(f"{folder}/a\\x1b[2J.wav  ")
     assert f"error: {folder}/b\\x1b]0;x\\x07.wav: an empty file" in err
     assert "were skipped (.t\\x1bxt)" in err
-    assert "\x1b" not in out + err.replace("\x1b[A", "")  # tqdm's
+    assert "\x1b" not in out + err.replace("\x1b[A", "")  # tqdm writes it
     found = answers(ask(run, trained, "--wav", folder, "--json")[1])
     assert {each["audio_file"] for each in found} == {f"{folder}/a\x1b[2J.wav", f"{folder}/b\x1b]0;x\x07.wav"}
 
@@ -227,11 +227,11 @@ def test_a_row_in_a_folder_that_cannot_be_read_does_not_stop_the_rest(tones, run
 
 
 def test_what_stands_in_for_a_missing_transcript_is_said(tones, run, trained):
-    """With a transcript whose embedding is the mean of train's, the answer is the same."""
+    """A transcript whose embedding is the mean of train gives the same answer."""
     wav = tones / "corpus" / "s0" / "00.wav"
     note = (
         "note: 1 of 1 recordings have no transcript; the mean text embedding of the training utterances is used "
-        "instead (--transcribe recognises it)"
+        "instead (--transcribe recognises transcripts)"
     )
     code, out, _ = ask(run, trained, "--wav", wav)
     assert (code, note in out) == (0, True)
@@ -252,7 +252,7 @@ def test_what_stands_in_for_a_missing_transcript_is_said(tones, run, trained):
     assert "note: 1 of 2 recordings have no transcript" in err
     without, with_text = answers(out)
     probabilities = [answer.pop("probabilities") for answer in (without, found)]
-    assert probabilities[0] == pytest.approx(probabilities[1], abs=1e-5)  # rounded, and batched with another
+    assert probabilities[0] == pytest.approx(probabilities[1], abs=1e-5)  # rounded, and computed in another batch
     assert without == {**found, "audio_file": str(wav)}
     assert with_text["raw_text"] == "aaa 0"
     assert with_text["probabilities"] != pytest.approx(probabilities[0], abs=1e-5)
@@ -269,7 +269,7 @@ def test_answers_come_while_others_are_still_encoded(tones, run, trained, monkey
 
 
 def test_a_long_recording_is_answered_by_the_mean_of_its_segments(tones, run, trained, encoders):
-    """Of 75 s in three segments, each in a batch of its own; what comes after it is answered after it."""
+    """It has 75 s in three segments, each in a separate batch. Later recordings are answered after it."""
     rng = np.random.default_rng(0)
     soundfile.write(tones / "long.wav", 0.1 * rng.standard_normal(75 * 16_000), 16_000)
     wavs = [tones / "long.wav", tones / "corpus" / "s0" / "06.wav"]
@@ -289,7 +289,7 @@ def test_a_long_recording_is_answered_by_the_mean_of_its_segments(tones, run, tr
 
 
 def test_the_run_folder_is_enough(tones, run, trained):
-    """No features, another place; its encoders stay where they were."""
+    """It is in another place without features. Its encoders are in the same place."""
     wav = tones / "corpus" / "s0" / "00.wav"
     before = ask(run, trained, "--wav", wav, "--text", "aaa", "--json")[1]
     shutil.rmtree(tones / "feature")
@@ -327,14 +327,14 @@ def test_features_that_do_not_name_their_encoders_cannot_be_used(tones, run, fea
 @pytest.mark.parametrize(
     "options, message",
     [
-        ([], "one of --wav, --csv and --export is needed"),
-        (["--wav", "a.wav", "--csv", "a.csv"], "one of --wav, --csv and --export is needed"),
+        ([], "give exactly one of --wav, --csv and --export"),
+        (["--wav", "a.wav", "--csv", "a.csv"], "give exactly one of --wav, --csv and --export"),
         (["--wav", "a.wav", "--text", "x", "y"], "--text: 2 transcripts for 1 recordings of --wav"),
         (["--csv", "none.csv"], "none.csv: no such file"),
         (["--wav", "a.wav", "--corpus_dir", "x"], "--corpus_dir: only with --csv"),
         (["--csv", "a.csv", "--corpus_dir", "none"], "--corpus_dir none: no such folder"),
         (["--wav", "a.wav", ""], "--wav: one of the paths is empty"),
-        (["--wav", "a.wav", "--text", "\udcff"], "--text '\\udcff': not in UTF-8"),
+        (["--wav", "a.wav", "--text", "\udcff"], "--text '\\udcff': not valid UTF-8"),
         (["--wav", "a.wav", "--batch_seconds", 0], "--batch_seconds 0.0: must be above 0 and at most 1e9"),
         (["--wav", "a.wav", "--min_confidence", 0], "--min_confidence 0.0: must be above 0 and below 1"),
         (["--wav", "a.wav", "--min_confidence", "nan"], "--min_confidence nan: must be above 0 and below 1"),
@@ -353,7 +353,7 @@ def test_folders_that_cannot_be_used(tones, run, trained):
     assert (code, err.splitlines()[-1]) == (2, f"error: {tones / 'nothing'}: no recordings in this folder")
     code, _, err = ask(run, trained, "--wav", tones / "corpus", "--text", "aaa")
     assert code == 2
-    assert "is a folder; --csv names a transcript for each of its recordings" in err
+    assert "is a folder; use --csv to give a transcript for each recording" in err
 
 
 def test_resuming_a_finished_run_writes_its_training_graph_again(tones, run, trained):

@@ -1,4 +1,4 @@
-"""Timelines, explanations and the Python interface, against what predict.py says of the same recordings."""
+"""Timelines, explanations and the Python interface, compared with predict.py on the same recordings."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ RATE = 16_000
 
 @pytest.fixture
 def joined(tones) -> tuple[Path, list[tuple[float, float, Path]]]:
-    """Recordings of TONES in a row with pauses between them, and the seconds and file of each."""
+    """Consecutive recordings of TONES with pauses between them, and the seconds and file of each."""
     parts, spoken, at = [], [], 0
     for path in sorted((tones / "corpus" / "s0").iterdir()):
         samples = soundfile.read(path)[0]
@@ -82,7 +82,7 @@ def test_what_cannot_be_a_timeline_is_said_and_the_others_go_on(tones, run, trai
     other = write_rttm(tones / "other.rttm", spoken, "meeting")
     code, _, err = ask(run, trained, "--wav", wav, "--timeline", tones / "out", "--rttm", other)
     assert code == 1
-    assert f"error: {wav}: {other}: turns of meeting, none of long ({wav})" in err
+    assert f"error: {wav}: {other}: has turns of meeting, but none of long ({wav})" in err
     zeros = write_rttm(tones / "zeros.rttm", [(0.0, 0.4, wav), *spoken[:1]])
     code, _, err = ask(run, trained, "--wav", tones / "corpus" / "s0", "--timeline", tones / "out", "--rttm", zeros)
     assert (code, err.splitlines()[-1]) == (2, "error: --rttm: only with --timeline of one recording")
@@ -95,12 +95,18 @@ def test_what_cannot_be_a_timeline_is_said_and_the_others_go_on(tones, run, trai
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--timeline", "out", "--text", "aaa"], "--timeline: only with --wav, and without --text and --explain"),
-        (["--timeline", "out", "--explain"], "--timeline: only with --wav, and without --text and --explain"),
+        (
+            ["--timeline", "out", "--text", "aaa"],
+            "--timeline: needs --wav, and cannot be combined with --text or --explain",
+        ),
+        (
+            ["--timeline", "out", "--explain"],
+            "--timeline: needs --wav, and cannot be combined with --text or --explain",
+        ),
         (["--rttm", "x.rttm"], "--rttm: only with --timeline of one recording"),
         (["--timeline", "out", "--margin", "-1"], "--margin -1.0: must be from 0 to 10 seconds"),
         (["--timeline", "out", "--margin", "nan"], "--margin nan: must be from 0 to 10 seconds"),
-        (["--margin", 1], "--margin: only with --timeline, and without --rttm"),
+        (["--margin", 1], "--margin: needs --timeline, and cannot be combined with --rttm"),
         (["--transcripts", "x.csv"], "--transcripts: only with --transcribe"),
     ],
 )
@@ -245,7 +251,7 @@ def test_the_lines_of_the_documentation_run(tones, trained, ctc, page, monkeypat
 
 @pytest.mark.slow
 def test_real_speech_is_cut_transcribed_and_answered(tones, run, trained):
-    """Two sentences of RAVDESS with a pause between them; the emotions of TONES mean nothing here."""
+    """Two sentences of RAVDESS with a pause between them. The emotions of TONES have no meaning here."""
     corpus, whisper = SHARED / "data" / "ravdess", SHARED / "models" / "whisper-tiny.en"
     if not corpus.is_dir() or not whisper.is_dir():
         pytest.skip(f"no recordings at {corpus}, or no recogniser at {whisper}")

@@ -62,9 +62,9 @@ def test_a_turn_slightly_past_the_end_ends_there(read):
         (line("-0.1"), "line 2: the onset -0.1 is negative"),
         (line("1,5"), "line 2: the onset '1,5' is not a number of seconds"),
         (line(duration="nan"), "line 2: the duration 'nan' is not a number of seconds"),
-        (line("9", "1.6"), "line 2: a turn from 9 s to 10.600 s; corpus/talk.wav ends at 10.000 s"),
-        (line("10.1", "0.1"), "line 2: a turn from 10.1 s to 10.200 s; corpus/talk.wav ends at 10.000 s"),
-        ("SPEAKER talk 1 1.5 2", "line 2: 5 fields, a SPEAKER line has at least 8"),
+        (line("9", "1.6"), "line 2: the turn is from 9 s to 10.600 s, but corpus/talk.wav ends at 10.000 s"),
+        (line("10.1", "0.1"), "line 2: the turn is from 10.1 s to 10.200 s, but corpus/talk.wav ends at 10.000 s"),
+        ("SPEAKER talk 1 1.5 2", "line 2: 5 fields; a SPEAKER line has at least 8"),
     ],
 )
 def test_a_bad_turn_is_named_in_one_line(read, tmp_path, bad, message):
@@ -73,9 +73,11 @@ def test_a_bad_turn_is_named_in_one_line(read, tmp_path, bad, message):
 
 
 def test_turns_of_other_recordings_are_refused(read):
-    with pytest.raises(InputError, match=r"a\.rttm: turns of lecture, lesson, none of talk \(corpus/talk\.wav\)$"):
+    with pytest.raises(
+        InputError, match=r"a\.rttm: has turns of lecture, lesson, but none of talk \(corpus/talk\.wav\)$"
+    ):
         read(line(file="lesson"), line(file="lecture"))
-    with pytest.raises(InputError, match=r"turns of 0, 1, 2, 3, 4 and 3 more, none of talk"):
+    with pytest.raises(InputError, match=r"turns of 0, 1, 2, 3, 4 and 3 more, but none of talk"):
         read(*(line(file=str(i)) for i in range(8)))
 
 

@@ -15,7 +15,7 @@ NAMES = ("anger", "joy", "sadness")
 
 @pytest.fixture
 def draw(tmp_path, monkeypatch):
-    """A function that draws a timeline, and returns the figure and the file."""
+    """A function that draws a timeline and returns the figure and the file."""
     saved = []
     monkeypatch.setattr(plots.plt, "close", saved.append)
 
@@ -87,7 +87,7 @@ def test_each_speaker_has_a_lane_and_the_last_is_shared(draw):
     assert len({path.vertices[:, 1].min() for path in paths}) == LANES
 
 
-@pytest.mark.filterwarnings("ignore:Glyph")  # that the font has none for
+@pytest.mark.filterwarnings("ignore:Glyph")  # for characters that the font lacks
 @pytest.mark.parametrize("name", ["李小龙", "مريم", "$x_", "\udc80\n\0", "n" * 5000, "\u200b", "_a"])
 def test_unusual_names_of_speakers_and_classes(draw, name):
     (axes,) = draw(20.0, [moment(1, 3, name, emotion=name)], (name, *NAMES[1:])).axes

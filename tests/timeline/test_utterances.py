@@ -22,7 +22,7 @@ TOLERANCE = 0.1  # seconds: the padding, and two windows
 
 @pytest.fixture
 def recording(tmp_path):
-    """A function that writes noise and probes it."""
+    """A function that writes a recording of noise and probes it."""
 
     def write(seconds, rate=RATE, suffix="wav"):
         samples = 0.1 * np.random.default_rng(0).standard_normal(int(seconds * rate))
@@ -33,7 +33,7 @@ def recording(tmp_path):
 
 
 class Scripted:
-    """In place of Silero's model: the probability 0.9 in the given seconds, 0 elsewhere."""
+    """Replaces Silero's model: the probability is 0.9 in the given seconds, and 0 elsewhere."""
 
     def __init__(self, regions):
         self.regions, self.at = regions, 0
@@ -49,7 +49,7 @@ class Scripted:
 
 @pytest.fixture
 def find(recording, monkeypatch):
-    """A function that says what is speech, and returns the utterances: start and stop in seconds, speaker, short."""
+    """A function that sets the times of speech and returns the utterances: start, stop (seconds), speaker, short."""
 
     def find(regions, seconds=20.0, turns=None, rate=RATE, longest=LONGEST):
         monkeypatch.setattr(silero_vad, "load_silero_vad", lambda: Scripted(regions))
@@ -99,7 +99,7 @@ def test_a_block_is_all_that_is_decoded_at_once_and_utterances_come_before_the_e
     next(stream)
     assert len(decoded) == 4  # the next one might be joined with it
     next(stream)
-    assert len(decoded) == 18  # and that one is cut before its end is heard
+    assert len(decoded) == 18  # and this one is cut before its end is decoded
     assert len(list(stream)) > 2
     assert sum(decoded) == 60
     assert max(decoded) == 2
@@ -121,7 +121,7 @@ def test_a_recording_that_is_damaged_later_on_is_named(recording, monkeypatch):
 
 @pytest.fixture(scope="module")
 def spoken(tmp_path_factory):
-    """Five utterances of RAVDESS one after the other, with their silence: 16 s."""
+    """Five consecutive utterances of RAVDESS with their silence, 16 s in total."""
     folder = SHARED / "data" / "ravdess"
     if not folder.is_dir():
         pytest.skip(f"recordings of speech are not at {folder}")
@@ -183,7 +183,7 @@ def test_each_region_is_an_utterance(find, rate):
 
 
 def test_times_are_those_of_a_recording_whose_rate_is_rounded(find):
-    """1001 Hz is resampled as 1000 Hz, so that its samples are 0.1 % late."""
+    """1001 Hz is resampled as 1000 Hz, so that the samples are 0.1 % late."""
     (start, stop, *_), *_ = find([(500.5, 502.502)], seconds=510.0, rate=1001)
     assert (start, stop) == (pytest.approx(500, abs=TOLERANCE), pytest.approx(502, abs=TOLERANCE))
 
@@ -207,7 +207,7 @@ def test_a_click_is_no_speech_unless_it_is_near_some(find):
 
 
 def test_a_long_region_is_cut_at_its_longest_pause(find):
-    """One of 32 ms at 3 s, one of 96 ms at 5 s, both too short for an end of speech."""
+    """The pauses are 32 ms at 3 s and 96 ms at 5 s. Both are too short to end the speech."""
     found = find([(1, 3), (3.032, 4.98), (5.056, 9)])
     assert found == near((1, 5, None, False), (5, 9, None, False))
     assert found[0][1] == found[1][0]
@@ -260,7 +260,7 @@ def test_consecutive_utterances_are_the_samples_of_the_whole(find, recording):
 
 
 def test_margins_are_of_the_pauses_and_never_overlap():
-    """At most half of a pause between two, nothing beyond the recording, and no more than can be encoded."""
+    """It is at most half of a pause, stays inside the recording, and is not longer than what can be encoded."""
     regions = [Turn(0.3, 2.0, None), Turn(2.4, 5.0, None), Turn(9.0, 38.0, None), Turn(40.0, 41.0, None)]
     found = list(_with_margins(iter(regions), 1.0, 30.0, 41.5))
     assert [each for each, _ in found] == regions

@@ -1,4 +1,4 @@
-"""Training data of a fine-tuning: items, views for NT-Xent, and the steps of an epoch."""
+"""Training data for fine-tuning: items, views for NT-Xent, and the steps of an epoch."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -20,8 +20,8 @@ from utils.extraction.encoding import batches_by_length, decode_batches, longest
 from utils.extraction.hub import load_audio_encoder, load_text_encoder
 from utils.finetuning.source import Source
 
-CROP_SECONDS = 1.0  # of the published code, for NT-Xent
-WORD_DROPOUT = 0.15  # likewise
+CROP_SECONDS = 1.0  # as in the published code, for NT-Xent
+WORD_DROPOUT = 0.15  # as in the published code, for NT-Xent
 _POOL = 16  # steps within which utterances are sorted by length
 
 
@@ -57,7 +57,7 @@ class Recordings:
         self.lengths = [encoder.cost(segment.seconds) for segment in self.items]
 
     def distinct(self) -> list[Segment]:
-        """Whole recordings, of which views are taken."""
+        """Whole recordings, from which views are taken."""
         return [recording.whole for recording in self.recordings.values()]
 
     def view(self, item: Segment, rng: np.random.Generator) -> Segment:
@@ -65,7 +65,7 @@ class Recordings:
         return random_crop(item, CROP_SECONDS, self.encoder.sampling_rate, rng)
 
     def inputs(self, batches: list[list[Segment]]) -> Iterator[list[AudioInput]]:
-        """Encoder inputs of each batch, decoded ahead of their use."""
+        """Encoder inputs of each batch, decoded in advance."""
         with closing(decode_batches(self.encoder, batches, stop_at_bad)) as decoded:
             for _, segments in decoded:
                 yield [each for _, each, _ in segments]
@@ -121,11 +121,11 @@ class Transcripts:
 def load_recordings(
     source: Source, model: str | None, known: dict, budget: float | None, device: torch.device
 ) -> tuple[AudioEncoder, dict, list[Recordings]]:
-    """The initial audio encoder, its description, and its data of train and val.
+    """Load the initial audio encoder, its description, and its data of train and val.
 
     Args:
-        model: the given encoder, if any.
-        known: the features' description of their encoder; {} for features of no extraction.
+        model: the encoder that the user gives, if any.
+        known: the features' description of their encoder; {} if there are no extracted features.
     """
     name = model or (encoder_name(known) if known else AUDIO_MODEL)
     encoder, description = load_audio_encoder(name, device, "--model")
@@ -137,7 +137,7 @@ def load_recordings(
 def load_transcripts(
     source: Source, model: str | None, pooling: str | None, known: dict, budget: int | None, device: torch.device
 ) -> tuple[TextEncoder, dict, list[Transcripts]]:
-    """The same of a text encoder; ``pooling`` is the given one, if any."""
+    """Like :func:`load_recordings`, for a text encoder. ``pooling`` is the one that the user gives, if any."""
     name = model or (encoder_name(known) if known else TEXT_MODEL)
     pooling = pooling or known.get("pooling")
     encoder, description = load_text_encoder(name, pooling, device, "--model")
@@ -161,7 +161,7 @@ def plan_epoch(data: Recordings | Transcripts, batch_size: int, rng: np.random.G
 def plan_contrastive_epoch(
     data: Recordings | Transcripts, batch_size: int, rng: np.random.Generator
 ) -> list[list[Batch]]:
-    """The steps of an NT-Xent epoch: one batch each, the first views of ``batch_size`` utterances, then the second.
+    """The steps of an NT-Xent epoch. Each is one batch: the first views of ``batch_size`` utterances, then the second.
 
     The other views of a batch are the negatives, so a batch is never split, and a last single utterance is skipped.
 
@@ -180,7 +180,7 @@ def plan_contrastive_epoch(
 def steps_by_length(lengths: Sequence[float], batch_size: int, rng: np.random.Generator) -> list[list[int]]:
     """All indices in random steps of ``batch_size`` items of similar length, longest first within a step.
 
-    Indices are shuffled, sorted by length within pools of :data:`_POOL` steps, and the steps shuffled.
+    Indices are shuffled and sorted by length within pools of :data:`_POOL` steps. Then the steps are shuffled.
     """
     order = rng.permutation(len(lengths))
     steps = []

@@ -1,4 +1,4 @@
-"""Configuration of a fine-tuning. Needs no torch."""
+"""Configuration of fine-tuning. Does not import torch."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ class TuneConfig:
     """All settings that affect the result; ``encoder`` is the SHA-256 of the initial weights.
 
     Raises:
-        ValueError: names the option whose value is not possible.
+        ValueError: an option has an invalid value; the message names it.
     """
 
     dataset: str
@@ -22,14 +22,14 @@ class TuneConfig:
     pooling: str
     precision: str = "fp32"
     objective: str = option("supervised", "cross entropy, or NT-Xent of two views of an utterance", OBJECTIVES)
-    unfreeze_layers: int = option(2, "upper layers to tune", rule=within(1))
-    epochs: int = option(10, "maximum number", rule=within(1))
-    patience: int = option(3, "epochs without a better val UA", rule=within(1))
+    unfreeze_layers: int = option(2, "number of upper layers to tune", rule=within(1))
+    epochs: int = option(10, "maximum number of epochs", rule=within(1))
+    patience: int = option(3, "epochs without a better val UA before stopping", rule=within(1))
     batch_size: int = option(8, "utterances per step", rule=within(1))
     lr: float = option(1e-4, "learning rate of the encoder", rule=within(0, ends="()"))
     head_lr: float = option(1e-3, "learning rate of the classifier", rule=within(0, ends="()"))
-    weight_decay: float = option(0.01, "of AdamW", rule=within(0))
-    seed: int = option(42, "of the new weights, dropout and batches", rule=within(0, 2**32))
+    weight_decay: float = option(0.01, "weight decay of AdamW", rule=within(0))
+    seed: int = option(42, "seed of the new weights, dropout and batches", rule=within(0, 2**32))
 
     def __post_init__(self):
         check_options(self)

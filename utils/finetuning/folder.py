@@ -1,4 +1,4 @@
-"""Run folder of a fine-tuning: checks, resuming, and the best encoder as a transformers folder."""
+"""Run folder of fine-tuning: checks, resuming, and the best encoder as a transformers folder."""
 
 import shutil
 import sys
@@ -22,28 +22,28 @@ from utils.finetuning.trainer import Trainer
 from utils.io import environment_info, read_json, write_json
 from utils.training.folder import begun_on, claim_folder, moved, read_log, write_log
 
-STATE = "last.pt"  # until the fine-tuning is finished
+STATE = "last.pt"  # exists until fine-tuning is finished
 LOG = "log.jsonl"
 ENCODER = "encoder"  # the folder for --audio_model or --text_model
-SAVE_SECONDS = 120  # training time that a kill -9 loses at most
+SAVE_SECONDS = 120  # maximum training time that a kill -9 loses
 
 
 def open_folder(folder: Path, config: TuneConfig, source: Source, encoder: dict, resume: bool, overwrite: bool) -> None:
-    """Check the folder before training, and remove what is to be overwritten.
+    """Check the folder before training, and remove old results with ``overwrite``.
 
     Raises:
-        InputError: The folder holds something else, a fine-tuning of another configuration, or an unfinished one and
-            neither ``resume`` nor ``overwrite`` is given. Nothing is changed then.
+        InputError: The folder contains something else or results of another configuration, or it is unfinished and
+            neither ``resume`` nor ``overwrite`` is given. In these cases, nothing is changed.
     """
     described = (folder / "config.json").exists()
     old = read_json(folder / "config.json").get("config") if described else {"modality": None}
     if not isinstance(old, dict) or "modality" not in old:
-        raise InputError(f"{folder}: not the folder of a fine-tuning; choose another --model_name")
+        raise InputError(f"{folder}: not a fine-tuning folder; choose another --model_name")
     present = [name for name in (ENCODER, "metrics.json", STATE, LOG) if (folder / name).exists()]
     if present and not described:
-        raise InputError(f"{folder}: holds {present[0]} without config.json; remove the folder")
+        raise InputError(f"{folder}: contains {present[0]} but no config.json; remove the folder")
     if overwrite and described:
-        aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")  # never a half-removed folder under its name
+        aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")  # so that its name never has half a folder
         folder.rename(aside)
         aside.unlink() if aside.is_symlink() else shutil.rmtree(aside)
         described = False
@@ -99,7 +99,7 @@ def run_finetuning(trainer: Trainer, source: Source, before: set[str], folder: P
     best = log[trainer.best_epoch - 1]
     val = {name.removeprefix("val_"): value for name, value in best.items() if name.startswith("val_")}
     metrics = {"device": describe(trainer.device), "selected_epoch": trainer.best_epoch, "val": val}
-    from utils.plots import plot_training_curves  # matplotlib takes a second to import, which only this needs
+    from utils.plots import plot_training_curves  # imports matplotlib, which takes a second
 
     title, name = f"{trainer.config.dataset}, {folder.name}", trainer.config.modality
     plot_training_curves(folder / "training_curves.png", {name: log}, {name: trainer.best_epoch}, title, metric="ua")
@@ -112,7 +112,7 @@ def _resume(trainer: Trainer, folder: Path) -> list[dict]:
     """Restore the last saved state, if there is one; returns the log of its finished epochs.
 
     Raises:
-        InputError: The saved state is damaged or of another configuration.
+        InputError: The saved state is damaged or belongs to another configuration.
     """
     path = folder / STATE
     here = device_name(trainer.device)
@@ -121,7 +121,7 @@ def _resume(trainer: Trainer, folder: Path) -> list[dict]:
     if path.exists():
         saved = load_tensors(path)
         if saved.get("config") != asdict(trainer.config):
-            raise InputError(f"{path}: its configuration is not that of config.json beside it")
+            raise InputError(f"{path}: its configuration differs from that of config.json next to it")
         try:
             trainer.restore(saved["state"])
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
@@ -134,7 +134,7 @@ def _resume(trainer: Trainer, folder: Path) -> list[dict]:
 
 
 def finished(folder: Path) -> dict | None:
-    """The content of ``metrics.json`` of a finished fine-tuning, None for an unfinished one.
+    """The content of ``metrics.json``, or None if fine-tuning is not finished.
 
     Raises:
         InputError: The results are damaged or incomplete.

@@ -1,10 +1,10 @@
-"""Objectives of a fine-tuning: emotion classification (supervised), or similarity of two views (NT-Xent)."""
+"""Fine-tuning objectives: emotion classification (supervised), or similarity of two views (NT-Xent)."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-TEMPERATURE = 0.07  # of the published code
+TEMPERATURE = 0.07  # as in the published code
 HEAD_DROPOUT = 0.1
 
 
@@ -23,7 +23,7 @@ class Classification(nn.Module):
 class NTXent(nn.Module):
     """Normalised temperature-scaled cross entropy of SimCLR, as in the published code.
 
-    It acts on the embedding itself, without a projection head.
+    It is applied to the embedding itself, without a projection head.
     """
 
     def forward(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Input of a fine-tuning: the utterances of train and val. The test split is never read."""
+"""Input of fine-tuning: the utterances of train and val. The test split is never read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ TUNED_ON = ("train", "val")
 class Source:
     """Utterances of train and val (``audio_file``, ``raw_text``, ``label``).
 
-    ``data`` describes the manifest of each split; ``recording_sha256`` holds the digests of all recordings.
+    ``data`` describes the manifest of each split. ``recording_sha256`` contains the digests of all recordings.
     """
 
     splits: dict[str, pd.DataFrame]
@@ -36,13 +36,13 @@ class Source:
 
 
 def read_extracted(feature_dir: str, dataset: str, modality: str, corpus_dir: Path | None) -> tuple[Source, dict]:
-    """The manifests of train and val that extract_features.py wrote beside a dataset's pickles, and their JSON.
+    """Read the manifests of train and val that extract_features.py wrote next to a dataset's pickles, and their JSON.
 
     Args:
         corpus_dir: Folder of the recordings; None if they have not moved since the extraction.
 
     Raises:
-        InputError: A file is missing or is not the one that the JSON describes; see also :func:`_read`.
+        InputError: A file is missing or does not match the JSON; see also :func:`_read`.
     """
     pickle = feature_path(feature_dir, dataset, "train")
     info = read_info(pickle)
@@ -56,7 +56,11 @@ def read_extracted(feature_dir: str, dataset: str, modality: str, corpus_dir: Pa
             raise InputError(f"{path}: no such file; run extract_features.py again")
         known = info["files"][split].get("metadata_sha256")
         if known != file_sha256(path):
-            how = "not the file that {} describes" if known else "{} is of an older version and has no SHA-256 of it"
+            how = (
+                "not the file that {} describes"
+                if known
+                else "{} is from an older version and does not record its SHA-256"
+            )
             raise InputError(f"{path}: {how.format(info_path(pickle).name)}; run extract_features.py again")
     classes = {name: (str(label),) for label, name in enumerate(info["class_names"])}
     return _read(paths, "", modality, corpus_dir, classes), info
@@ -65,7 +69,7 @@ def read_extracted(feature_dir: str, dataset: str, modality: str, corpus_dir: Pa
 def read_given(
     paths: Sequence[Path], dataset: str, modality: str, corpus_dir: Path | None, given: Sequence[str]
 ) -> Source:
-    """Two manifests of the user's, train and val; ``dataset`` and ``given`` as in extract_features.py."""
+    """Read the user's manifests of train and val. ``dataset`` and ``given`` are as in extract_features.py."""
     return _read(paths, dataset, modality, corpus_dir, parse_classes(given, known_classes(dataset)) if given else None)
 
 
@@ -74,7 +78,7 @@ def _read(paths: Sequence[Path], corpus: str, modality: str, corpus_dir: Path | 
 
     Raises:
         InputError: A recording is missing or not audio, a transcript needed for tuning is empty, a split has no
-            utterance, or train has none of a class.
+            utterances, or train has no utterance of a class.
     """
     table = utterances_of(paths, corpus, corpus_dir)
     classes = classes_of_manifest(table, known_classes(corpus), given)

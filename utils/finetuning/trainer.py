@@ -1,4 +1,4 @@
-"""Fine-tuning of an encoder: optimisation steps, validation, early stopping. Independent of arguments and files."""
+"""Fine-tune an encoder: optimisation steps, validation, early stopping. Independent of arguments and files."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ def pick_precision(given: str | None, device: torch.device) -> str:
     if device.type == "cuda":
         return given or ("bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16")
     if given == "fp16":
-        raise InputError("--precision fp16: needs a CUDA device; a CPU has fp32 and bf16")
+        raise InputError("--precision fp16: needs a CUDA device; a CPU supports fp32 and bf16")
     return given or "fp32"
 
 
@@ -82,7 +82,7 @@ class Trainer:
         """Load what :meth:`state` returned.
 
         Raises:
-            LookupError, TypeError, ValueError, RuntimeError: it is something else.
+            LookupError, TypeError, ValueError, RuntimeError: ``saved`` is something else.
         """
         check_state(saved, self.state(), self.optimizer)
         epoch, step, best = saved["epoch"], saved["step"], saved["best_epoch"]
@@ -100,7 +100,7 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are over, or validation UA has not improved for ``patience`` of them."""
+        """Whether all epochs are done, or validation UA has not improved for ``patience`` epochs."""
         stale = self.best_epoch and self.epoch - self.best_epoch >= self.config.patience
         return bool(stale) or self.epoch >= self.config.epochs
 
@@ -111,7 +111,7 @@ class Trainer:
             on_step: Called after each step with whether it is the epoch's last, before the validation.
 
         Yields:
-            For each epoch, its line of the log, and whether it is the best so far.
+            For each epoch, its log line, and whether it is the best so far.
         """
         while not self.finished:
             begin = time.perf_counter()
@@ -137,7 +137,7 @@ class Trainer:
         title = f"epoch {self.epoch + 1}/{self.config.epochs}"
         bar = tqdm(total=len(steps), initial=self.step, desc=title, unit="step", leave=False, dynamic_ncols=True)
         stream = self.train.inputs([batch.items for step in remaining for batch in step])
-        # the batches of NT-Xent are its steps
+        # with NT-Xent, each step is one batch
         option = self.train.budget_option if self.config.objective == "supervised" else "--batch_size"
         with deferred_interrupt() as interrupted, closing(stream), bar:
             for step in remaining:
@@ -181,7 +181,7 @@ class Trainer:
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.scaler.get_scale() >= scale:  # it falls when a step is skipped
+        if self.scaler.get_scale() >= scale:  # a skipped step lowers it
             self.schedule.step()
         return total
 
@@ -189,8 +189,8 @@ class Trainer:
     def validate(self) -> dict:
         """Validation metrics in float32, with embeddings computed as in feature extraction.
 
-        Predictions are those of the classifier trained along, or with NT-Xent those of a logistic regression on the
-        training embeddings (loss None).
+        Predictions come from the classifier that is trained with the encoder. With NT-Xent, they come from a logistic
+        regression on the training embeddings, and the loss is None.
 
         Raises:
             InputError: The loss is not finite.

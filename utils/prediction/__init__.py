@@ -1,1 +1,1 @@
-"""From a recording and its transcript to an emotion, by a trained run."""
+"""Predict the emotion of a recording and its transcript with a trained run."""

@@ -1,4 +1,4 @@
-"""Requests and answers of predict.py: recordings in, a table or JSON lines out."""
+"""Read the requests of predict.py, and print its answers as a table or as JSON lines."""
 
 import json
 import sys
@@ -19,12 +19,12 @@ from utils.prediction.explanation import Explanation, as_dict, explain, lines, p
 from utils.prediction.pipeline import Answer, Pipeline
 from utils.transcription.recognizer import word_error_rate
 
-UNCERTAIN = "uncertain"  # the emotion where no class is probable enough
+UNCERTAIN = "uncertain"  # the emotion if no class is probable enough
 
 
 @dataclass(frozen=True)
 class Request:
-    """A recording as the user named it, and its transcript; ``problem`` if it was not found."""
+    """A recording and its transcript. ``given`` is the path as the user wrote it; ``problem`` is why it is unusable."""
 
     given: str
     path: str
@@ -33,7 +33,7 @@ class Request:
 
 
 def requests_of_csv(csv: Path, corpus_dir: Path | None) -> list[Request]:
-    """Requests of a CSV with ``audio_file`` and, optionally, ``raw_text``; an empty cell is no transcript."""
+    """Read requests from a CSV with ``audio_file`` and optionally ``raw_text``. An empty cell means no transcript."""
     table = read_manifest(csv, required=("audio_file",), optional=("raw_text",))
     found = locate(list(table["audio_file"]), corpus_dir, csv.parent)
     texts = table["raw_text"] if "raw_text" in table else [""] * len(table)
@@ -44,23 +44,23 @@ def requests_of_csv(csv: Path, corpus_dir: Path | None) -> list[Request]:
 
 
 def requests_of_paths(paths: Sequence[str], texts: Sequence[str] | None) -> list[Request]:
-    """Requests of recordings, and of all recordings in a folder; a folder below it that cannot be read is a failed one.
+    """Make requests from paths of recordings and folders. A subfolder that cannot be read becomes a failed request.
 
     Raises:
-        InputError: a folder without recordings, or with a transcript.
+        InputError: a path is empty, a transcript is not UTF-8, or a folder has no recordings or is given a transcript.
     """
     rows = []
     for given, text in zip(paths, texts or [None] * len(paths), strict=True):
         if not given:
             raise InputError("--wav: one of the paths is empty")
         if text is not None and not text.isascii() and text != text.encode(errors="replace").decode():
-            raise InputError(f"--text {text!a}: not in UTF-8")
+            raise InputError(f"--text {text!a}: not valid UTF-8")
         if not _is_folder(given):
             rows.append(Request(given, str(Path(given)), (text and text.strip()) or None))
             continue
         if text is not None:
-            raise InputError(f"--text: {given} is a folder; --csv names a transcript for each of its recordings")
-        # macOS puts a ._x.wav beside each x.wav on disks of other systems
+            raise InputError(f"--text: {given} is a folder; use --csv to give a transcript for each recording")
+        # macOS writes a ._x.wav next to each x.wav on disks of other systems
         unread: list[OSError] = []
         files = sorted(path for path in files_below(Path(given), unread.append) if not path.name.startswith("._"))
         inside = [path for path in files if path.suffix.lower() in SUFFIXES]
@@ -84,7 +84,7 @@ def emotion_of(probabilities: Sequence[float], class_names: Sequence[str], min_c
 def segments_of(
     requests: Sequence[Request], on_bad: Callable[[Request, InputError | str], None]
 ) -> list[tuple[Request, Segment, str | None]]:
-    """Each request with its whole recording and its transcript; ``on_bad`` is called for each that cannot be read."""
+    """Each readable request with its recording and transcript. ``on_bad`` is called for each unreadable one."""
     problems: dict[str, InputError | str] = {request.path: request.problem for request in requests if request.problem}
     paths = dict.fromkeys(request.path for request in requests)
     recordings = probe_all([path for path in paths if path not in problems], problems.__setitem__)
@@ -95,17 +95,17 @@ def segments_of(
 
 
 def check_stems(requests: Sequence[Request], folder: Path) -> None:
-    """Raise an error unless files named after the recordings can be written to a folder, which is made.
+    """Create a folder, and check that files named after the recordings can be written to it.
 
     Raises:
-        InputError: two requests have one name.
+        InputError: two recordings have the same file name.
         OSError: the folder cannot be written.
     """
     first: dict[str, Request] = {}
     for request in requests:
         other = first.setdefault(Path(request.path).stem, request)
         if other is not request:
-            message = f"its files in {folder} would replace those of {other.given}; ask for one at a time"
+            message = f"its files in {folder} would replace those of {other.given}; run one at a time"
             raise InputError(f"{request.given}: {message}")
     check_writable(folder)
 
@@ -113,10 +113,10 @@ def check_stems(requests: Sequence[Request], folder: Path) -> None:
 def answer_all(
     requests: Sequence[Request], pipeline: Pipeline, as_json: bool, min_confidence: float, explained: str | None
 ) -> int:
-    """Print the answer to each request as it comes.
+    """Print the answer to each request as soon as it is known.
 
     Args:
-        explained: with the explanation of each, and its figure in this folder; "" for no figure, None for neither.
+        explained: print explanations, and write their figures to this folder; "" for no figures, None for neither.
 
     Returns:
         The number of recordings that failed; the reason is printed.
@@ -140,7 +140,7 @@ def answer_all(
                 path = Path(explained) / f"{Path(request.path).stem}.png"
                 plot(why, pipeline.class_names, path, printable(request.given))
     if pipeline.recognizer and wordless:
-        message = f"in {wordless} of {len(requests)} recordings no words were recognised"
+        message = f"no words were recognised in {wordless} of {len(requests)} recordings"
         print(f"note: {message}; the mean text embedding of the training utterances is used instead", file=notes)
     if (rate := word_error_rate(pipeline.compared)) is not None:
         print(f"word error rate {100 * rate:.1f} % on {len(pipeline.compared)} given transcripts", file=notes)
@@ -150,12 +150,12 @@ def answer_all(
 def _is_folder(path: str) -> bool:
     try:
         return Path(path).is_dir()
-    except OSError:  # a name too long for any
+    except OSError:  # the name is too long
         return False
 
 
 class Answers:
-    """Print results as they come, above a progress bar inside the ``with`` block, and count the failures.
+    """Print results as they arrive, above a progress bar inside the ``with`` block, and count the failures.
 
     Args:
         min_confidence: as in :func:`emotion_of`.

@@ -1,4 +1,4 @@
-"""The model card of an exported run: what it is, how it was tested, what it cannot do; every number is of its files."""
+"""The model card of an exported run: its description, tests and limits. Every number comes from the run's files."""
 
 from pathlib import Path
 
@@ -19,11 +19,11 @@ from utils.training.metrics import METRICS, mean_and_std, plus_minus
 
 GROUPS_FILE = "test_groups.csv"
 ABSENT = "not recorded"
-_HUB_METRICS = {"wa": "accuracy", "ua": "recall", "w_f1": "f1", "macro_f1": "f1"}  # the hub's types of METRICS
+_HUB_METRICS = {"wa": "accuracy", "ua": "recall", "w_f1": "f1", "macro_f1": "f1"}  # the hub's type of each metric
 
 
 def model_card(facts: Facts) -> str:
-    """The card as Markdown, with the metadata of the Hugging Face hub before it.
+    """The card as Markdown, after the metadata for the Hugging Face hub.
 
     Raises:
         InputError: the JSON of the features is damaged.
@@ -65,7 +65,8 @@ def _what_it_is(facts: Facts) -> str:
     first = facts.trained[0]
     config, train = first.config, first.data["train"]["utterances"]
     k_text, k_audio = config.neighbors
-    models = f"the mean of {len(facts.trained)} models, one per seed" if len(facts.trained) > 1 else "of one model"
+    count = len(facts.trained)
+    models = f"averaged over {count} models, one per seed" if count > 1 else "those of one model"
     rows = [
         (
             modality,
@@ -79,9 +80,9 @@ def _what_it_is(facts: Facts) -> str:
         [
             f"# CemoBAM, {display_name(config.dataset)}, run {first.run_folder.name}",
             f"Speech emotion recognition from a recording and its transcript: {_cell(', '.join(first.class_names))}. "
-            "Embeddings of an audio and a text encoder go through a graph attention branch and a cross-modal branch. "
-            f"A new utterance is attached to its {k_text} nearest of the {train} training utterances in text, and its "
-            f"{k_audio} nearest in audio. The probabilities are {models}.",
+            "A graph attention branch and a cross-modal branch process the embeddings of an audio encoder and a text "
+            f"encoder. A new utterance is attached to its {k_text} nearest text neighbours and its {k_audio} nearest "
+            f"audio neighbours among the {train} training utterances. The probabilities are {models}.",
             markdown_table(("encoder", "hub name and revision, or folder", "pooling", "SHA-256 of its weights"), rows)
             if rows
             else f"Encoders: {ABSENT}.",
@@ -103,7 +104,7 @@ model = cemobam.load("FOLDER")
 model.predict("recording.wav", text="what is said in it")
 ```
 
-Without a transcript, the mean text embedding of the training utterances stands in for it."""
+Without a transcript, the mean text embedding of the training utterances is used instead."""
 
 
 def _data(facts: Facts) -> str:
@@ -126,7 +127,7 @@ def _data(facts: Facts) -> str:
 
 
 def _per_class(facts: Facts, split: str) -> list[str]:
-    """Utterances of each class in a split; metrics.json has those of val and test."""
+    """Number of utterances of each class in a split. metrics.json has the numbers of val and test."""
     names = facts.trained[0].class_names
     if facts.info:
         return [str(facts.info["files"][split]["per_class"][name]) for name in names]
@@ -140,7 +141,7 @@ def _split(split: dict) -> str:
         members = ", ".join(f"{len(split['members'][name])} in {name}" for name in SPLITS)
         return f"by {split['kind']}, fold {split['fold']} ({split['kind']}s: {members})"
     return (
-        f"random, seed {split['seed']}" if split["kind"] == "random" else f"{split['kind']}, of the corpus's metadata"
+        f"random, seed {split['seed']}" if split["kind"] == "random" else f"{split['kind']}, from the corpus metadata"
     )
 
 
@@ -155,7 +156,7 @@ def _metrics(facts: Facts) -> str:
     if std:
         rows.append(("mean ± std", *(plus_minus(100 * mean[name], 100 * std[name]) for name in METRICS)))
     if len(tests) < FEWEST:
-        notes.append(f"No interval over seeds: fewer than {FEWEST}.")
+        notes.append(f"There is no interval over seeds because there are fewer than {FEWEST}.")
     else:
         over_seeds = [estimate(100 * np.array([test[name] for test in tests])) for name in METRICS]
         rows.append(("95 % interval over seeds", *(bounds(each, each.over_seeds).strip() for each in over_seeds)))
@@ -163,19 +164,19 @@ def _metrics(facts: Facts) -> str:
         kind, _ = clusters_of(facts.scored.predictions.identity)
         found = [facts.scored.estimate(name) for name in METRICS]
         if found[0].low is None:
-            notes.append(f"No interval over {kind}s: fewer than {FEWEST}.")
+            notes.append(f"There is no interval over {kind}s because there are fewer than {FEWEST}.")
         else:
             cells = (f"[{points(each.low)}, {points(each.high)}]" for each in found)
             rows.append((f"95 % interval over {found[0].clusters} {kind}s", *cells))
     else:
-        notes.append(f"Interval over speakers: predictions {ABSENT}.")
-    notes.append("WA: accuracy; UA: mean of the recalls of the classes; over speakers: of the mean over seeds.")
+        notes.append(f"There is no interval over speakers because the predictions are {ABSENT}.")
+    notes.append("WA is accuracy. UA is the mean recall of the classes. Speaker intervals are for the mean over seeds.")
     table = markdown_table(("test, percent", *METRICS.values()), rows)
     return "\n\n".join(["## Metrics", table, " ".join(notes)])
 
 
 def _groups(facts: Facts) -> str:
-    lines = ["```text", *group_lines(facts.groups, GROUPS_FILE)[1:], "```", "", f"All of them: `{GROUPS_FILE}`."]
+    lines = ["```text", *group_lines(facts.groups, GROUPS_FILE)[1:], "```", "", f"`{GROUPS_FILE}` lists all groups."]
     return "## Results by group\n\n" + ("\n".join(lines) if facts.groups else f"Test predictions: {ABSENT}.")
 
 
@@ -189,7 +190,8 @@ def _calibration(facts: Facts) -> str:
         for model, each, of_seed in zip(facts.trained, facts.metrics, ece, strict=True)
     ]
     note = (
-        f"Fitted on validation. ECE: expected calibration error on test at this temperature, {BINS} bins of confidence."
+        "The temperature is fitted on the validation split. ECE is the expected calibration error on the test split at "
+        f"this temperature, with {BINS} bins of confidence."
     )
     return "\n\n".join(["## Calibration", markdown_table(("", "temperature", "ECE (percent)"), rows), note])
 
@@ -202,22 +204,24 @@ def _leakage(facts: Facts) -> str:
 def _limits(facts: Facts) -> str:
     first = facts.trained[0]
     shared = facts.info and facts.info["leakage"]["shared"]["speaker"]
-    graph = {"split": "a graph of their own", "with_train": "one graph with train"}[first.config.graph_scope]
+    graph = {"split": "in their own graph", "with_train": "in one graph with train"}[first.config.graph_scope]
     lines = [
-        f"- It knows the {len(first.class_names)} classes above and answers one of them, whatever it hears.",
-        f"- It was tested on {display_name(first.config.dataset)} alone: other speakers, rooms, languages and ways of "
-        "transcribing may do worse.",
-        f"- The metrics are of the test utterances in {graph}; a new one is attached to the training graph alone.",
-        f"- `training_graph.safetensors` holds embeddings, transcripts, classes and recordings' names of "
-        f"{first.data['train']['utterances']} training utterances; the terms of their corpus decide who may have it.",
+        f"- The model predicts one of the {len(first.class_names)} classes above for every recording.",
+        f"- It was tested on {display_name(first.config.dataset)} only. Results may be worse for other speakers, "
+        "rooms, languages and transcription styles.",
+        f"- The metrics are those of the test utterances {graph}. A new utterance is attached to the training graph "
+        "only.",
+        "- `training_graph.safetensors` contains the embeddings, transcripts, classes and recording names of "
+        f"{first.data['train']['utterances']} training utterances. The terms of their corpus decide who may have it.",
         "- The licence of these weights is not recorded.",
     ]
     if shared and shared["also_in_train"]:
         lines.append(
-            f"- {shared['also_in_train']} of {shared['in_test']} test speakers are also in train; others may do worse."
+            f"- {shared['also_in_train']} of {shared['in_test']} test speakers are also in train. Results may be worse "
+            "for other speakers."
         )
     elif not shared:
-        lines.append(f"- Whether test speakers are also in train: {ABSENT}.")
+        lines.append(f"- Whether test speakers are also in train is {ABSENT}.")
     return "## Limits\n\n" + "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
-"""Why a new utterance is given its emotion: its neighbours, their attention, and the answer without each part.
+"""Explain an answer: the neighbours of the utterance, their attention, and the answer without each part.
 
-Attention says how much of a neighbour flows into a layer, not what it does to the answer. What it does is measured: the
-answer is computed again without the neighbour.
+Attention is the weight of a neighbour in a layer. It does not measure the effect of the neighbour on the answer. The
+effect is measured separately: the answer is computed again without the neighbour.
 """
 
 from collections.abc import Sequence
@@ -17,22 +17,22 @@ from utils.io import align
 from utils.prediction.inductive import Predictor
 from utils.training.folder import GRAPH_FILE
 
-Probabilities = tuple[float, ...]  # of the classes, mean over the models of a run
+Probabilities = tuple[float, ...]  # one per class, averaged over the models of a run
 
-EDGES = 1 << 20  # of a batch of answers without a neighbour each, about 200 MB
-SHOWN = 20  # neighbours in a table and in a figure, those of the greatest attention
+EDGES = 1 << 20  # per batch of answers that each lack one neighbour; about 200 MB
+SHOWN = 20  # maximum number of neighbours in a table or figure; those with the most attention are shown
 
 
 @dataclass(frozen=True)
 class Neighbor:
-    """A training utterance from which the explained one aggregates.
+    """A training utterance from which the explained utterance aggregates.
 
     Attributes:
-        id, text, label: recording, transcript ("" where unknown), class index.
+        id, text, label: recording, transcript ("" if unknown), class index.
         text_similarity, audio_similarity: cosines of the embeddings.
-        by: ``text``, ``audio`` or ``both``: the modalities in which it is a neighbour.
-        attention: the weight of its edge in each layer, mean over heads and models.
-        without: the answer without it.
+        by: the modalities in which it is a neighbour: ``text``, ``audio`` or ``both``.
+        attention: the weight of its edge in each layer, averaged over heads and models.
+        without: the answer without this neighbour.
     """
 
     id: str
@@ -51,15 +51,15 @@ class Neighbor:
 
 @dataclass(frozen=True)
 class Explanation:
-    """An answer and what it rests on.
+    """An answer and the effect of each part on it.
 
     Attributes:
-        probabilities: the answer, that of :class:`~utils.prediction.inductive.Predictor`.
-        without_text, without_audio: the answer to the same utterance whose embedding of that modality is missing: the
-            training's mean replaces it, which has other neighbours.
-        without_graph: the answer of an utterance that attends to itself alone; None for a model without CH-GAT.
-        self_attention: the weight of the utterance itself in each layer; with those of its neighbours it sums to 1.
-        neighbors: the greatest mean attention first. Without CH-GAT there are none, and no layers.
+        probabilities: the answer of :class:`~utils.prediction.inductive.Predictor`.
+        without_text, without_audio: the answer if the embedding of that modality is missing. The mean embedding of the
+            training utterances replaces it and has other neighbours.
+        without_graph: the answer if the utterance attends only to itself; None for a model without CH-GAT.
+        self_attention: the weight of the utterance itself in each layer. It and the neighbours' weights sum to 1.
+        neighbors: sorted by mean attention, highest first. Without CH-GAT there are no neighbours and no layers.
     """
 
     probabilities: Probabilities
@@ -75,7 +75,7 @@ class Explanation:
 
     @property
     def answers(self) -> dict[str, Probabilities]:
-        """The answer, and those without a part, by name."""
+        """The answer, and the answers without each part, by name."""
         named = {
             "answer": self.probabilities,
             "without text": self.without_text,
@@ -85,7 +85,7 @@ class Explanation:
         return {name: each for name, each in named.items() if each is not None}
 
     def change(self, without: Probabilities) -> float:
-        """By how much the probability of the predicted class is greater ``without`` a part."""
+        """Change in the probability of the predicted class from the answer to the answer ``without`` a part."""
         return without[self.prediction] - self.probabilities[self.prediction]
 
 
@@ -94,8 +94,7 @@ def explain(predictor: Predictor, text: Tensor, audio: Tensor) -> Explanation:
     """Explain the answer to one utterance. Shapes: text [D_text], audio [D_audio].
 
     Raises:
-        InputError: the run's training graph does not name its utterances, or an answer is none, see
-            :meth:`Predictor.each`.
+        InputError: the run's training graph does not name its utterances; see also :meth:`Predictor.each`.
     """
     utterances = predictor.graph.utterances
     if utterances is None:
@@ -130,7 +129,7 @@ def explain(predictor: Predictor, text: Tensor, audio: Tensor) -> Explanation:
     return Explanation(
         *(
             tuple(predictor(*pair)[0].tolist())
-            for pair in ((text, audio), (text_mean, audio), (text, audio_mean))  # as predict.py would ask
+            for pair in ((text, audio), (text_mean, audio), (text, audio_mean))  # as predict.py calls it
         ),
         alone if attends else None,
         tuple(attention[:, -1].tolist()),
@@ -141,7 +140,7 @@ def explain(predictor: Predictor, text: Tensor, audio: Tensor) -> Explanation:
 def _answers_without_each(
     predictor: Predictor, text: Tensor, audio: Tensor, member: Tensor, nodes: Tensor
 ) -> list[Probabilities]:
-    """The answers without each of M neighbours, and without all of them: copies of the utterance, one for each."""
+    """The answers without each of M neighbours, and without all of them. Each answer uses a copy of the utterance."""
     removed = [*nodes.unbind(), nodes]
     found, rows = [], max(1, EDGES // len(removed))
     for start in range(0, len(removed), rows):
@@ -158,11 +157,11 @@ def _top(probabilities: Probabilities) -> int:
     return max(range(len(probabilities)), key=probabilities.__getitem__)
 
 
-# ---- for people and programs -----------------------------------------------------------------------------------------
+# ---- output ----------------------------------------------------------------------------------------------------------
 
 
 def lines(explanation: Explanation, class_names: Sequence[str], most: int = SHOWN) -> list[str]:
-    """A table of the answers and one of the neighbours, ``most`` of them; percent, changes in percent points."""
+    """A table of the answers and one of up to ``most`` neighbours, in percent; changes are in percentage points."""
     predicted = class_names[explanation.prediction]
     answers = [("percent", "emotion", *class_names, f"change of {predicted}")]
     for name, each in explanation.answers.items():
@@ -190,7 +189,7 @@ def lines(explanation: Explanation, class_names: Sequence[str], most: int = SHOW
 
 
 def as_dict(explanation: Explanation, class_names: Sequence[str]) -> dict:
-    """The explanation for JSON: classes by name, fractions with six digits."""
+    """The explanation as a dict for JSON, with class names, and fractions rounded to six digits."""
 
     def by_class(probabilities: Probabilities | None) -> dict[str, float] | None:
         return probabilities and dict(zip(class_names, _rounded(probabilities), strict=True))
@@ -219,7 +218,7 @@ def as_dict(explanation: Explanation, class_names: Sequence[str]) -> dict:
 
 
 def plot(explanation: Explanation, class_names: Sequence[str], path: Path, title: str) -> None:
-    """Draw the answers and the attention to each neighbour as the PNG ``path`` and as a PDF beside it."""
+    """Draw the answers and the attention to each neighbour as the PNG ``path``, and as a PDF next to it."""
     from utils.plots import plot_explanation  # takes a second to import
 
     bars = [(_end(each.id), each.mean_attention, each.label) for each in explanation.neighbors[:SHOWN]]
@@ -233,7 +232,7 @@ def _mean(of_layers: Sequence[float]) -> float:
 
 
 def _points(change: float) -> str:
-    """A change in percent points, never -0.0."""
+    """A change in percentage points, never -0.0."""
     return f"{round(100 * change, 1) + 0.0:+.1f}"
 
 
@@ -247,6 +246,6 @@ def _beginning(text: str, most: int = 60) -> str:
 
 
 def _end(name: str, most: int = 32) -> str:
-    """The last characters of a path, which tell recordings apart."""
+    """The last characters of a path, which distinguish recordings."""
     name = printable(name)
     return name if len(name) <= most else f"…{name[1 - most :]}"

@@ -1,4 +1,4 @@
-"""A run as a folder to hand on: safetensors, encoders, and a model card (``docs/export.md``)."""
+"""Export a run as a folder with safetensors, encoders and a model card (``docs/export.md``)."""
 
 import shutil
 from pathlib import Path
@@ -18,13 +18,13 @@ from utils.training.folder import SEED_FOLDER
 from utils.training.groups import write_groups
 from utils.training.trained import EXPORTED_GRAPH, EXPORTED_MODEL, Trained, graph_file, model_file
 
-UNFINISHED = ".unfinished_export"  # a file in the folder of an export, until it is whole
+UNFINISHED = ".unfinished_export"  # a file that marks the folder of an incomplete export
 
 
 def export_run(trained: list[Trained], graph: TrainingGraph, encoders: dict[str, str | None], to: Path) -> int:
-    """Write a new folder with all that predict.py needs: models, training graph, encoders; and its model card.
+    """Write a new folder with everything that predict.py needs (models, training graph, encoders) and a model card.
 
-    An encoder of the hub is not copied, as the training graph names its commit, unless the user gives its folder.
+    An encoder from the hub is copied only if the user gives its folder, because the training graph names its commit.
 
     Args:
         encoders: by modality, the folder that the user gives, or None.
@@ -39,13 +39,13 @@ def export_run(trained: list[Trained], graph: TrainingGraph, encoders: dict[str,
     for each in trained:
         seed = each.path.parent
         if each.path != model_file(seed) or not (seed / "metrics.json").is_file():
-            raise InputError(f"{each.path}: not the best.pt of a finished seed; only these are exported")
+            raise InputError(f"{each.path}: not the best.pt of a finished seed; only finished seeds can be exported")
     part = to.absolute().with_name(f"{to.absolute().name}.part")
     with exclusive(to.absolute()):
         if to.exists():
-            raise InputError(f"--export {to}: exists already; give another folder, or remove it")
+            raise InputError(f"--export {to}: already exists; choose another folder, or remove it")
         if part.exists() and not (part / UNFINISHED).is_file():
-            raise InputError(f"{part}: in the way of --export; move it elsewhere")
+            raise InputError(f"{part}: --export needs this path; move the existing file or folder elsewhere")
         shutil.rmtree(part, ignore_errors=True)  # left by a kill -9
         part.mkdir()
         try:
@@ -53,7 +53,7 @@ def export_run(trained: list[Trained], graph: TrainingGraph, encoders: dict[str,
             _write_export(trained, graph, encoders, part)
             (part / UNFINISHED).unlink()
             part.replace(to)
-        except BaseException:  # Ctrl-C, too
+        except BaseException:  # including Ctrl-C
             shutil.rmtree(part)
             raise
     return sum(path.stat().st_size for path in to.rglob("*") if path.is_file())

@@ -1,4 +1,4 @@
-"""What the files of a run say of it, for its model card."""
+"""Facts about a run for its model card, read from the files of the run."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,13 +17,13 @@ from utils.training.trained import Trained
 
 @dataclass(frozen=True)
 class Facts:
-    """What the files of a run say.
+    """Facts about a run.
 
     Attributes:
         metrics: ``metrics.json`` of each model.
-        encoders: by modality, of the training graph; {} where the features do not name them.
-        scored: the predictions of test by all seeds; None unless each has its file.
-        info: the JSON beside the training's features; None if there is none, or it is of other features.
+        encoders: by modality, from the training graph; {} if the features do not name them.
+        scored: the test predictions of all seeds; None unless every seed has its file.
+        info: the JSON next to the training features; None if it is missing or describes other features.
     """
 
     trained: list[Trained]
@@ -34,7 +34,7 @@ class Facts:
 
     @cached_property
     def groups(self) -> list[dict]:
-        """Rows of :func:`~utils.training.groups.group_results`; none without predictions."""
+        """Rows of :func:`~utils.training.groups.group_results`; empty without predictions."""
         if self.scored is None:
             return []
         found = self.scored.predictions
@@ -42,7 +42,7 @@ class Facts:
 
 
 def read_facts(trained: list[Trained], graph: TrainingGraph) -> Facts:
-    """Read what :func:`~utils.prediction.card.model_card` reports of a run's finished seeds.
+    """Read the facts that :func:`~utils.prediction.card.model_card` reports about a run's finished seeds.
 
     Raises:
         InputError: a file is damaged, or the predictions are not those of ``metrics.json``.
@@ -54,7 +54,7 @@ def read_facts(trained: list[Trained], graph: TrainingGraph) -> Facts:
     if scored:
         for path, of_seed, counts in zip(paths, metrics, scored.counts.sum(0).tolist(), strict=True):
             if scored.predictions.class_names != first.class_names or counts != of_seed["test"]["confusion"]:
-                raise InputError(f"{path}: not the predictions of the metrics.json beside it")
+                raise InputError(f"{path}: does not match the metrics.json next to it")
     info = read_info(Path(first.data["train"]["path"]))
     if info and any(info["files"][split].get("sha256") != first.data[split]["sha256"] for split in SPLITS):
         info = None

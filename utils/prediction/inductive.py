@@ -1,8 +1,8 @@
 """Inductive inference: new utterances are attached to the graph of a run's training utterances.
 
 A new utterance aggregates from itself and from its Top-K text and audio neighbours among the training utterances, as in
-Eq. (2). Training utterances keep the neighbours of the training, and new utterances are not neighbours of each other. A
-prediction therefore depends on its recording and transcript only, not on the other requests.
+Eq. (2). Training utterances keep the neighbours from training, and new utterances are not neighbours of each other. A
+prediction therefore depends only on its recording and transcript, not on the other requests.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,9 +31,9 @@ _TENSORS = {
 
 @dataclass(frozen=True)
 class Utterances:
-    """What names N training utterances: recordings, transcripts ("" where unknown), class indices.
+    """Recordings, transcripts ("" if unknown) and class indices of N training utterances.
 
-    Where the features came without a CSV, a recording is named by its row, ``<pickle>:<row>``.
+    If the features have no CSV, a recording is named by its row, ``<pickle>:<row>``.
     """
 
     ids: list[str]
@@ -48,9 +48,9 @@ class TrainingGraph:
     Attributes:
         text, audio: embeddings [N, D_text] and [N, D_audio].
         lists: neighbours [N, k_text] and [N, k_audio].
-        encoders: ``text`` and ``audio`` as in the features' JSON; {} where there is none.
+        encoders: ``text`` and ``audio`` as in the features' JSON; {} if there is none.
         sha256: of the training features.
-        utterances: what names them; None in a file that does not say.
+        utterances: their recordings, transcripts and classes; None if the file does not contain them.
     """
 
     text: Tensor
@@ -65,7 +65,7 @@ def load_training_graph(trained: Trained) -> TrainingGraph:
     """Read the training graph of a checkpoint's run, or of its export.
 
     Raises:
-        InputError: it is missing, damaged, or of another training.
+        InputError: it is missing, damaged, or belongs to another training.
     """
     path = graph_file(trained.run_folder)
     if not path.is_file():
@@ -77,9 +77,9 @@ def load_training_graph(trained: Trained) -> TrainingGraph:
     for name, dtype in _TENSORS.items():
         value = saved.get(name)
         if not isinstance(value, Tensor) or value.dtype != dtype:
-            raise InputError(f"{path}: its {name} is not a matrix of {dtype}; not a file of train.py")
+            raise InputError(f"{path}: its {name} is not a matrix of {dtype}; not written by train.py")
         if value.ndim != 2 or not value.isfinite().all() or not len(value):
-            raise InputError(f"{path}: its {name} is not a finite matrix; not a file of train.py")
+            raise InputError(f"{path}: its {name} is not a finite matrix; not written by train.py")
     count = len(saved["text"])
     lists = NeighborLists(saved["text_neighbors"].long(), saved["audio_neighbors"].long())
     config = trained.config
@@ -90,7 +90,7 @@ def load_training_graph(trained: Trained) -> TrainingGraph:
         or not all(((each >= 0) & (each < count)).all() for each in vars(lists).values())
         or saved.get("sha256") != trained.data.get("train", {}).get("sha256")
     ):
-        raise InputError(f"{path}: of another training than {trained.path}")
+        raise InputError(f"{path}: belongs to another training than {trained.path}")
     check_encoders(saved.get("encoders"), path)
     utterances = _utterances(saved, len(trained.class_names), path)
     return TrainingGraph(saved["text"], saved["audio"], lists, saved["encoders"], saved["sha256"], utterances)
@@ -104,7 +104,7 @@ def _utterances(saved: dict, num_classes: int, path: Path) -> Utterances | None:
     for name, kind in kinds.items():
         values = saved.get(name)
         if not (isinstance(values, list) and len(values) == count and all(type(each) is kind for each in values)):
-            raise InputError(f"{path}: its {name} are not one for each of {count} utterances; not a file of train.py")
+            raise InputError(f"{path}: its {name} are not a valid list of {count} values; not written by train.py")
     for row, label in enumerate(saved["labels"]):
         if not 0 <= label < num_classes:
             raise InputError(f"{path}: row {row}: label {label} is none of the {num_classes} classes")
@@ -112,7 +112,7 @@ def _utterances(saved: dict, num_classes: int, path: Path) -> Utterances | None:
 
 
 class Predictor:
-    """Class probabilities of new utterances, each model's at its temperature, averaged over the models of a run.
+    """Class probabilities of new utterances, averaged over the models of a run. Each model has its own temperature.
 
     Args:
         trained: models of one configuration, one per seed.
@@ -120,7 +120,7 @@ class Predictor:
 
     Attributes:
         attachment: finds the neighbours of new utterances.
-        means: the embeddings [D_text] and [D_audio] that stand for a missing modality, the training's means.
+        means: the mean training embeddings [D_text] and [D_audio], which replace a missing modality.
 
     Raises:
         InputError: the graph does not fit into memory.
@@ -148,13 +148,13 @@ class Predictor:
         """The probabilities of each model, [models, B, num_classes], on the CPU.
 
         Raises:
-            InputError: they are not finite, or do not fit into memory.
+            InputError: the probabilities are not finite, or the batch does not fit into memory.
         """
         return self.attached(text, audio, self.attachment(text, audio).any(0))
 
     @torch.inference_mode()
     def attached(self, text: Tensor, audio: Tensor, member: Tensor) -> Tensor:
-        """:meth:`each` with given neighbours: ``member`` [B, N] in bool, of the B new ones among the training's N."""
+        """:meth:`each` with given neighbours: ``member`` [B, N] in bool, B new and N training utterances."""
         with fitting_into_memory("a batch", "lower --batch_seconds"):
             of_models = self._of_models(CemoBAM.attach, text, audio, member)
             logits = [each / trained.temperature for each, trained in zip(of_models, self.trained, strict=True)]
@@ -166,15 +166,15 @@ class Predictor:
 
     @torch.inference_mode()
     def attention(self, text: Tensor, audio: Tensor, member: Tensor) -> Tensor:
-        """The attention weights of one new utterance, mean over the heads, on the CPU.
+        """The attention weights of one new utterance, averaged over the heads, on the CPU.
 
         Shapes: text [1, D_text], audio [1, D_audio], member [1, N]; result [models, layers, M + 1]: the M members in
-        order, then the utterance itself. There are no layers without CH-GAT.
+        order, then the utterance itself. Without CH-GAT there are no layers.
         """
         return torch.stack(self._of_models(CemoBAM.attached_attention, text, audio, member)).cpu()
 
     def _of_models(self, method: Callable[..., Tensor], text: Tensor, audio: Tensor, member: Tensor) -> list[Tensor]:
-        """A method of each model on the graph of new utterances and their neighbours."""
+        """Call a method of each model on the graph of new utterances and their neighbours."""
         nodes, graph = edges_into_new(member)
         text, audio = only_present(self.trained[0].config.model, text, audio, *self.means)
         nodes, graph = nodes.to(self.device), graph.to(self.device)
@@ -186,11 +186,11 @@ class Predictor:
 
 
 class Attachment:
-    """The training utterances from which new ones aggregate.
+    """Finds the training utterances from which new utterances aggregate.
 
-    With ``neighbors_to_node``, Eq. (2), a new node aggregates from its Top-K. With ``node_to_neighbors`` it aggregates
-    from the nodes that have it among their Top-K: from the training utterances to which it is more similar than their
-    last neighbour.
+    With ``neighbors_to_node``, Eq. (2), a new node aggregates from its Top-K neighbours. With ``node_to_neighbors``, it
+    aggregates from the nodes that have it among their Top-K neighbours. These are the training utterances to which it
+    is more similar than their last neighbour is.
     """
 
     def __init__(self, graph: TrainingGraph, config: Config):

@@ -1,4 +1,4 @@
-"""From segments of recordings to emotions: transcribe where a transcript is missing, encode, attach, classify."""
+"""Predict the emotions of segments: recognise missing transcripts, encode, attach to the graph, classify."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -31,11 +31,11 @@ Asked = tuple[Key, Segment, str | None]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a run says of a segment.
+    """The answer of a run to a segment.
 
     Attributes:
-        text: the transcript used. None: there is none, and the mean text embedding of train stands in for it.
-        recognized: whether a recogniser wrote it.
+        text: the transcript used. If it is None, the mean text embedding of train is used instead.
+        recognized: whether the transcript comes from a recogniser.
         probabilities: [num_classes].
         embeddings: of text [D_text] and audio [D_audio].
     """
@@ -47,15 +47,15 @@ class Answer:
 
 
 class Pipeline:
-    """A trained run with its encoders and, if asked for, a recogniser.
+    """A trained run with its encoders and an optional recogniser.
 
     Args:
         trained: the models of the run, one per seed.
-        models: folders of the run's ``text`` and ``audio`` encoders on this machine, where the user gives them.
+        models: folders of the run's ``text`` and ``audio`` encoders on this machine, if the user gives them.
         transcribe: a recogniser as in :class:`~utils.transcription.recognizer.Recognizer`; None for none.
         transcripts: the CSV of recognised transcripts.
-        texts: whether transcripts will come; else the text encoder is loaded with the first one.
-        batch_seconds, batch_tokens: memory; None for the device's default.
+        texts: load the text encoder now. Otherwise, it is loaded when the first transcript is encoded.
+        batch_seconds, batch_tokens: size of a batch; None for the device's default.
 
     Raises:
         InputError: an encoder or the recogniser cannot be loaded, or is not the run's.
@@ -80,7 +80,7 @@ class Pipeline:
         self._batch_seconds = batch_seconds or BATCH_SECONDS[device.type]
         self._batch_tokens = batch_tokens or BATCH_TOKENS[device.type]
         if texts or transcribe is not None:
-            self._text_encoder  # noqa: B018 (loaded here, so that it cannot fail after hours)
+            self._text_encoder  # noqa: B018 (loaded here, so that it does not fail hours later)
         self.encoder = load_run_encoder("audio", graph, self._run, models.get("audio"), device)
         self.recognizer = None
         if transcribe is not None:
@@ -98,12 +98,12 @@ class Pipeline:
     ) -> Iterator[tuple[Key, Answer]]:
         """Answer segments in the order in which they are asked.
 
-        Without a recogniser, a list is answered batch by batch. Else :data:`GROUP_BATCHES` are collected first.
+        Without a recogniser, a list is answered batch by batch. Otherwise, :data:`GROUP_BATCHES` are collected first.
 
         Args:
-            asked: a key of the caller's, a segment and its transcript, if it has one.
+            asked: tuples of a key chosen by the caller, a segment, and its transcript or None.
             on_bad: called for each key whose segment cannot be decoded.
-            compare: recognise the first given transcripts, too, for :attr:`compared`.
+            compare: also recognise the first segments that have a transcript, for :attr:`compared`.
         """
         if self.recognizer is None and isinstance(asked, list):
             yield from self._answer(asked, on_bad, compare)
@@ -141,7 +141,7 @@ class Pipeline:
         with closing(self._stream(rest, fail)) as stream:
             for completed in chain([heard], stream):
                 heard |= completed
-                # in the order of the request, although the recogniser may have heard a later segment already
+                # keep the order of the request, although a later segment may already have been encoded
                 done = bad | heard.keys()
                 ready = list(takewhile(lambda row, done=done: row[1] in done, rows))
                 del rows[: len(ready)]
@@ -150,7 +150,7 @@ class Pipeline:
     def _recognize(
         self, given: dict[Segment, list[str | None]], fail: OnBadSegment, compare: bool
     ) -> tuple[dict[Segment, str], dict[Segment, Heard]]:
-        """Transcripts of the segments without one, and what the run's encoder heard on the way."""
+        """Recognise missing transcripts. Also returns what the run's encoder computed in the same pass."""
         recognizer, heard = self.recognizer, {}
         compared = {segment: texts[0] for segment, texts in given.items() if compare and all(texts)}
         compared = dict(list(compared.items())[: COMPARED - len(self.compared)])
@@ -176,7 +176,7 @@ class Pipeline:
     def _stream(
         self, segments: list[Segment], fail: OnBadSegment, recognizer: Recognizer | None = None
     ) -> Iterator[dict[Segment, Heard]]:
-        """Segments through the audio encoder, or through the recogniser."""
+        """Pass segments through the audio encoder or the recogniser."""
         encoder = recognizer.encoder if recognizer else self.encoder
         longest, rate = longest_segment(encoder), encoder.sampling_rate
         batches = batches_in_order(
@@ -191,7 +191,7 @@ class Pipeline:
         return load_run_encoder("text", self._graph, self._run, self._models.get("text"), self.device)
 
     def _embed(self, texts: list[str]) -> dict[str | None, Tensor]:
-        """Text embeddings [D_text] by transcript; for None, what stands in for a missing one."""
+        """Text embeddings [D_text] by transcript. The key None holds the one that replaces a missing transcript."""
         embeddings = {None: self.predictor.means[0]}
         if texts:
             encoder = self._text_encoder
@@ -207,7 +207,7 @@ class Pipeline:
         heard: dict[Segment, Heard],
         embeddings: dict[str | None, Tensor],
     ) -> Iterator[tuple[Key, Answer]]:
-        """Answer segments that were heard: the key of each, the given transcript and the one to be used."""
+        """Answer encoded segments. Each item has a key, a segment, the given transcript, and the one to use."""
         if not ready:
             return
         text = torch.stack([embeddings[used] for *_, used in ready])

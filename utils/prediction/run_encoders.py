@@ -1,4 +1,4 @@
-"""The encoders of a run: those of its training features, checked by SHA-256."""
+"""Load the encoders of a run. SHA-256 checks that they are those of its training features."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from utils.extraction.hub import load_audio_encoder, load_text_encoder
 from utils.prediction.inductive import TrainingGraph
 from utils.training.trained import graph_file
 
-EXPORTED = {"text": "text_encoder", "audio": "audio_encoder"}  # folders beside the training graph
+EXPORTED = {"text": "text_encoder", "audio": "audio_encoder"}  # folders next to the training graph
 # two encoders that agree in these give the same embeddings
 _IDENTITY = ("weights_sha256", "pooling", "tokenizer_sha256", "feature_extractor_sha256")
 
 
 def run_encoder_name(modality: str, graph: TrainingGraph, run: Path, given: str | None) -> str:
-    """Folder or hub name of the encoder of a modality: the ``given`` one, that of an export, or that of the training.
+    """Folder or hub name of a modality's encoder: the ``given`` one, the exported one, or the one used in training.
 
     Raises:
         InputError: the features of the run do not name it.
@@ -27,7 +27,7 @@ def run_encoder_name(modality: str, graph: TrainingGraph, run: Path, given: str 
     if known is None:
         raise InputError(
             f"{graph_file(run)}: the features of this run do not name their {modality} encoder, so new recordings "
-            "cannot be encoded; train on features of extract_features.py"
+            "cannot be encoded; train on features from extract_features.py"
         )
     exported = run / EXPORTED[modality]
     return given or (str(exported) if exported.is_dir() else encoder_name(known))
@@ -39,14 +39,14 @@ def load_run_encoder(
     """Load the encoder that :func:`run_encoder_name` names.
 
     Raises:
-        InputError: the encoder is unknown, not found, or another one than that of the training.
+        InputError: the encoder is unknown, not found, or not the one used in training.
     """
     option, name = f"--{modality}_model", run_encoder_name(modality, graph, run, given)
     known = graph.encoders[modality]
     if given is None and known["revision"] is None and not Path(name).is_dir():
         raise InputError(
             f"{name}: the run's {modality} encoder is not on this machine; give its folder with {option}, "
-            f"or export the run where the encoder is (predict.py --export)"
+            f"or export the run on the machine that has the encoder (predict.py --export)"
         )
     if modality == "text":
         encoder, found = load_text_encoder(name, known["pooling"], device, option)

@@ -28,12 +28,12 @@ def timeline(
     margin: float,
     stem: Path | None = None,
 ) -> Iterator[Moment]:
-    """The utterances of a recording, or the turns of its speakers, with their emotions, in order and as they come.
+    """Yield the utterances of a recording, or its speaker turns, with their emotions, in order and as they are found.
 
     Args:
-        on_bad: called for each utterance that cannot be decoded, as one that is all zeros.
+        on_bad: called for each utterance that cannot be decoded, such as one whose samples are all zero.
         margin: as in :func:`~utils.timeline.segments.utterances`.
-        stem: of the files and the figure to be written, if any.
+        stem: path without suffix of the files and the figure to write, if any.
 
     Raises:
         InputError: the recording is damaged.
@@ -60,7 +60,7 @@ def timeline(
                 moments.append(moment)
             yield moment
     if stem is not None:
-        from utils.timeline.figure import plot_timeline  # matplotlib, which other predictions need not load
+        from utils.timeline.figure import plot_timeline  # imports matplotlib, which only this needs
 
         title = f"{recording.path.name}: {len(moments)} utterances"
         plot_timeline(stem.with_name(f"{stem.name}.png"), envelope, recording.seconds, moments, names, title)
@@ -75,13 +75,13 @@ def write_timelines(
     min_confidence: float,
     margin: float,
 ) -> int:
-    """Write the timeline of each recording, files and figure, to ``folder``, and print it as it comes.
+    """Write the files and figure of each recording's timeline to ``folder``, and print each utterance as it is found.
 
     Returns:
         The number of recordings that failed; the reason is printed.
 
     Raises:
-        InputError: two recordings would be written to the same files, or have one RTTM.
+        InputError: two recordings would be written to the same files, or share one RTTM file.
         OSError: a file cannot be written.
     """
     if rttm and len(requests) > 1:
@@ -135,7 +135,7 @@ def _write(
 
 
 def _line(moment: Moment) -> str:
-    """An utterance for people: times in seconds, speaker, emotion, confidence in percent, and what was said."""
+    """An utterance as a printed line: times in seconds, emotion, confidence in percent, speaker, and transcript."""
     cells = [f"{moment.start:9.1f}  {moment.stop:9.1f}  {moment.emotion:<10}  {100 * moment.confidence:7.1f}"]
     cells += [moment.speaker] if moment.speaker else []
     cells += [f'recognised: "{moment.text}"'] if moment.recognized else []

@@ -1,1 +1,1 @@
-"""From a long recording to its utterances, and from their emotions to a timeline."""
+"""Find the utterances of a long recording, and write their emotions as a timeline."""

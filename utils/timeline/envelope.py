@@ -1,24 +1,24 @@
-"""The outline of a waveform of any length in bounded memory, for the figure."""
+"""The envelope of a waveform of any length, in bounded memory, for the figure."""
 
 import numpy as np
 from torch import Tensor
 
-BINS = 8192  # at most, and half as many at least in a long recording: more than a figure has pixels
-FIRST_WIDTH = 64  # samples of a bin at first
+BINS = 8192  # maximum; a long recording has at least half as many, which is more than a figure has pixels
+FIRST_WIDTH = 64  # initial number of samples per bin
 
 
 class Envelope:
-    """Minimum and maximum of a waveform in bins of equal width, which doubles whenever there are too many.
+    """Minimum and maximum of a waveform in bins of equal width. The width doubles when there are too many bins.
 
     Attributes:
-        samples: of the waveform so far.
-        width: samples of a bin; the last one may have fewer.
+        samples: number of samples so far.
+        width: samples per bin; the last bin may have fewer.
     """
 
     def __init__(self) -> None:
         self.samples, self.width = 0, FIRST_WIDTH
         self._bins = np.empty((2, 0), np.float32)
-        self._rest = np.empty(0, np.float32)  # of a bin that is not full
+        self._rest = np.empty(0, np.float32)  # samples of the last bin, which is not full
 
     def add(self, waveform: Tensor) -> None:
         """Append samples [T]."""
@@ -33,7 +33,7 @@ class Envelope:
     def _double(self) -> None:
         bins = self._bins
         if odd := bins.shape[1] % 2:
-            # the two bounds of the last bin stand for its samples, and fill half of the wider bin
+            # the two bounds of the last bin replace its samples, and fill half of the wider bin
             last = np.resize(bins[:, -1], self.width)
             self._rest = np.concatenate([last, self._rest])
         pairs = bins[:, : bins.shape[1] - odd].reshape(2, -1, 2)

@@ -1,4 +1,4 @@
-"""The timeline as a figure: the waveform, and below it the emotions of each speaker."""
+"""The timeline as a figure, with the waveform and below it the emotions of each speaker."""
 
 import math
 from collections import Counter
@@ -16,15 +16,15 @@ from utils.plots import COLORS, ENTRIES, short_name
 from utils.timeline.envelope import Envelope
 from utils.timeline.output import Moment
 
-ROW_SECONDS = (300, 600, 900, 1200, 1800, 3600, 7200, 14_400)  # of a row of the figure
-TICKS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200)  # seconds
+ROW_SECONDS = (300, 600, 900, 1200, 1800, 3600, 7200, 14_400)  # possible lengths of a row
+TICKS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200)  # possible distances between ticks, in seconds
 ROWS = 6
-LANES = 8  # of speakers; beyond, those who speak least share the last
+LANES = 8  # maximum; if there are more speakers, those who speak least share the last lane
 WIDTH, WAVEFORM, LANE = 15, 0.8, 0.3  # inches
 PALE = 0.25  # opacity where the confidence is 0
 _HATCHES = ("", "//", "..", "xx", "\\\\", "++")  # one per ten classes
-_LINES = {"edgecolor": "0.3", "linewidth": 0}  # of hatches
-_OTHER = {"facecolor": (0.85, 0.85, 0.85), "hatch": "////", **_LINES}  # no class, such as "uncertain"
+_LINES = {"edgecolor": "0.3", "linewidth": 0}  # lines of the hatches
+_OTHER = {"facecolor": (0.85, 0.85, 0.85), "hatch": "////", **_LINES}  # not a class, such as "uncertain"
 
 
 def plot_timeline(
@@ -37,11 +37,11 @@ def plot_timeline(
 ) -> None:
     """Draw the waveform and the emotions over time, one lane per speaker, in rows of 5 minutes or more.
 
-    The colour of an utterance is its emotion, the opacity and the height of its bar are its confidence.
+    The colour of a bar shows the emotion of an utterance. The opacity and height of the bar show the confidence.
 
     Args:
         envelope: of the whole recording.
-        seconds: its length.
+        seconds: length of the recording.
     """
     lanes, lane_names = _lanes(moments)
     length = next((each for each in ROW_SECONDS if seconds <= ROWS * each), ROW_SECONDS[-1])
@@ -69,7 +69,7 @@ def plot_timeline(
     handles = [Patch(label=short_name(name), **style) for name, style in list(styles.items())[:ENTRIES]]
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8))
-    plots.save_figure(figure, path, f"{title}\nemotions; the higher and darker a bar, the more confident")
+    plots.save_figure(figure, path, f"{title}\nemotions; a higher and darker bar means more confidence")
 
 
 def _lanes(moments: Sequence[Moment]) -> tuple[dict[str | None, int], list[str]]:
@@ -102,13 +102,13 @@ def _draw_waveform(axes: plt.Axes, envelope: Envelope, seconds: float, start: fl
     low, high = envelope.bounds()
     times = seconds * np.minimum(np.arange(len(low)) * envelope.width / envelope.samples, 1)
     inside = (times >= start) & (times < stop)
-    loudest = max(np.abs([low, high]).max(), 1e-9)  # of the whole recording, in all rows
+    loudest = max(np.abs([low, high]).max(), 1e-9)  # of the whole recording, so that all rows have the same scale
     bounds = [0.5 + 0.48 * side[inside] / loudest for side in (low, high)]
     axes.fill_between(times[inside], *bounds, step="post", color="0.4", linewidth=0.3)
 
 
 def _draw_bars(axes: plt.Axes, moments: Sequence[Moment], lanes: dict[str | None, int], style: dict) -> None:
-    """The moments of one emotion."""
+    """Draw the moments of one emotion."""
     bars, colors = [], []
     for moment in moments:
         bottom = -LANE * (lanes[moment.speaker] + 1) / WAVEFORM

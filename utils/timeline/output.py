@@ -1,4 +1,4 @@
-"""The timeline of a recording as CSV, JSON lines and subtitles, written as it comes."""
+"""Write the timeline of a recording as CSV, JSON lines and subtitles, one utterance at a time."""
 
 import csv
 import io
@@ -21,10 +21,11 @@ class Moment:
     """An utterance and its emotion.
 
     Attributes:
-        start, stop: seconds of the recording.
-        text: transcript, "" without one; ``recognized`` if by speech recognition.
-        short: under a second, of which an emotion says little.
-        probabilities: of the classes.
+        start, stop: in seconds of the recording.
+        text: transcript, "" if there is none.
+        recognized: whether the transcript comes from speech recognition.
+        short: shorter than a second, so that the emotion is unreliable.
+        probabilities: one per class.
     """
 
     start: float
@@ -45,8 +46,8 @@ class Moment:
 def writing(stem: Path, class_names: Sequence[str]) -> Iterator[Callable[[Moment], None]]:
     """Yield a function that adds a moment to ``<stem>.csv``, ``<stem>.jsonl`` and ``<stem>.srt``.
 
-    Each moment is in ``<stem>.csv.part`` and so on at once. These get their names, and replace files of former
-    commands, when the block ends; where it fails, they stay as they are.
+    Each moment is written to ``<stem>.csv.part`` and so on at once. When the block ends, these files get their final
+    names and replace files of earlier commands. If the block fails, they keep the suffix ``.part``.
 
     Raises:
         InputError: another command is writing them.
@@ -58,7 +59,7 @@ def writing(stem: Path, class_names: Sequence[str]) -> Iterator[Callable[[Moment
 
     def write(mode: str, texts: Sequence[str]) -> None:
         for part, text in zip(parts, texts, strict=True):
-            # a file's name or a transcript may hold what no encoding has
+            # a file name or a transcript may contain characters that UTF-8 cannot encode
             with naming(part), part.open(mode, encoding="utf-8", errors="backslashreplace", newline="") as file:
                 file.write(text)
 
@@ -91,7 +92,7 @@ def _row(moment: Moment) -> str:
 
 
 def as_dict(moment: Moment, class_names: Sequence[str]) -> dict:
-    """A moment for JSON: seconds to 1 ms, probabilities by class."""
+    """A moment as a dict for JSON, with times rounded to 1 ms and probabilities by class."""
     probabilities = [round(value, 6) for value in moment.probabilities]
     return {
         "start": round(moment.start, 3),
@@ -111,7 +112,7 @@ def _json(moment: Moment, class_names: Sequence[str]) -> str:
 
 
 def _cue(moment: Moment, number: int) -> str:
-    """A numbered subtitle. A blank line would end it, and an arrow could begin another."""
+    """A numbered subtitle. Its text has no blank line, which would end it, and no arrow, which could begin another."""
     speaker = f"{moment.speaker}: " if moment.speaker else ""
     lines = [f"{speaker}{moment.emotion} {100 * moment.confidence:.0f} %", moment.text]
     shown = [printable(" ".join(line.split())).replace("-->", "→") for line in lines]

@@ -1,4 +1,4 @@
-"""Speaker turns from an RTTM file, as diarization tools write it (NIST, Rich Transcription 2009, appendix A)."""
+"""Read speaker turns from RTTM files, which diarization tools write (NIST, Rich Transcription 2009, appendix A)."""
 
 import math
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from utils.data.audio import Recording
 from utils.errors import InputError, shown
 from utils.io import read_file
 
-TOLERANCE = 0.5  # seconds by which a turn may pass the recording's end
+TOLERANCE = 0.5  # seconds by which a turn may extend past the end of the recording
 
 
 @dataclass(frozen=True)
 class Turn:
-    """Seconds of a recording in which a speaker speaks; None where speakers are not told apart."""
+    """An interval of a recording, in seconds, in which a speaker speaks; None if speakers are not distinguished."""
 
     start: float
     stop: float
@@ -25,14 +25,14 @@ class Turn:
 
 
 def read_turns(path: Path, recording: Recording) -> list[Turn]:
-    """Read a recording's ``SPEAKER`` lines, in order of their start.
+    """Read the ``SPEAKER`` lines of a recording, in order of their start.
 
-    ``;;`` begins a comment; lines of other types, and those of other recordings, are not read. The file id must be the
-    name of the recording without its suffix; a space in it may be ``_``.
+    ``;;`` begins a comment. Lines of other types and of other recordings are skipped. The file id must be the name of
+    the recording without its suffix, in which ``_`` may replace a space.
 
     Raises:
-        InputError: names the file, and the line and value. It is not UTF-8 or has no turns, none of them is of the
-            recording, or one is no time in it.
+        InputError: the file is not UTF-8, has no turns of the recording, or a turn is not a valid time in the
+            recording. The message names the file, line and value.
     """
     turns, others = [], set()
     names = (recording.path.stem, "_".join(recording.path.stem.split()))
@@ -41,7 +41,7 @@ def read_turns(path: Path, recording: Recording) -> list[Turn]:
         if not fields or fields[0] != "SPEAKER":
             continue
         if len(fields) < 8:
-            raise InputError(f"{path}: line {number}: {len(fields)} fields, a SPEAKER line has at least 8")
+            raise InputError(f"{path}: line {number}: {len(fields)} fields; a SPEAKER line has at least 8")
         if fields[1] in names:
             turns.append(_turn(fields, recording, f"{path}: line {number}"))
         else:
@@ -50,7 +50,7 @@ def read_turns(path: Path, recording: Recording) -> list[Turn]:
         raise InputError(f"{path}: no SPEAKER lines")
     if not turns:
         found = ", ".join(sorted(others)[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
-        raise InputError(f"{path}: turns of {found}, none of {names[0]} ({recording.path})")
+        raise InputError(f"{path}: has turns of {found}, but none of {names[0]} ({recording.path})")
     return sorted(turns, key=lambda turn: (turn.start, turn.stop))
 
 
@@ -71,8 +71,8 @@ def _turn(fields: list[str], recording: Recording, where: str) -> Turn:
         raise InputError(f"{where}: the duration {fields[4]} is not above 0")
     stop = start + duration
     if start >= recording.seconds or stop > recording.seconds + TOLERANCE:
-        end = f"{recording.path} ends at {recording.seconds:.3f} s"
-        raise InputError(f"{where}: a turn from {fields[3]} s to {stop:.3f} s; {end}")
+        end = f"but {recording.path} ends at {recording.seconds:.3f} s"
+        raise InputError(f"{where}: the turn is from {fields[3]} s to {stop:.3f} s, {end}")
     return Turn(start, min(stop, recording.seconds), fields[7])
 
 

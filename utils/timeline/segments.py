@@ -1,4 +1,4 @@
-"""The utterances of a long recording: what Silero VAD hears as speech, or the turns of an RTTM file."""
+"""The utterances of a long recording: the speech that Silero VAD detects, or the turns of an RTTM file."""
 
 import heapq
 import math
@@ -11,17 +11,17 @@ from utils.timeline.envelope import Envelope
 from utils.timeline.rttm import Turn
 from utils.timeline.voice import RATE, SpeechDetector, blocks, speech
 
-SHORT = 1.0  # seconds; of less speech, an emotion says little
-PAUSE = 0.5  # seconds; a short region is joined across a shorter one
+SHORT = 1.0  # seconds; the emotion of less speech is unreliable
+PAUSE = 0.5  # seconds; a short region is joined with another one across a shorter pause
 MARGIN = 1.0  # seconds of the pauses around an utterance that are encoded with it (docs/timeline.md)
-LEAST = 0.3  # seconds of speech, padding included; a region that is shorter and alone is taken for a click
+LEAST = 0.3  # seconds of speech, padding included; a shorter region with none near it is regarded as a click
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """Speech from ``start`` to ``stop`` seconds, ``short`` if under :data:`SHORT`, and the segment to be encoded.
+    """Speech from ``start`` to ``stop`` in seconds, and the segment to encode. ``short`` means below :data:`SHORT`.
 
-    Without turns, there is no speaker, and the segment has some of the pauses around the speech.
+    Without turns, ``speaker`` is None, and the segment includes part of the pauses around the speech.
     """
 
     start: float
@@ -41,15 +41,15 @@ def utterances(
 ) -> Iterator[Utterance]:
     """Yield a recording's utterances in order of their start, as soon as each is known.
 
-    The recording is decoded in blocks. A region under :data:`SHORT` is joined with one of the same speaker that is
-    nearer than :data:`PAUSE`, if both together are not too long. Turns are taken as they are, with any overlap.
+    The recording is decoded in blocks. A region shorter than :data:`SHORT` is joined with one of the same speaker that
+    is nearer than :data:`PAUSE`, unless the result is too long. Turns of different speakers may overlap.
 
     Args:
-        longest: seconds, at least 2. A longer stretch is cut at its longest pauses.
-        rate: of the samples that :func:`utils.data.audio.load_segment` will be asked for.
-        envelope: gets the whole recording, by the time the last utterance has been taken.
-        margin: seconds of the pauses before and after an utterance that its segment has, but at most half of a pause
-            between two. Turns have none.
+        longest: maximum seconds of an utterance, at least 2. A longer region is cut at its longest pauses.
+        rate: sampling rate at which :func:`utils.data.audio.load_segment` will read the segments.
+        envelope: holds the whole recording once the last utterance has been taken.
+        margin: seconds of the pauses before and after an utterance that its segment includes, at most half of the
+            pause between two utterances. Turns have no margin.
 
     Raises:
         InputError: as :func:`utils.data.audio.load_segment`.
@@ -57,7 +57,7 @@ def utterances(
     if turns is None:
         regions = (Turn(start, stop, None) for start, stop in speech(recording, longest, SHORT, envelope))
         joined = (region for region in _joined(regions, longest) if region.seconds >= LEAST)
-        # margins need the next utterance
+        # a margin depends on the next utterance
         found = _with_margins(joined, margin, longest, recording.seconds) if margin else ((r, r) for r in joined)
     else:
         speakers = dict.fromkeys(turn.speaker for turn in turns)
@@ -65,14 +65,14 @@ def utterances(
         found = ((turn, turn) for turn in _cut(recording, joined, longest, envelope))
     for each, around in found:
         segment = _segment(recording, around, longest, rate)
-        # without margins, the bounds are those of the segment, which is not too short to be encoded
+        # without a margin, the utterance has the bounds of the segment, which is long enough to be encoded
         first, last = (segment.start / recording.rate, segment.stop / recording.rate)
         start, stop = (first, last) if around is each else (each.start, each.stop)
         yield Utterance(start, stop, segment, each.speaker, stop - start < SHORT)
 
 
 def _with_margins(regions: Iterable[Turn], margin: float, longest: float, end: float) -> Iterator[tuple[Turn, Turn]]:
-    """Each region, and the same with a margin on both sides."""
+    """Yield each region, and the same region with a margin on both sides."""
     before = -math.inf
     for region, after in pairwise(chain(regions, [None])):
         spare = max(0.0, (longest - region.seconds) / 2)
@@ -84,7 +84,7 @@ def _with_margins(regions: Iterable[Turn], margin: float, longest: float, end: f
 
 
 def _joined(regions: Iterable[Turn], longest: float) -> Iterator[Turn]:
-    """Join the short ones of a speaker's regions with the one before, or else with the one after."""
+    """Join each short region of a speaker with the region before it, or otherwise with the one after it."""
     before = None
     for region in regions:
         if before is not None:
@@ -119,7 +119,7 @@ def _cut(recording: Recording, turns: list[Turn], longest: float, envelope: Enve
 
 
 def _segment(recording: Recording, region: Turn, longest: float, rate: int) -> Segment:
-    """The frames of a region, in whole steps of the resampling and no fewer than can be encoded."""
+    """The segment of a region, in whole steps of the resampling, and long enough to be encoded."""
     step, _ = resampling_step(recording.rate, rate)
     per_second = recording.rate / step
     least, most = -int(-MIN_SECONDS * per_second // 1), int(longest * per_second)

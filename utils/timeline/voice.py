@@ -1,4 +1,4 @@
-"""Speech in a recording of any length: decoded in blocks, detected by Silero VAD (its weights are in its package)."""
+"""Detect speech in a recording of any length, block by block, with Silero VAD. Its package includes the weights."""
 
 import math
 import warnings
@@ -16,14 +16,14 @@ from utils.timeline.envelope import Envelope
 BLOCK_SECONDS = 32  # decoded at once
 RATE, WINDOW = 16_000, 512  # Hz and samples of Silero's input
 THRESHOLD, MIN_SILENCE, PADDING = 0.5, 0.1, 0.03  # Silero's defaults; seconds
-_QUIET = THRESHOLD - 0.15  # Silero's: speech ends below it
+_QUIET = THRESHOLD - 0.15  # Silero's threshold below which speech ends
 
 
 def blocks(recording: Recording, rate: int, envelope: Envelope | None = None) -> Iterator[Tensor]:
-    """Yield consecutive parts [T] of a recording at ``rate``: concatenated, they are the whole resampled at once.
+    """Yield consecutive parts [T] of a recording at ``rate``. Concatenated, they equal the recording resampled at once.
 
     Args:
-        envelope: gets each part as well.
+        envelope: each part is also added to it.
 
     Raises:
         InputError: as :func:`utils.data.audio.load_segment`.
@@ -38,14 +38,14 @@ def blocks(recording: Recording, rate: int, envelope: Envelope | None = None) ->
 
 
 class SpeechDetector:
-    """Silero VAD as a stream: where speech begins and ends, and its pauses. It keeps 0.5 MB per hour.
+    """Streaming Silero VAD, which finds where speech begins, pauses and ends. It stores 0.5 MB per hour.
 
     Times are in seconds of the recording.
     """
 
     def __init__(self, recording: Recording):
         with _one_thread(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it is loaded by deprecated functions
+            warnings.simplefilter("ignore")  # Silero uses deprecated functions to load the model
             import silero_vad  # sets the number of threads of the process
 
             self._model = _Remembering(silero_vad.load_silero_vad())
@@ -58,20 +58,20 @@ class SpeechDetector:
 
     @property
     def seconds(self) -> float:
-        """The time up to which whole windows were added."""
+        """The end of the last whole window that was added."""
         return len(self._model.probabilities) * self._window
 
     def add(self, waveform: Tensor) -> list[tuple[str, float]]:
-        """Append samples [T] at :data:`RATE`; return the edges in them, each ``start`` or ``end`` and its time."""
+        """Append samples [T] at :data:`RATE`. Returns the new edges of speech: ``start`` or ``end``, and the time."""
         waveform = torch.cat([self._rest, waveform])
         full = len(waveform) // WINDOW * WINDOW
         self._rest = waveform[full:].clone()
-        with _one_thread():  # a window is too small for more
+        with _one_thread():  # a window is too small for more threads
             found = [edge for window in waveform[:full].view(-1, WINDOW) if (edge := self._iterator(window))]
         return [(kind, at * self._sample) for edge in found for kind, at in edge.items()]
 
     def pause(self, start: float, stop: float) -> float:
-        """The middle of the longest pause between two times; without any, of the window that is least like speech."""
+        """The middle of the longest pause between two times, or without a pause, of the window least like speech."""
         first, last = round(start / self._window), round(stop / self._window)
         values = np.array(self._model.probabilities[first:last])
         quiet = np.flatnonzero(values < _QUIET)
@@ -81,7 +81,7 @@ class SpeechDetector:
 
 
 class _Remembering:
-    """Silero's model, which keeps its probability of speech for each window."""
+    """Silero's model, which also stores its speech probability of each window."""
 
     def __init__(self, model: torch.nn.Module):
         self.probabilities = array("f")
@@ -97,10 +97,11 @@ class _Remembering:
 def speech(
     recording: Recording, longest: float, margin: float, envelope: Envelope | None = None
 ) -> Iterator[tuple[float, float]]:
-    """Yield regions of speech, start and stop in seconds, as soon as each has been heard.
+    """Yield regions of speech, start and stop in seconds, as soon as each is complete.
 
     Args:
-        longest: seconds. A longer region is cut at its longest pause before that, at least ``margin`` from both ends.
+        longest: maximum seconds of a region. A longer one is cut at the longest pause within this time, at least
+            ``margin`` from both ends.
     """
     detector, begin = SpeechDetector(recording), None
     for waveform in blocks(recording, RATE, envelope):
@@ -120,7 +121,7 @@ def speech(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One thread of torch inside the block; then as many as before."""
+    """Limit torch to one thread inside the block, and restore the number of threads afterwards."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
