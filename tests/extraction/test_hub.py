@@ -130,7 +130,7 @@ def test_a_family_without_pooler_is_refused_with_the_way_out(tmp_path):
         folder
     )
     tiny_tokenizer().save_pretrained(folder)
-    with pytest.raises(InputError, match="a distilbert model without a pooler; use --text_pooling mean"):
+    with pytest.raises(InputError, match="this distilbert model has no pooler; use --text_pooling mean"):
         load_text_encoder(str(folder), "pooler", CPU)
 
 

@@ -389,7 +389,7 @@ def test_manifests_of_the_user_need_no_extraction(tones, run, encoders):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--unfreeze_layers", 3], "--unfreeze_layers 3: the model has 1 to 2 layers to unfreeze, not 3"),
+        (["--unfreeze_layers", 3], "--unfreeze_layers 3: must be from 1 to 2, the number of transformer layers"),
         (["--unfreeze_layers", 0], "--unfreeze_layers 0: must be at least 1"),
         (["--lr", "nan"], "--lr nan: must be above 0"),
         (["--lr", "1e30", "--batch_size", 4], "epoch 1: the loss is nan; try a smaller --lr"),

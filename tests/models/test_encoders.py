@@ -160,7 +160,7 @@ def test_a_text_is_cut_at_what_the_model_reads_and_keeps_its_end_mark(family, po
 
 def test_a_model_without_a_pooler_is_refused():
     model = DistilBertModel(DistilBertConfig(dim=32, n_layers=1, n_heads=2, hidden_dim=64, vocab_size=100))
-    with pytest.raises(ValueError, match="a distilbert model without a pooler"):
+    with pytest.raises(ValueError, match="this distilbert model has no pooler"):
         TextEncoder(model, tiny_tokenizer(), "pooler")
     assert TextEncoder(model, tiny_tokenizer(), "mean").dim == 32
 

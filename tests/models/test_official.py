@@ -90,7 +90,7 @@ def drop(state, name):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda s: drop(s, "mlp.4.weight"), "not a state dict of the published code, 'mlp.4.weight' is missing"),
+        (lambda s: drop(s, "mlp.4.weight"), r"not a state dict of the published code \('mlp.4.weight' is missing\)"),
         (lambda s: drop(s, "gnn.conv_last.bias"), "the weights do not fit.*conv.*bias"),
         (lambda s: {**s, "extra.weight": torch.ones(1)}, "'extra.weight' is not an entry"),
         (lambda s: {**s, "mlp.0.weight": torch.ones(3, 3)}, "the weights do not fit"),
