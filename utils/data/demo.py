@@ -187,7 +187,7 @@ def demo_note() -> str:
     """The note that is printed below results on DEMO."""
     bound = {name: f"{100 * wa:.1f}" for name, wa in bayes_optimal_wa().items()}
     return (
-        "DEMO is synthetic: these results show that the code works, nothing about speech.\n"
+        "DEMO is synthetic: these results show that the code works, but say nothing about speech.\n"
         f"Bayes-optimal WA: {bound['scene']} with the utterance's whole scene, {bound['utterance']} from the utterance "
         f"alone,\n{bound['text']} from its text alone, {bound['audio']} from its audio alone."
     )
