@@ -68,7 +68,7 @@ def _derived(first: pd.Series) -> Classes:
     """Derive the classes of an unknown corpus. ``first`` says where each label occurs first."""
     names = [emotion for emotion in first.index if not emotion.isdecimal()]
     if names and len(names) < len(first):
-        raise InputError(f"{first[names[0]]}: label {names[0]!r} is not a class number, but other labels are")
+        raise InputError(f"{first[names[0]]}: label {names[0]!r} is not a class number, unlike other labels")
     if len(first) < 2:
         raise InputError(f"{first.iloc[0]}: every label is {first.index[0]!r}; at least two classes are required")
     check_spelling(first[names], "label")
