@@ -79,7 +79,7 @@ def check(args: argparse.Namespace) -> None:
     if args.dataset is None and not re.fullmatch(NAME, args.corpus):
         raise InputError(f"{args.corpus}: must consist of letters, digits and . _ - + =")
     if args.allow_partial and args.metadata:
-        raise InputError("--allow_partial: only valid without --metadata, because manifests have no expected size")
+        raise InputError("--allow_partial: only without --metadata, because manifests have no expected size")
     args.dataset = args.dataset or args.corpus
     if not re.fullmatch(NAME, args.dataset) or args.dataset == "DEMO":
         raise InputError(

@@ -53,7 +53,7 @@ def run_main(main: Callable[[], int | None]) -> None:
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        way_out = "; use --device cpu to use the memory of the machine" if "CU" in str(error) else ""
+        way_out = "; try --device cpu" if "CU" in str(error) else ""
         sys.exit(_fail(f"error: out of memory ({one_line(error)}){way_out}", 2))
     except KeyboardInterrupt:
         sys.exit(_fail("interrupted", 130))

@@ -181,7 +181,7 @@ def test_a_recording_that_may_not_be_looked_up_is_a_problem(tmp_path, monkeypatc
 
 def test_a_recording_of_a_corpus_that_cannot_be_printed_is_refused(tmp_path):
     root = write_iemocap(tmp_path / "a\x1b[2J", TURNS)
-    with pytest.raises(InputError, match=r"^'.*a\\x1b\[2J/.*': a recording with an unprintable name; rename it$"):
+    with pytest.raises(InputError, match=r"^'.*a\\x1b\[2J/.*': the file name is not printable; rename the file$"):
         read_iemocap(root)
 
 
@@ -253,7 +253,7 @@ def test_a_folder_without_the_corpus_is_refused(tmp_path, corpus):
     with pytest.raises(InputError, match=r"--corpus_dir .*/nowhere: no such folder$"):
         read(tmp_path / "nowhere")
     write_small(corpus, tmp_path / "a" / "b" / "c")
-    with pytest.raises(InputError, match=rf"--corpus_dir .*: not {corpus}\w*, there is no \S+ in it"):
+    with pytest.raises(InputError, match=rf"--corpus_dir .*: does not contain {corpus}\w* \(no \S+ found\)"):
         read(tmp_path)
 
 

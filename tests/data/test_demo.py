@@ -115,7 +115,9 @@ def test_another_csv_of_a_demo_name_is_kept_and_nothing_is_written(tmp_path, con
         path.symlink_to(tmp_path / "unmounted")
     else:
         path.write_text(content)
-    with pytest.raises(InputError, match=r"DEMO_BERT_WAV2VEC_val\.csv: not this version's DEMO; move it elsewhere"):
+    with pytest.raises(
+        InputError, match=r"DEMO_BERT_WAV2VEC_val\.csv: not the DEMO data of this version; move it elsewhere"
+    ):
         write_demo(tmp_path)
     assert path.is_symlink() if content is None else path.read_text() == content
     assert not (tmp_path / "DEMO_BERT_WAV2VEC_test.pkl").exists()
@@ -145,7 +147,9 @@ def test_another_file_of_a_demo_name_is_kept_and_nothing_is_written(tmp_path, ch
         write_demo(tmp_path / "made")
         write_pickle(path, change(pickle.loads((tmp_path / "made" / path.name).read_bytes())))
     before = None if change is None else path.read_bytes()
-    with pytest.raises(InputError, match=r"DEMO_BERT_WAV2VEC_test\.pkl: not this version's DEMO; move it elsewhere"):
+    with pytest.raises(
+        InputError, match=r"DEMO_BERT_WAV2VEC_test\.pkl: not the DEMO data of this version; move it elsewhere"
+    ):
         write_demo(tmp_path)
     assert [each.name for each in tmp_path.glob("*.pkl")] == [path.name]
     assert path.is_symlink() if change is None else path.read_bytes() == before

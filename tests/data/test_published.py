@@ -187,7 +187,7 @@ def test_another_file_at_the_path_is_kept(server, publish, tmp_path):
 def test_a_broken_link_is_kept(server, publish, tmp_path):
     publish(NAME, CONTENT)
     (tmp_path / "f.pkl").symlink_to(tmp_path / "unmounted" / "f.pkl")
-    with pytest.raises(InputError, match=r"f\.pkl: a folder or a broken link"):
+    with pytest.raises(InputError, match=r"f\.pkl: is a folder or a broken link"):
         published.fetch(NAME, tmp_path / "f.pkl")
     assert (tmp_path / "f.pkl").is_symlink()
 
@@ -225,7 +225,7 @@ def test_two_commands_do_not_fetch_one_file(server, publish, tmp_path):
     command, pipe = [sys.executable, "-c", holder, part], subprocess.PIPE
     other = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
     assert other.stdout.readline() == "mine\n"
-    with pytest.raises(InputError, match=r"f\.pkl\.part: another command is fetching this file"):
+    with pytest.raises(InputError, match=r"f\.pkl\.part: another command is downloading this file"):
         published.fetch(NAME, tmp_path / "f.pkl")
     other.communicate("\n")
     published.fetch(NAME, tmp_path / "f.pkl")
@@ -380,13 +380,13 @@ def test_demo_is_written_unless_a_split_is_given(tmp_path, capsys):
     paths = published.find_features("DEMO", tmp_path, dict.fromkeys(SPLITS), False)
     assert paths == {split: tmp_path / f"DEMO_BERT_WAV2VEC_{split}.pkl" for split in SPLITS}
     assert all(path.is_file() for path in paths.values())
-    assert capsys.readouterr().out == f"making the synthetic DEMO features in {tmp_path}\n"
+    assert capsys.readouterr().out == f"generating the synthetic DEMO features in {tmp_path}\n"
     assert published.find_features("DEMO", tmp_path, dict.fromkeys(SPLITS), False) == paths
     assert capsys.readouterr().out == ""
     given = {"train": str(paths["train"]), "val": None, "test": None}
     paths["val"].write_bytes(b"mine")
     assert published.find_features("DEMO", tmp_path, given, False) == paths
-    with pytest.raises(InputError, match=r"DEMO_BERT_WAV2VEC_val\.pkl: not this version's DEMO"):
+    with pytest.raises(InputError, match=r"DEMO_BERT_WAV2VEC_val\.pkl: not the DEMO data of this version"):
         published.find_features("DEMO", tmp_path, dict.fromkeys(SPLITS), False)
     assert paths["val"].read_bytes() == b"mine"
     assert capsys.readouterr().out == ""
@@ -407,7 +407,7 @@ def test_a_given_path_replaces_the_default_and_a_missing_file_is_named_with_its_
 
 
 def test_a_download_does_not_combine_with_given_paths(server, tmp_path):
-    with pytest.raises(InputError, match="--download: fetches to --feature_dir; omit --train_path"):
+    with pytest.raises(InputError, match="--download: downloads to --feature_dir; omit --train_path"):
         published.find_features("ESD", tmp_path, {"val": tmp_path / "b.pkl"}, True)
     assert server.asked == []
 

@@ -95,8 +95,8 @@ def test_truncated_at_any_byte_is_one_line(tmp_path):
 @pytest.mark.parametrize(
     "metadata, message",
     [
-        (None, "its metadata has no cemobam; not a file of predict.py --export"),
-        ({"format": "pt"}, "its metadata has no cemobam; not a file of predict.py --export"),
+        (None, "its metadata has no entry cemobam; not a file of predict.py --export"),
+        ({"format": "pt"}, "its metadata has no entry cemobam; not a file of predict.py --export"),
         ({"cemobam": "{'data'"}, r"its metadata: not JSON \("),
         ({"cemobam": "[" * 10**5}, r"its metadata: not JSON \("),
         ({"cemobam": '{"data": {"a": NaN}}'}, r"its metadata: not JSON \(the number NaN is not finite"),

@@ -114,7 +114,7 @@ def test_a_class_of_one_speaker_names_the_random_split_as_a_way_out(corpus, enco
     assert (code, err.splitlines()[-1]) == (
         2,
         "error: the train split has no utterance of class 0, bored "
-        "(split by speaker; another --fold or --split random may do)",
+        "(split by speaker; try another --fold or --split random)",
     )
 
 
@@ -159,7 +159,7 @@ def test_classes_in_another_order_are_not_evaluated(corpus, encoders, run, monke
     run(extract_features.main, *arguments(corpus, encoders, "--classes", "mad", "gloomy", "glad", "--overwrite"))
     code, _, err = run(evaluation.main, corpus / "runs" / "MINE" / "a", "--split", "val")
     assert code == 2
-    assert err.endswith("its classes are mad, gloomy, glad, those of the training glad, gloomy, mad\n")
+    assert err.endswith("its classes are mad, gloomy, glad, but the training used glad, gloomy, mad\n")
 
 
 def test_recordings_that_went_missing_do_not_thin_out_features(corpus, encoders, run):
@@ -171,7 +171,7 @@ def test_recordings_that_went_missing_do_not_thin_out_features(corpus, encoders,
     assert run(extract_features.main, *arguments(corpus, encoders))[0] == 0
     path.unlink()
     code, _, err = run(extract_features.main, *arguments(corpus, encoders, "--skip_bad"))
-    assert (code, "has features of 60 utterances, only 59 are usable now" in err) == (2, True)
+    assert (code, "has features of 60 utterances, but only 59 are usable now" in err) == (2, True)
     assert not (corpus / "feature" / "MINE_bad_recordings.csv").exists()
 
 
@@ -185,7 +185,7 @@ def test_a_mixture_of_two_extractions_is_not_trained_on(corpus, encoders, run):
     )
     assert code == 2
     assert err.endswith(
-        f"error: {path}: not the test file that MINE_BERT_WAV2VEC.json describes (another SHA-256); "
+        f"error: {path}: not the test file that MINE_BERT_WAV2VEC.json describes (the SHA-256 differs); "
         "run extract_features.py again, or remove the JSON\n"
     )
 
@@ -283,7 +283,7 @@ def test_downloaded_features_are_not_overwritten(corpus, encoders, run):
     before = path.read_bytes()
     code, _, err = run(extract_features.main, *arguments(corpus, encoders))
     assert code == 2
-    assert err.splitlines()[-1].startswith(f"error: {path}: exists and is not from extract_features.py")
+    assert err.splitlines()[-1].startswith(f"error: {path}: exists and was not written by extract_features.py")
     assert path.read_bytes() == before
 
 
@@ -295,7 +295,7 @@ def test_every_row_without_a_recording_is_named(corpus, encoders, run):
     assert code == 2
     assert f"{corpus / 'mine.csv'}: line 2: /home/someone/data/s0/00.wav: no such recording" in out
     assert f"{corpus / 'mine.csv'}: line 35: /home/someone/data/s3/33.wav: no such recording" in out
-    assert err.splitlines()[-1].startswith(f"error: 2 of 60 utterances cannot be used, all listed in {report}")
+    assert err.splitlines()[-1].startswith(f"error: 2 of 60 utterances cannot be used (listed in {report})")
     assert pd.read_csv(report)["audio_file"].tolist() == [
         "/home/someone/data/s0/00.wav",
         "/home/someone/data/s3/33.wav",
@@ -309,11 +309,11 @@ def test_skipped_recordings_are_listed_with_their_reasons_and_counted(corpus, en
     soundfile.write(corpus / "corpus" / "s2" / "02.wav", np.full(RATE, np.nan), RATE, subtype="FLOAT")
     code, out, _ = run(extract_features.main, *arguments(corpus, encoders, "--skip_bad"))
     assert code == 0
-    assert "3 recordings skipped" in out
+    assert "3 recordings were skipped" in out
     report = pd.read_csv(corpus / "feature" / "MINE_bad_recordings.csv")
     assert [Path(path).name for path in report["audio_file"]] == ["00.wav", "01.wav", "02.wav"]
     for reason, words in zip(
-        report["reason"], ("no such recording", "cannot be read as audio", "holds nan"), strict=True
+        report["reason"], ("no such recording", "cannot be read as audio", "invalid sample nan"), strict=True
     ):
         assert words in reason
     info = json.loads((corpus / "feature" / "MINE_BERT_WAV2VEC.json").read_text())
@@ -353,16 +353,19 @@ def test_without_skip_bad_the_first_unreadable_recording_stops(corpus, encoders,
         (["--fold", 9, "--split", "speaker"], "--fold 9: must be from 1 to 6"),
         (["--split", "session"], "--split session: 60 utterances have no session"),
         (["--split", "official"], "--split official: needs manifests; give --metadata TRAIN"),
-        (["--classes", "glad"], "--classes glad: at least two are required"),
-        (["--classes", "happy", "sad"], "no utterance is of the classes happy, sad; found: glad, gloomy, mad"),
-        (["--dataset", "a/b"], "--dataset a/b: must be a name of letters"),
+        (["--classes", "glad"], "--classes glad: at least two classes are required"),
+        (["--classes", "happy", "sad"], "no utterance belongs to the classes happy, sad; found: glad, gloomy, mad"),
+        (["--dataset", "a/b"], "--dataset a/b: must consist of letters"),
         (["--dataset", "DEMO"], "--dataset DEMO: "),
         (["--folds", 3], "--folds 3: only for --split session or speaker; this split is random"),
         (["--split", "speaker", "--seed", 3], "--seed 3: only for --split random"),
         (["--batch_seconds", "inf"], "--batch_seconds inf: must be above 0"),
         (["--batch_tokens", 0], "--batch_tokens 0: must be above 0"),
-        (["--audio_model", "/nowhere/at/all"], "--audio_model /nowhere/at/all: neither a folder nor a name"),
-        (["--device", "cuda"], "--device cuda: torch sees no CUDA device here"),
+        (
+            ["--audio_model", "/nowhere/at/all"],
+            "--audio_model /nowhere/at/all: neither a folder nor a valid model name",
+        ),
+        (["--device", "cuda"], "--device cuda: torch finds no CUDA device"),
     ],
 )
 def test_bad_options_end_in_one_line_and_leave_nothing(corpus, encoders, run, options, message):
@@ -381,7 +384,7 @@ def test_a_corpus_without_a_reader_wants_metadata(run):
         True,
     )
     code, _, err = run(extract_features.main, "ESD")
-    assert (code, err) == (2, "error: --corpus_dir: required, the folder of ESD\n")
+    assert (code, err) == (2, "error: --corpus_dir: required; give the folder of ESD\n")
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
@@ -448,7 +451,7 @@ def test_real_speech_through_to_a_confusion_matrix(tmp_path, run, monkeypatch):
         *("--classes", "angry", "sad", "--text_model", minilm.MODEL_DIR, "--audio_model", whisper, "--allow_partial"),
     )
     assert code == 0, err
-    assert "120 utterances, RAVDESS has 240 (30 of 01, 30 of 02, 30 of 03, 30 of 05)" in out
+    assert "120 utterances, but RAVDESS has 240 (30 of 01, 30 of 02, 30 of 03, 30 of 05)" in out
     assert "speakers     0 of 1 also in train" in out
     assert "a lookup of the transcript alone: WA 50.00, UA 50.00" in out
     options = ["--dataset", "RAVDESS", "--save_path", tmp_path / "runs", "--seeds", 42, "--k_text", 3, "--k_audio", 3]

@@ -97,10 +97,10 @@ def test_a_model_in_the_cache_needs_no_network(no_network, tmp_path):
 
 def test_a_model_of_another_kind_is_refused(tmp_path):
     audio, text = save_tiny_audio_model(tmp_path / "audio"), save_tiny_text_model(tmp_path / "text")
-    with pytest.raises(InputError, match=rf"--text_model {audio}: a wav2vec2 model; expected one of .*bert"):
+    with pytest.raises(InputError, match=rf"--text_model {audio}: is a wav2vec2 model; expected one of .*bert"):
         load_text_encoder(str(audio), "pooler", CPU)
     with pytest.raises(
-        InputError, match=rf"--audio_model {text}: a bert model; expected one of wav2vec2, hubert, wavlm"
+        InputError, match=rf"--audio_model {text}: is a bert model; expected one of wav2vec2, hubert, wavlm"
     ):
         load_audio_encoder(str(text), CPU)
 
@@ -111,13 +111,13 @@ def test_a_checkpoint_that_lacks_a_weight_is_refused(tmp_path):
     model = Wav2Vec2Model(Wav2Vec2Config(**TINY_AUDIO))
     weights = {key: value for key, value in model.state_dict().items() if key != "encoder.layer_norm.weight"}
     model.save_pretrained(folder, state_dict=weights)
-    with pytest.raises(InputError, match=r"its checkpoint has no encoder\.layer_norm\.weight, which would be random"):
+    with pytest.raises(InputError, match=r"its checkpoint lacks encoder\.layer_norm\.weight, which would be random"):
         load_audio_encoder(str(folder), CPU)
 
 
 def test_a_pooler_that_was_not_trained_is_refused_and_the_mean_is_not(tmp_path):
     folder = save_tiny_text_model(tmp_path / "text", pooler=False)
-    with pytest.raises(InputError, match=r"has no pooler\.dense\.\w+, which would be random; use --text_pooling mean"):
+    with pytest.raises(InputError, match=r"lacks pooler\.dense\.\w+, which would be random; use --text_pooling mean"):
         load_text_encoder(str(folder), "pooler", CPU)
     described = [load_text_encoder(str(folder), "mean", CPU)[1] for _ in range(2)]
     assert described[0]["pooling"] == "mean"
@@ -186,20 +186,20 @@ def test_a_given_pooling_and_a_model_that_asks_for_none(tmp_path):
 @pytest.mark.parametrize(
     ("config", "modules", "message"),
     [
-        ({"pooling_mode_max_tokens": True}, None, r"1_Pooling/config\.json: asks for the pooling \['max_tokens'\]"),
-        ({"pooling_mode": "weightedmean"}, None, r"1_Pooling/config\.json: asks for the pooling 'weightedmean'"),
+        ({"pooling_mode_max_tokens": True}, None, r"1_Pooling/config\.json: requests the pooling \['max_tokens'\]"),
+        ({"pooling_mode": "weightedmean"}, None, r"1_Pooling/config\.json: requests the pooling 'weightedmean'"),
         (
             {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True},
             None,
-            r"1_Pooling/config\.json: asks for the pooling \['mean_tokens', 'cls_token'\]",
+            r"1_Pooling/config\.json: requests the pooling \['mean_tokens', 'cls_token'\]",
         ),
-        ({}, [{"type": "a.b.WeightedLayerPooling", "path": "1_W"}], r"modules\.json: asks for WeightedLayerPooling"),
+        ({}, [{"type": "a.b.WeightedLayerPooling", "path": "1_W"}], r"modules\.json: requests WeightedLayerPooling"),
         ({}, [{"type": "a.b.Pooling", "path": "2_Pooling"}], r"modules\.json: its 2_Pooling/config\.json is missing"),
     ],
 )
 def test_a_pooling_that_is_not_there_is_one_line_with_the_way_out(tmp_path, config, modules, message):
     folder = ask_for_pooling(save_tiny_text_model(tmp_path / "text"), config, modules)
-    message = rf"^{folder}/{message}; give --text_pooling, one of pooler, mean, cls$"
+    message = rf"^{folder}/{message}(, which is not supported)?; set --text_pooling to one of pooler, mean, cls$"
     with pytest.raises(InputError, match=message):
         load_text_encoder(str(folder), None, CPU)
 
@@ -208,7 +208,7 @@ def test_a_pooling_that_is_not_there_is_one_line_with_the_way_out(tmp_path, conf
 def test_a_damaged_list_of_modules_is_named(tmp_path, modules):
     folder = save_tiny_text_model(tmp_path / "text")
     (folder / "modules.json").write_text(modules)
-    with pytest.raises(InputError, match=rf"^{folder}/modules\.json: not the modules of sentence-transformers"):
+    with pytest.raises(InputError, match=rf"^{folder}/modules\.json: not a list of sentence-transformers modules"):
         load_text_encoder(str(folder), None, CPU)
 
 
@@ -285,7 +285,7 @@ def test_a_damaged_folder_is_one_line_with_its_name(tmp_path, damage):
 
 
 def test_a_name_that_is_none(no_network):
-    with pytest.raises(InputError, match="--audio_model no such name: neither a folder nor a name of"):
+    with pytest.raises(InputError, match="--audio_model no such name: neither a folder nor a valid model name"):
         load_audio_encoder("no such name", CPU)
 
 

@@ -106,7 +106,7 @@ def drop(state, name):
             lambda s: {**s, "mlp.4.bias": torch.full((5,), torch.inf)},
             "classifier.4.bias holds a value",
         ),
-        (lambda s: {7: torch.ones(1), **s}, "expected names for keys, found 7"),
+        (lambda s: {7: torch.ones(1), **s}, "expected strings as keys, found 7"),
         (lambda s: {**s, "mlp.0.weight": 3}, "not a state dict, which holds tensors alone"),
     ],
 )

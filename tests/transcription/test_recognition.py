@@ -129,9 +129,9 @@ def test_another_head_over_the_same_encoder_is_another_recogniser(ctc, wavs, tmp
 
 
 def test_models_that_recognise_nothing_are_refused(encoders, tmp_path, ctc):
-    with pytest.raises(InputError, match=r"^--transcribe .*: its checkpoint has no lm_head"):
+    with pytest.raises(InputError, match=r"^--transcribe .*: its checkpoint lacks lm_head"):
         load_recognizer(str(encoders[3]), CPU, "--transcribe")
-    with pytest.raises(InputError, match="a bert model; expected one of"):
+    with pytest.raises(InputError, match="is a bert model; expected one of"):
         load_recognizer(str(encoders[1]), CPU, "--transcribe")
     broken = tmp_path / "broken"
     shutil.copytree(ctc, broken)
@@ -207,7 +207,7 @@ def test_new_transcripts_are_not_lost_where_the_file_was_damaged_meanwhile(wavs,
     mine.add(probe(wavs[0]).whole, "mine")
     (tmp_path / "t.csv").write_text("audio_file;raw_text\n")
     aside = tmp_path / "t.unsaved.csv"
-    with pytest.raises(InputError, match=rf"t.csv: expected the columns .*; new transcripts are in {aside}$"):
+    with pytest.raises(InputError, match=rf"t.csv: expected the columns .*; the new transcripts are in {aside}$"):
         mine.save()
     assert Transcripts(aside, "a").get(probe(wavs[0]).whole) == "mine"
 
@@ -219,7 +219,7 @@ def test_new_transcripts_are_not_lost_where_the_file_was_damaged_meanwhile(wavs,
         ("a,b\n", r"expected the columns audio_file, raw_text, sha256, recognizer, start, stop \(it has a, b\)"),
         ("", r"expected the columns .*\(it has no rows\)"),
         ("{header}x,a text, with a comma,s,r,,\n", r"line 2: 7 values for 6 columns"),
-        ("{header}x,a,s,r,,\ny,b,s,r,,\n", r"line 3: the same segment and recogniser as .*line 2"),
+        ("{header}x,a,s,r,,\ny,b,s,r,,\n", r"line 3: has the same segment and recogniser as .*line 2"),
         ('{header}x,"a,s,r,,\n', r"line 2: not CSV"),
     ],
 )
@@ -262,8 +262,8 @@ def test_an_extraction_recognises_what_is_missing_only(untranscribed, run, encod
     assert "24 of 36 utterances cannot be used" in err
     code, out, err = extract(run, tones, encoders, "some.csv", "--transcribe", ctc)
     assert code == 0, err
-    assert "24 of 36 transcripts recognised by model-" in out
-    assert f"they are kept in {tones / 'transcripts.csv'}" in out
+    assert "24 of 36 transcripts were recognised by model-" in out
+    assert f"they are stored in {tones / 'transcripts.csv'}" in out
     assert "on 12 given transcripts" in out
     assert "train/test leakage" in out
     given = pd.read_csv(tones / "some.csv", keep_default_na=False).set_index("audio_file")["raw_text"]
@@ -287,7 +287,7 @@ def test_transcripts_and_embeddings_of_an_extraction_come_from_one_pass(untransc
     models = [*encoders[:2], "--audio_model", ctc]
     code, out, err = extract(run, tones, models, "none.csv", "--transcribe")
     assert code == 0, err
-    assert "36 of 36 transcripts recognised" in out
+    assert "36 of 36 transcripts were recognised" in out
     assert len(passes) == 2  # trials of what was loaded; no recording went through the encoder alone
     rows = pd.concat(pd.read_csv(path) for path in (tones / "new").glob("TONES_*.csv"))
     table = pd.read_csv(tones / "none.csv")
@@ -317,8 +317,8 @@ def test_recordings_without_a_word_are_bad_ones(untranscribed, run, encoders, ct
     assert (code, err.splitlines()[-1]) == (2, f"error: {silent}: no words were recognised")
     code, out, err = extract(run, tones, encoders, "none.csv", "--transcribe", ctc, "--skip_bad")
     assert code == 0, err
-    assert "35 of 36 transcripts recognised" in out
-    assert "1 recordings skipped" in out
+    assert "35 of 36 transcripts were recognised" in out
+    assert "1 recordings were skipped" in out
     report = pd.read_csv(tones / "new" / "TONES_bad_recordings.csv")
     assert report.to_numpy().tolist() == [[silent, "no words were recognised"]]
 

@@ -44,7 +44,7 @@ def split_utterances(
         kind = _default_kind(table)
     for option, value, kinds in (("fold", fold, GROUPED), ("folds", folds, GROUPED), ("seed", seed, ("random",))):
         if value is not None and kind not in kinds:
-            raise InputError(f"--{option} {value}: only valid for --split {' or '.join(kinds)}; this split is {kind}")
+            raise InputError(f"--{option} {value}: only for --split {' or '.join(kinds)}; this split is {kind}")
     if kind == "official":
         return _official_split(table), {"kind": kind, "manifests": [str(path.absolute()) for path in manifests]}
     if kind == "random":
@@ -124,11 +124,11 @@ def group_split(table: pd.DataFrame, group: str, fold: int, folds: int | None) -
     """
     unknown = table.loc[(table[group] == "") & (table["problem"] == ""), "audio_file"]
     if len(unknown):
-        raise InputError(f"--split {group}: {len(unknown)} utterances have no {group} (the first is {unknown.iloc[0]})")
+        raise InputError(f"--split {group}: {len(unknown)} utterances have no {group}, the first is {unknown.iloc[0]}")
     groups = _names(table, group)
     folds = len(groups) if folds is None else folds
     if not FEWEST_GROUPS <= folds <= len(groups):
-        counts = f"{folds} folds from {len(groups)} {group}s"
+        counts = f"{folds} folds of {len(groups)} {group}s"
         raise InputError(f"--split {group}: {counts}; at least {FEWEST_GROUPS} of each are required")
     if not 1 <= fold <= folds:
         raise InputError(f"--fold {fold}: must be from 1 to {folds}")

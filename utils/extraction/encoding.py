@@ -108,7 +108,7 @@ def stream_embeddings(
                     path = whole.recording.path
                     check_finite(heard.embedding, str(path))
                     if not means[whole].audible:
-                        raise InputError(f"{path}: silent: every sample is 0 after mixing to mono")
+                        raise InputError(f"{path}: contains only silence (every sample is 0 after mixing to mono)")
                 except InputError as error:
                     report(whole, error)
                 else:
@@ -217,4 +217,4 @@ def encode(encoder: TextEncoder | AudioEncoder, batch: list, budget_option: str)
 def check_finite(vector: np.ndarray, source: str) -> None:
     """Raise an InputError that names ``source`` if its embedding is not finite."""
     if not np.isfinite(vector).all():
-        raise InputError(f"{source}: its embedding is not finite; the checkpoint of the encoder may be damaged")
+        raise InputError(f"{source}: its embedding is not finite; is the encoder's checkpoint damaged?")

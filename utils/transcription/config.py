@@ -14,7 +14,7 @@ RECOGNIZER = "openai/whisper-base.en"  # default if the audio encoder cannot tra
 def check_transcripts(args: argparse.Namespace) -> None:
     """Set the default of ``args.transcripts``. Raise an InputError if it was given without ``--transcribe``."""
     if args.transcripts is not None and args.transcribe is None:
-        raise InputError("--transcripts: only valid with --transcribe")
+        raise InputError("--transcripts: only with --transcribe")
     args.transcripts = args.transcripts or TRANSCRIPTS
 
 
