@@ -88,7 +88,7 @@ def test_given_names_stand_for_numbers_in_order():
     given = parse_classes(["sad", "angry"], {})
     kept, _ = give_labels(labelled("1", "0"), classes_of_unknown(labelled("1", "0"), given))
     assert kept["label"].tolist() == [1, 0]
-    # explicit emotions are kept, and so are names that are the labels themselves
+    # explicit emotions are kept, as are names that equal the labels
     assert classes_of_unknown(labelled("1", "0"), parse_classes(["sad=1", "angry=0"], {})) == {
         "sad": ("1",),
         "angry": ("0",),

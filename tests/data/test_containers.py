@@ -1,4 +1,4 @@
-"""Recordings of phones, browsers and cameras. The files are made here, by PyAV's encoders."""
+"""Recordings of phones, browsers and cameras. The tests create the files with PyAV's encoders."""
 
 import os
 import sys
@@ -32,7 +32,7 @@ FORMATS = {  # suffix: container, codec, rate
     "webm": ("webm", "libopus", 48_000),
     "mka": ("matroska", "flac", 44_100),
 }
-LIVE = {"live": "1"}  # as browsers record: no length in the header
+LIVE = {"live": "1"}  # like browser recordings: no length in the header
 FIRST = {"movflags": "faststart"}  # the header before the samples
 
 
@@ -42,14 +42,14 @@ def _nothing_kept():
 
 
 def sweep(rate, seconds=2.3, channels=1):
-    """[channels, T], rising from 200 Hz; channel 1 is louder than channel 0."""
+    """A tone [channels, T] that rises from 200 Hz. Channel 1 is louder than channel 0."""
     time = np.arange(round(seconds * rate)) / rate
     tone = np.sin(2 * np.pi * (200 + 300 * time) * time)
     return np.stack([0.2 * (1 + channel) * tone for channel in range(channels)]).astype(np.float32)
 
 
 def make(path, *streams, suffix="m4a", default=None, shift=lambda time: 0.0, **options):
-    """Write a container of some streams [channels, T] in a format of FORMATS; ``shift`` seconds are added at a time."""
+    """Write streams [channels, T] to a container in a format of FORMATS. ``shift`` adds seconds at a time."""
     name, codec, rate = FORMATS[suffix]
     with av.open(str(path), "w", format=name, options=options) as file:
         encoders = []
@@ -72,7 +72,7 @@ def make(path, *streams, suffix="m4a", default=None, shift=lambda time: 0.0, **o
 
 
 def load(path):
-    """All samples of a recording at its own rate."""
+    """All samples of a recording at its original rate."""
     recording = probe(path)
     return load_segment(Segment(recording, 0, recording.frames), recording.rate).numpy()
 
@@ -84,7 +84,7 @@ def correlation(one, other):
 @needs_av
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_the_samples_are_those_that_were_encoded_and_as_many(tmp_path, suffix):
-    """Neither the encoder's delay, which would move them, nor its padding is left."""
+    """The encoder's delay, which would shift the samples, and its padding are both removed."""
     rate = FORMATS[suffix][2]
     samples = sweep(rate)
     found = load(make(tmp_path / f"a.{suffix}", samples, suffix=suffix))
@@ -96,7 +96,7 @@ def test_the_samples_are_those_that_were_encoded_and_as_many(tmp_path, suffix):
 @needs_av
 @pytest.mark.parametrize("suffix", ["m4a", "webm", "mka"])
 def test_channels_are_averaged(tmp_path, suffix):
-    """FLAC's samples are integers, interleaved; those of AAC are not."""
+    """FLAC's samples are interleaved integers; those of AAC are not."""
     samples = sweep(FORMATS[suffix][2], channels=2)
     found = load(make(tmp_path / f"a.{suffix}", samples, suffix=suffix))
     assert found.std() == pytest.approx(samples.mean(axis=0).std(), rel=0.02)

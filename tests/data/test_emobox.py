@@ -1,4 +1,4 @@
-"""EmoBox's metadata: the real ones of IEMOCAP on a full-size tree, and made-up ones for every refusal."""
+"""EmoBox's metadata: the real files of IEMOCAP on a full-size tree, and small artificial files for every error."""
 
 import json
 import subprocess
@@ -126,7 +126,7 @@ def test_a_bad_line_is_named(tmp_path, bad, message):
     "label_map, message",
     [
         ({"neu": 5.0}, r"label_map\.json: neu 5\.0: expected a string"),
-        ({"neu": ""}, r"label_map\.json: no neu"),
+        ({"neu": ""}, r"label_map\.json: neu is empty"),
         ({"neu": "Calm", "hap": "calm"}, r"label_map\.json: class 'calm' is spelled 'Calm' elsewhere"),
     ],
 )
@@ -156,7 +156,7 @@ def test_folds_of_the_published_layout(tmp_path):
     write(tmp_path / "mine.jsonl", line("a"), line("b"))
     write(tmp_path / "fold_1" / "mine_test_fold_1.jsonl", line("a"))
     write(tmp_path / "fold_1" / "mine_train_fold_1.jsonl", line("b"))
-    write(tmp_path / "fold_2" / "mine_test_fold_2.jsonl", {"key": "mine-b-1"})  # a key alone
+    write(tmp_path / "fold_2" / "mine_test_fold_2.jsonl", {"key": "mine-b-1"})  # only a key
     assert read_folds(tmp_path) == {"a": 1, "b-1": 2}
 
 

@@ -21,7 +21,7 @@ def broken(row: int, **changes) -> list[dict]:
 
 
 def write_splits(folder, **rows) -> dict:
-    """Three different feature files, or the given rows instead."""
+    """Write three different feature files, or the given rows instead."""
     plain = {split: make_rows(20 - 5 * seed, seed=seed) for seed, split in enumerate(SPLITS)}
     return {split: write_pickle(folder / f"{split}.pkl", each) for split, each in {**plain, **rows}.items()}
 
@@ -129,7 +129,7 @@ def splits(tmp_path, train, val):
 
 
 def test_splits_agree_on_dimensions(tmp_path):
-    with pytest.raises(InputError, match=r"b\.pkl: dimensions are text 6, audio 4, in .*a\.pkl .* text 6, audio 5$"):
+    with pytest.raises(InputError, match=r"b\.pkl: dimensions are text 6, audio 4, but text 6, audio 5 in .*a\.pkl$"):
         load_splits(splits(tmp_path, make_rows(8), make_rows(8, dims=(6, 4))), None)
 
 
@@ -161,7 +161,7 @@ def test_real_features(iemocap_small):
 
 
 def test_the_sha256_is_that_of_what_was_read(tmp_path, monkeypatch):
-    """The file is replaced while it is read."""
+    """The file is replaced while it is being read."""
     path = write_pickle(tmp_path / "x.pkl", make_rows(8))
     read, expected = features.read_file, file_sha256(path)
 
@@ -178,7 +178,7 @@ def test_the_sha256_is_that_of_what_was_read(tmp_path, monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux only")
 @pytest.mark.parametrize("content", [b"\x80\x04Nr\xff\xff\xff\xff.", b"\x80\x04K\x01p99999999999\n."])
 def test_a_pickle_that_asks_for_any_amount_of_memory_is_one_line(tmp_path, content):
-    """Its memo is as long as the largest index in it."""
+    """The memo of the unpickler is as long as the largest index in the file."""
     (tmp_path / "x.pkl").write_bytes(content)
     with pytest.raises(
         InputError, match=r"x\.pkl: needs more memory than is available, or more than a file of \d+ bytes should need"
@@ -224,11 +224,11 @@ def test_one_file_as_two_splits_is_refused(tmp_path):
 def test_utterances_in_two_splits_are_counted(tmp_path, capsys):
     paths = write_splits(tmp_path, test=[*make_rows(8, seed=7), *make_rows(20, seed=0)[:3]])
     check_disjoint(load_splits(paths, None)[0])
-    assert capsys.readouterr().out == f"note: 3 of 11 utterances of {paths['test']} are in {paths['train']}, too\n"
+    assert capsys.readouterr().out == f"note: 3 of 11 utterances of {paths['test']} are also in {paths['train']}\n"
 
 
 def info_of(**changes) -> dict:
-    """The JSON beside feature pickles, as far as it is checked."""
+    """The part of the JSON next to feature pickles that is checked."""
     encoder = {"name": "x", "revision": None, "pooling": "mean", "weights_sha256": "0"}
     info = {"class_names": ["a", "b"], "encoders": {"text": encoder, "audio": encoder}, "leakage": {}}
     return info | {"files": {split: {} for split in SPLITS}} | changes

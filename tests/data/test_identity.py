@@ -1,4 +1,4 @@
-"""Who the rows of a feature pickle are."""
+"""The identity of the rows of a feature pickle."""
 
 import pytest
 
@@ -32,7 +32,7 @@ def test_the_csv_of_the_same_name_says_who_speaks(pickle):
 
 
 def test_what_the_csv_does_not_say_is_read_from_names_of_known_corpora(pickle):
-    """As the published CSVs have it: another machine's paths, and no speaker."""
+    """As in the published CSVs: paths of another machine, and no speaker."""
     names = "/home/a/Ses02M_script01_1_F026.wav", "C:\\data\\03-01-05-01-01-01-02.wav", "0011_000351.wav"
     lines = [f"{name},{label}\n" for label, name in enumerate(names)]
     pickle.with_suffix(".csv").write_text("audio_file,label\n" + "".join(lines))

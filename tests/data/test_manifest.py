@@ -171,7 +171,7 @@ def test_gender_is_given_or_derived_and_written_in_one_way(tmp_path):
 
 
 def test_dialogues_that_differ_by_case_are_two(tmp_path):
-    """They may be names of videos."""
+    """The names may be those of videos."""
     path = write_csv(tmp_path, "audio_file,raw_text,label,dialogue\na.wav,Hi,0,dQw4\nb.wav,Hi,1,dqw4\n")
     assert utterances_of([path], "MINE", None)["dialogue"].tolist() == ["dQw4", "dqw4"]
 
@@ -315,7 +315,7 @@ def test_without_corpus_dir_nothing_is_searched(tmp_path):
 def test_linked_folders_are_searched_once_and_without_end(tmp_path):
     corpus, elsewhere = tmp_path / "corpus", tmp_path / "elsewhere"
     real, linked = touch(corpus, "s1/a.wav")[0], touch(elsewhere, "b.wav")[0]
-    (corpus / "a_link").symlink_to(corpus / "s1")  # read before s1, but s1 is the name of the folder
+    (corpus / "a_link").symlink_to(corpus / "s1")  # visited before s1, but s1 is the real name of the folder
     for name in ("one", "two"):
         (corpus / name).symlink_to(elsewhere)
     (elsewhere / "up").symlink_to(corpus)
@@ -326,7 +326,7 @@ def test_linked_folders_are_searched_once_and_without_end(tmp_path):
 
 
 def refuse(folder):
-    """Path.is_file and os.scandir of what is below the folder, for a user who may not read it; root reads all."""
+    """Path.is_file and os.scandir below the folder, for a user without permission. root can read everything."""
 
     def refusing(call):
         def refused(path, *args):

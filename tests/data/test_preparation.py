@@ -1,4 +1,4 @@
-"""The published manifests and EmoBox's folds on full-size corpus trees, and every refusal."""
+"""The published manifests and EmoBox's folds on full-size corpus trees, and every error."""
 
 import re
 from collections import Counter
@@ -90,7 +90,7 @@ def test_published_manifests_are_used_unchanged(request, corpus, counts):
     assert problems(prepared) == {}
     assert table["audio_file"].is_unique
     for ours, theirs in zip(table["audio_file"], published["audio_file"], strict=True):
-        # the tree has splits below the emotion for some speakers, the published paths have none
+        # for some speakers the tree has splits below the emotion; the published paths do not
         parts = [part for part in Path(ours).relative_to(tree).parts if part not in ("train", "evaluation", "test")]
         assert theirs.endswith("/" + "/".join(parts))
     assert table["split"].tolist() == [s for s, count in zip(SPLITS, counts, strict=True) for _ in range(count)]
@@ -110,7 +110,7 @@ def test_published_rows_agree_with_the_corpus_reader(request, corpus):
     assert published.class_names == own.class_names
     expected = by_name(own, "raw_text")
     for name, text in by_name(published, "raw_text").items():
-        # only the ESD reader normalises; £¬ is a full-width comma decoded wrongly by the authors
+        # only the ESD reader normalises; £¬ is a full-width comma that the authors decoded wrongly
         mended = " ".join(text.replace("£¬", ",").replace("，", ",").split()) if corpus == "ESD" else text
         assert expected[name] == mended
 
@@ -236,14 +236,14 @@ def test_an_extra_utterance_is_refused(iemocap):
 def test_an_incomplete_esd_is_refused_unless_partial(esd):
     with away(esd / "0012" / "Sad" / "0012_001051.wav"):
         with pytest.raises(
-            InputError, match=r"17499 utterances, but ESD has 17500 \(1750 of 0011, 1749 of 0012, .*; --allow_p"
+            InputError, match=r"17499 utterances, but ESD has 17500 \(1750 of 0011, 1749 of 0012, .*; use --allow_p"
         ):
             prepare("ESD", esd)
         assert len(prepare("ESD", esd, allow_partial=True).table) == 17_499
 
 
 def test_a_corpus_that_holds_a_recording_twice_is_refused(tmp_path):
-    """For example ESD with splits, unpacked over a copy without splits: one recording in train and test."""
+    """For example, ESD with splits unpacked over a copy without splits: one recording would be in train and test."""
     write_esd_speaker(tmp_path, "0011", {"0011_001051": "Sad"}, b"")
     write_esd_speaker(tmp_path, "0011", {"0011_001051": "Sad/test"}, b"")
     with pytest.raises(InputError, match=r"Sad/test/0011_001051\.wav: has the same file name as "):
@@ -307,7 +307,7 @@ def test_classes_can_be_chosen_of_a_corpus_that_is_complete(iemocap, capsys):
     assert prepared.class_names == ["sad", "frustration", "joy"]
     assert Counter(prepared.table["label"]) == {0: 1084, 1: 10, 2: 1636}
     out = capsys.readouterr().out
-    assert "IEMOCAP: complete, 5531 utterances" in out  # counted over the corpus's own classes
+    assert "IEMOCAP: complete, 5531 utterances" in out  # counted over the classes of the corpus
     assert "excluded, in no class: 1708 neu, 1103 ang, 10 xxx" in out
 
 
@@ -316,7 +316,7 @@ def test_classes_can_be_chosen_of_a_corpus_that_is_complete(iemocap, capsys):
 
 @pytest.fixture
 def small_csv(tmp_path):
-    """Write rows of name, label and further columns to a manifest, beside empty recordings."""
+    """Write rows of name, label and further columns to a manifest, next to empty recordings."""
 
     def write(*rows: tuple, columns: str = "audio_file,raw_text,label") -> Path:
         for name, *_ in rows:

@@ -307,7 +307,7 @@ def test_whatever_a_server_sends_without_end_ends_in_one_line(publish, tmp_path,
                     time.sleep(0.02 if len(piece) == 1 else 0)
 
     with ThreadingTCPServer(("127.0.0.1", 0), Endless) as tcp:
-        tcp.daemon_threads = True  # a client that gives up may leave its connection open until it ends
+        tcp.daemon_threads = True  # a client that gives up may leave its connection open until it exits
         threading.Thread(target=tcp.serve_forever, args=(0.01,), daemon=True).start()
         monkeypatch.setenv("CEMOBAM_MIRROR", f"http://127.0.0.1:{tcp.server_address[1]}")
         began = time.monotonic()
@@ -344,7 +344,7 @@ def test_training_names_missing_features_in_three_lines_then_fetches_them(server
 
 
 def manifest(rows: int, session: str) -> bytes:
-    """As the authors': paths of their machine, no speakers."""
+    """As in the authors' files: paths of their machine, and no speakers."""
     name = "/home/a/{0}F_impro0{1}_F{2:03d}.wav"
     lines = [f"{name.format(session, 1 + row % 4, row)},a text,{row % 4}\n" for row in range(rows)]
     return ("audio_file,raw_text,label\n" + "".join(lines)).encode()

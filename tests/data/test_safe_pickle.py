@@ -21,7 +21,7 @@ def load_pickle(path: Path) -> object:
 
 
 class Trap:
-    """Calls ``call`` when unpickled by plain pickle; os.mkdir stands for any code."""
+    """Calls ``call`` when plain pickle loads it. os.mkdir represents any code."""
 
     def __init__(self, call, *args):
         self.call, self.args = call, args
@@ -68,12 +68,12 @@ def test_code_is_refused_by_name_and_does_not_run(tmp_path, call, name):
     with pytest.raises(InputError, match=rf"{path}: refused: it requests \w+\.{name}.*nothing in it was executed"):
         load_pickle(path)
     assert not witness.exists()
-    pickle.loads(path.read_bytes())  # the trap works
+    pickle.loads(path.read_bytes())  # plain pickle runs the code
     assert witness.exists() or name == "getattr"
 
 
 def test_code_inside_a_tensor_storage_does_not_run(tmp_path):
-    """torch pickles a storage as torch.save bytes and loads them with weights_only=False."""
+    """torch pickles a storage as torch.save bytes, and loads them with weights_only=False."""
     witness = tmp_path / "ran"
     inner = io.BytesIO()
     torch.save(Trap(os.mkdir, str(witness)), inner)
@@ -216,7 +216,7 @@ GEOMETRIES = {
 @pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
 @pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
 def test_a_tensor_beyond_its_storage_is_refused_in_both_formats(tmp_path, geometry):
-    """torch would enlarge the storage by whatever the memory holds."""
+    """torch would enlarge the storage with the contents of uninitialised memory."""
     path = tmp_path / "x.pkl"
     path.write_bytes(pickle.dumps([of_storage(*geometry)]))
     with pytest.raises(
@@ -240,7 +240,7 @@ def test_views_and_empty_tensors_are_read(tmp_path):
 
 
 def test_an_array_with_a_number_for_contents_is_refused(tmp_path):
-    """``bytes(10**12)`` would be a terabyte of zeros."""
+    """``bytes(10**12)`` would create a terabyte of zeros."""
     for call in (np._core.numeric._frombuffer, np.frombuffer):
         rebuild, args, state = np.zeros(1).__reduce__()
         bomb = Trap(call, 10**12, np.dtype("f8"), (1,), "C")
@@ -270,7 +270,7 @@ def test_every_flipped_bit_of_a_checkpoint_is_found_or_changes_nothing(tmp_path)
     whole, rng, named = (tmp_path / "x.pt").read_bytes(), np.random.default_rng(0), 0
     for position in range(0, len(whole), 3):
         content = bytearray(whole)
-        content[position] ^= 16 if position % 2 else 1 << int(rng.integers(8))  # 16 can make a record a folder
+        content[position] ^= 16 if position % 2 else 1 << int(rng.integers(8))  # 16 can turn a record into a folder
         (tmp_path / "y.pt").write_bytes(content)
         try:
             loaded = load_tensors(tmp_path / "y.pt")
@@ -296,9 +296,7 @@ def test_a_compressed_record_is_refused_before_it_is_unpacked(tmp_path):
         for name in old.namelist():
             new.writestr(name, old.read(name))
     assert (tmp_path / "y.pt").stat().st_size < 10_000
-    with pytest.raises(
-        InputError, match=r"y\.pt: not a file of torch\.save, its record x/data\.pkl is not stored as it is"
-    ):
+    with pytest.raises(InputError, match=r"y\.pt: not a file of torch\.save: its record x/data\.pkl is compressed"):
         load_tensors(tmp_path / "y.pt")
 
 

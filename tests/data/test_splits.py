@@ -11,7 +11,7 @@ from utils.errors import InputError
 
 
 def labelled(*counts: int) -> pd.DataFrame:
-    """Shuffled utterances, one class per count."""
+    """Shuffled utterances, with one class per count."""
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
     return pd.DataFrame({"label": labels, "audio_file": [f"{i}.wav" for i in range(len(labels))]})
 

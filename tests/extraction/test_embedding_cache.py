@@ -88,7 +88,7 @@ def test_a_pipe_in_the_cache_is_named_and_not_waited_for(tmp_path):
 
 
 def test_a_long_key_does_not_make_the_others_wide(tmp_path):
-    """A transcript may have 100 000 letters."""
+    """A transcript may have 100 000 characters."""
     cache = EmbeddingCache(tmp_path, 3)
     cache.add("x" * 100_000, vector(0))
     for i in range(1000):

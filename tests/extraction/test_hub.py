@@ -32,7 +32,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def no_network(monkeypatch, tmp_path):
-    """An empty cache, and a hub that nobody answers for."""
+    """An empty cache, and a hub that does not answer."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
@@ -106,7 +106,7 @@ def test_a_model_of_another_kind_is_refused(tmp_path):
 
 
 def test_a_checkpoint_that_lacks_a_weight_is_refused(tmp_path):
-    """from_pretrained would leave it random, and say so in a log."""
+    """from_pretrained would leave it random and only log a message."""
     folder = save_tiny_audio_model(tmp_path / "audio")
     model = Wav2Vec2Model(Wav2Vec2Config(**TINY_AUDIO))
     weights = {key: value for key, value in model.state_dict().items() if key != "encoder.layer_norm.weight"}
@@ -121,7 +121,7 @@ def test_a_pooler_that_was_not_trained_is_refused_and_the_mean_is_not(tmp_path):
         load_text_encoder(str(folder), "pooler", CPU)
     described = [load_text_encoder(str(folder), "mean", CPU)[1] for _ in range(2)]
     assert described[0]["pooling"] == "mean"
-    assert described[0] == described[1]  # the pooler, random each time, has no part in it
+    assert described[0] == described[1]  # the pooler, which is random each time, is not included
 
 
 def test_a_family_without_pooler_is_refused_with_the_way_out(tmp_path):
@@ -135,7 +135,7 @@ def test_a_family_without_pooler_is_refused_with_the_way_out(tmp_path):
 
 
 def ask_for_pooling(folder: Path, config: dict, modules: list | None = None) -> Path:
-    """Make a model's folder one of sentence-transformers."""
+    """Turn the folder of a model into a sentence-transformers model."""
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(config))
     if modules is not None:
@@ -239,7 +239,7 @@ def test_a_written_encoder_keeps_its_pooling(tmp_path, pooling):
 
 
 def test_checkpoints_of_the_published_form_load(tmp_path):
-    """The default models' files have the names of older versions, a prefix, and heads that are not of the encoder."""
+    """The files of the default models use the names of older versions, a prefix, and heads outside the encoder."""
     for folder, prefix, names, head in (
         (
             save_tiny_audio_model(tmp_path / "audio"),
@@ -290,7 +290,7 @@ def test_a_name_that_is_none(no_network):
 
 
 def test_nothing_of_a_model_folder_is_run(tmp_path):
-    """A configuration can name code of its own (auto_map); that code must stay unread."""
+    """A configuration can name its own code (auto_map). That code must not be loaded."""
     folder = save_tiny_audio_model(tmp_path / "audio")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "evil.Evil"}}))
@@ -301,7 +301,7 @@ def test_nothing_of_a_model_folder_is_run(tmp_path):
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
 def test_a_text_model_without_its_tokenizer_is_refused(tmp_path, name):
-    """transformers would make one without a vocabulary, for which every text is the same."""
+    """transformers would create a tokenizer without a vocabulary, for which all texts are equal."""
     folder = save_tiny_text_model(tmp_path / "text")
     (folder / "tokenizer.json").unlink()
     (folder / name).unlink(missing_ok=True)
@@ -359,7 +359,7 @@ def test_files_that_do_not_fit_together_are_one_line(tmp_path, name, changes):
 
 
 def save_wav2vec2_for_ctc(folder):
-    """With a head that is not used, as facebook/wav2vec2-base-960h has."""
+    """With an unused head, as in facebook/wav2vec2-base-960h."""
     save_tiny_audio_model(folder)
     Wav2Vec2ForCTC(Wav2Vec2Config(**TINY_AUDIO)).save_pretrained(folder)
     return folder
@@ -372,7 +372,7 @@ def save_bert_for_pretraining(folder):
 
 
 def save_whisper(folder):
-    """With a decoder, which is not used, and not written again."""
+    """With a decoder, which is not used and not saved again."""
     sizes = {"d_model": 32, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "vocab_size": 60}
     ids = {"pad_token_id": 50, "bos_token_id": 51, "eos_token_id": 52, "decoder_start_token_id": 53}
     config = WhisperConfig(encoder_layers=2, encoder_ffn_dim=64, decoder_layers=2, decoder_ffn_dim=64, **sizes, **ids)
@@ -396,11 +396,11 @@ def test_an_encoder_is_written_as_a_folder_that_is_the_same_encoder(tmp_path, sa
     with torch.inference_mode():
         assert torch.equal(encoder(batch), again(batch))
     modes = {path.stat().st_mode for path in (tmp_path / "after").iterdir()}
-    assert len(modes) == 1  # the weights' too
+    assert len(modes) == 1  # of the weights, too
 
 
 def test_a_weight_that_is_never_used_is_not_part_of_the_digest(tmp_path):
-    """Where a checkpoint lacks masked_spec_embed, transformers draws another one at every loading."""
+    """If a checkpoint lacks masked_spec_embed, transformers draws a new one at every load."""
     folder = save_tiny_audio_model(tmp_path / "audio")
     weights = load_file(folder / "model.safetensors")
     save_file({k: v for k, v in weights.items() if k != "masked_spec_embed"}, folder / "model.safetensors")
@@ -414,7 +414,7 @@ def test_a_weight_that_is_never_used_is_not_part_of_the_digest(tmp_path):
 
 
 def test_weights_that_cannot_be_written_are_an_oserror(tmp_path, monkeypatch):
-    """safetensors says it with an error of its own."""
+    """safetensors raises its own type of error."""
     encoder, _ = load_audio_encoder(str(save_tiny_audio_model(tmp_path / "audio")), CPU)
 
     def full(*args, **kwargs):
