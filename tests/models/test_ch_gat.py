@@ -98,12 +98,8 @@ def test_attention_aggregates_from_the_neighbours_and_not_from_who_points_here()
     moved = x.clone()
     moved[2] += 1
     changed = (conv(x, graph) != conv(moved, graph)).any(1)
-    assert changed.tolist() == [
-        False,
-        True,
-        True,
-        False,
-    ]  # node 1 lists node 2; node 3, which node 2 lists, does not change
+    # node 1 lists node 2; node 3, which node 2 lists, does not change
+    assert changed.tolist() == [False, True, True, False]
 
 
 def run_by_hand(model: CHGAT, x: torch.Tensor, graph: NeighborGraph, layer) -> torch.Tensor:

@@ -29,9 +29,8 @@ def mp3_frames(path: Path, stated: int, rate: int) -> int:
         count, seconds, at, aligned, headed = 0, 0.0, _id3_size(data), False, False
         while 0 <= at < len(data):
             size, duration = _frame(data, at)
-            if size and (
-                aligned or _frame(data, at + size)[0]
-            ):  # two frames in a row cannot be bytes of a tag by chance
+            # two frames in a row cannot be bytes of a tag by chance
+            if size and (aligned or _frame(data, at + size)[0]):
                 headed |= not count and any(mark in data[at : at + size] for mark in _HEADERS)
                 count, seconds, at, aligned = count + 1, seconds + duration, at + size, True
             else:

@@ -98,9 +98,8 @@ def fetch_features(feature_dir: Path, dataset: str, splits: Sequence[str] = SPLI
         path = feature_path(feature_dir, dataset, split)
         files[path] = f"feature/{path.name}"
         files[path.with_suffix(".csv")] = f"metadata/{dataset}_metadata_{split}.csv"
-    for path in sorted(
-        files, key=lambda path: not path.exists()
-    ):  # existing files first, so that nothing is mixed with wrong ones
+    # existing files first, so that nothing is mixed with wrong ones
+    for path in sorted(files, key=lambda path: not path.exists()):
         fetch(files[path], path)
 
 

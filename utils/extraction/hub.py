@@ -37,12 +37,8 @@ from utils.io import read_file, read_json, write_json
 
 WEIGHTS = "model.safetensors"
 POOLING_FOLDER = "1_Pooling"  # name in sentence-transformers
-_MODES = {
-    "cls": "cls",
-    "cls_token": "cls",
-    "mean": "mean",
-    "mean_tokens": "mean",
-}  # both spellings of sentence-transformers
+# both spellings of sentence-transformers
+_MODES = {"cls": "cls", "cls_token": "cls", "mean": "mean", "mean_tokens": "mean"}
 _CHOICE = f"set --text_pooling to one of {', '.join(POOLINGS)}"
 _TOKENIZER_TRIAL = ("Oh God, it's awesome...", "NAÏVE  [LAUGHTER] über-cool", "12 o'clock\t– “so what?”")
 
@@ -76,9 +72,7 @@ def load_text_encoder(
     except ValueError as error:
         raise checkpoint.error(f"{error}; use --text_pooling mean") from error
     checkpoint.check_usable(lambda: encoder([encoder.tokenize("yes"), encoder.tokenize("no")]))
-    trial = [
-        encoder.tokenize(text) for text in _TOKENIZER_TRIAL
-    ]  # reveals how case, accents and punctuation are handled
+    trial = [encoder.tokenize(text) for text in _TOKENIZER_TRIAL]  # shows how case, accents, punctuation are handled
     settings = {"vocabulary": tokenizer.get_vocab(), "trial": trial, "max_tokens": encoder.max_tokens}
     description = checkpoint.describe(model, untrained) | {"pooling": pooling, "dim": encoder.dim}
     return encoder, description | {"tokenizer_sha256": digest_of(settings)}
