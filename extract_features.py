@@ -1,4 +1,4 @@
-"""Turn a corpus or a manifest into feature pickles: BERT for transcripts, Wav2Vec2 for recordings (Section II.A)."""
+"""Convert a corpus or a manifest to feature pickles: BERT for transcripts, Wav2Vec2 for recordings (Section II.A)."""
 
 import argparse
 import os
@@ -12,52 +12,64 @@ from utils.config import NAME, ROOT, SPLITS, default_feature_dir
 from utils.data.config import FEWEST_GROUPS, KINDS, MOST_FOLDS, SEED
 from utils.data.corpora import CORPORA
 from utils.errors import InputError, run_main
-from utils.extraction.config import AUDIO_MODEL, BATCH_SECONDS, TEXT_MODEL
+from utils.extraction.config import AUDIO_MODEL, BATCH_SECONDS, BATCH_TOKENS, TEXT_MODEL
 from utils.io import exclusive
 from utils.transcription.config import add_transcribe_options, check_transcripts
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("corpus", help=f"{', '.join(CORPORA)}, or any name with --metadata")
+    parser.add_argument("corpus", help=f"{', '.join(CORPORA)}, or any name together with --metadata")
     data = parser.add_argument_group("data")
-    data.add_argument("--corpus_dir", type=Path, help="folder of the recordings")
+    data.add_argument("--corpus_dir", type=Path, help="folder that contains the recordings")
     manifest = (
-        "manifest: audio_file,raw_text,label (and speaker,session,dialogue,gender,split); "
-        "or one each of train, val, test; a .jsonl is EmoBox's"
+        "CSV with the columns audio_file,raw_text,label (optional: speaker,session,dialogue,gender,split), or a .jsonl "
+        "of EmoBox; give one file, or three for train, val and test"
     )
     data.add_argument("--metadata", type=Path, nargs="+", default=[], metavar="FILE", help=manifest)
-    classes = "names in label order (for labels 0, 1, ...), or NAME=A+B to merge emotions; other emotions are excluded"
+    classes = "class names in the order of labels 0, 1, ...; NAME=A+B merges emotions; other emotions are excluded"
     data.add_argument("--classes", nargs="+", help=classes)
-    data.add_argument("--allow_partial", action="store_true", help="accept a part of the corpus")
-    data.add_argument("--skip_bad", action="store_true", help="skip bad recordings, and list them in a report")
+    data.add_argument("--allow_partial", action="store_true", help="accept an incomplete corpus")
+    data.add_argument("--skip_bad", action="store_true", help="skip bad recordings and list them in a report")
     split = parser.add_argument_group("split")
     kind = (
-        "default: official if the manifest has one; else by session or speaker if every utterance names its speaker "
-        f"and there are at least {FEWEST_GROUPS}; else random"
+        "how to split (default: official if the manifest has a split; otherwise by session or speaker if every "
+        f"utterance names its speaker and there are at least {FEWEST_GROUPS} speakers; otherwise random)"
     )
     split.add_argument("--split", choices=KINDS, help=kind)
-    split.add_argument("--fold", type=int, help="session, speaker: the test fold (default: 1)")
-    folds = f"session, speaker: number of folds (default: one for each, without --split at most {MOST_FOLDS})"
+    split.add_argument("--fold", type=int, help="test fold of a session or speaker split, counted from 1 (default: 1)")
+    folds = (
+        "number of folds of a session or speaker split (default: one per session or speaker; without --split, at most "
+        f"{MOST_FOLDS})"
+    )
     split.add_argument("--folds", type=int, help=folds)
-    split.add_argument("--seed", type=int, help=f"random: seed of the shuffling (default: {SEED})")
+    split.add_argument("--seed", type=int, help=f"seed of a random split (default: {SEED})")
     encoders = parser.add_argument_group("encoders")
-    encoders.add_argument("--text_model", default=TEXT_MODEL, help=f"folder, hub name or NAME@REVISION ({TEXT_MODEL})")
-    pooling = "default: as the model's own configuration says (sentence-transformers), else pooler"
+    encoders.add_argument(
+        "--text_model", default=TEXT_MODEL, help=f"folder, hub name or NAME@REVISION (default: {TEXT_MODEL})"
+    )
+    pooling = "how to pool tokens (default: from the configuration of a sentence-transformers model, otherwise pooler)"
     encoders.add_argument("--text_pooling", choices=POOLINGS, help=pooling)
-    encoders.add_argument("--audio_model", default=AUDIO_MODEL, help=f"likewise ({AUDIO_MODEL})")
+    encoders.add_argument(
+        "--audio_model", default=AUDIO_MODEL, help=f"folder, hub name or NAME@REVISION (default: {AUDIO_MODEL})"
+    )
     add_device_option(encoders)
     default = ", ".join(f"{seconds:g} on {device}" for device, seconds in BATCH_SECONDS.items())
-    seconds = f"seconds of speech per batch, padding included (default: {default})"
+    tokens = ", ".join(f"{count} on {device}" for device, count in BATCH_TOKENS.items())
+    seconds = f"seconds of speech per batch, including padding (default: {default})"
     encoders.add_argument("--batch_seconds", type=float, help=seconds)
-    encoders.add_argument("--batch_tokens", type=int, help="tokens per batch, padding included")
+    encoders.add_argument("--batch_tokens", type=int, help=f"tokens per batch, including padding (default: {tokens})")
     add_transcribe_options(parser)
     output = parser.add_argument_group("output")
-    output.add_argument("--dataset", help="name of the features (default: the corpus)")
-    output.add_argument("--feature_dir", default=default_feature_dir(), help="default: $FEATURE_DIR, or feature")
+    output.add_argument("--dataset", help="name of the features (default: the name of the corpus)")
+    output.add_argument(
+        "--feature_dir", default=default_feature_dir(), help="output folder (default: $FEATURE_DIR, or feature)"
+    )
     cache = os.path.relpath(ROOT / "feature" / "cache")
-    output.add_argument("--cache_dir", type=Path, default=cache, help="embeddings computed so far, for resuming")
-    output.add_argument("--overwrite", action="store_true", help="replace existing features of this name")
+    output.add_argument(
+        "--cache_dir", type=Path, default=cache, help="folder of cached embeddings, for resuming (default: %(default)s)"
+    )
+    output.add_argument("--overwrite", action="store_true", help="replace existing features of the same name")
     args = parser.parse_args()
     check(args)
     return args
@@ -65,14 +77,18 @@ def parse_args() -> argparse.Namespace:
 
 def check(args: argparse.Namespace) -> None:
     if args.dataset is None and not re.fullmatch(NAME, args.corpus):
-        raise InputError(f"{args.corpus}: must be a name of letters, digits and . _ - + =")
+        raise InputError(f"{args.corpus}: must consist of letters, digits and . _ - + =")
     if args.allow_partial and args.metadata:
-        raise InputError("--allow_partial: only without --metadata, whose rows are not counted")
+        raise InputError("--allow_partial: only without --metadata, because manifests have no expected size")
     args.dataset = args.dataset or args.corpus
     if not re.fullmatch(NAME, args.dataset) or args.dataset == "DEMO":
-        raise InputError(f"--dataset {args.dataset}: must be a name of letters, digits and . _ - + =, and not DEMO")
+        raise InputError(
+            f"--dataset {args.dataset}: must consist of letters, digits and . _ - + =, and must not be DEMO"
+        )
     if len(args.metadata) not in (0, 1, len(SPLITS)):
-        raise InputError(f"--metadata: {len(args.metadata)} files; give one, or one each of {', '.join(SPLITS)}")
+        raise InputError(
+            f"--metadata: {len(args.metadata)} files given; expected one, or one each for {', '.join(SPLITS)}"
+        )
     check_transcripts(args)
     check_above_zero(args, "batch_seconds", "batch_tokens")
     if args.seed is not None and not 0 <= args.seed < 2**32:
@@ -81,7 +97,7 @@ def check(args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_args()
-    # torch, transformers and what builds on it: they take seconds, for which --help and a wrong option need not wait
+    # torch and transformers take seconds to import, so --help and option errors do not wait for them
     from utils.data.preparation import read_utterances, utterances_sha256
     from utils.data.splits import split_utterances
     from utils.device import describe, open_device
@@ -124,7 +140,7 @@ def main() -> None:
     info["utterances_sha256"] = utterances_sha256(utterances)
     names = ("dataset", "cache_dir", "batch_seconds", "batch_tokens", "overwrite")
     extraction = Extraction(folder, **{name: getattr(args, name) for name in names})
-    with exclusive(folder / args.dataset):  # two extractions of one name would mix their files
+    with exclusive(folder / args.dataset):  # two extractions of the same name would mix their files
         for line in extraction.run(table, recordings, encoders, info, bad):
             print(line)
     elsewhere = "" if args.feature_dir == default_feature_dir() else f"FEATURE_DIR={shlex.quote(args.feature_dir)} "

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every table and figure of the paper, and a report of them: bash reproduce.sh [DATASET...] [--quick] [options...]
+# Reproduce all tables and figures of the paper, with a report: bash reproduce.sh [DATASET...] [--quick] [options...]
 set -euo pipefail
 source -- "$(dirname -- "${BASH_SOURCE[0]}")/utils/environment.sh"
 

@@ -18,7 +18,7 @@ __all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> object:
-    """Import a name on first use: the commands read ``models.config`` before they need torch."""
+    """Import a name on first use, so that commands can read ``models.config`` without importing torch."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -1,4 +1,4 @@
-"""CemoBAM: projections, CH-GAT beside xCBAM, classifier (Fig. 1 of the paper)."""
+"""CemoBAM: two projections, CH-GAT in parallel with xCBAM, and a classifier (Fig. 1 of the paper)."""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from models.xcbam import XCBAM
 
 
 class CemoBAM(nn.Module):
-    """The whole network.
+    """The complete network.
 
     Args:
         config: hyper-parameters.
@@ -43,22 +43,22 @@ class CemoBAM(nn.Module):
         return self.classifier[:-1](self.branches(text, audio, graph))
 
     def branches(self, text: Tensor, audio: Tensor, graph: NeighborGraph) -> Tensor:
-        """CH-GAT's node embedding beside xCBAM's fused vector, [N, hidden_dim * branches]."""
+        """The concatenated outputs of CH-GAT and xCBAM, [N, hidden_dim * branches]."""
         text, audio = self.text_projection(text), self.audio_projection(audio)  # [N, D] each
         nodes = None if self.ch_gat is None else self.ch_gat(_nodes(text, audio), graph)
         return self._concat(nodes, text, audio)
 
     def layer_inputs(self, text: Tensor, audio: Tensor, graph: NeighborGraph) -> list[Tensor]:
-        """The values that :meth:`attach` reads of the N nodes of a graph, see :meth:`CHGAT.layer_inputs`.
+        """The layer inputs of the N nodes of a graph, as :meth:`attach` needs them; see :meth:`CHGAT.layer_inputs`.
 
-        An empty list without CH-GAT.
+        The list is empty without CH-GAT.
         """
         if self.ch_gat is None:
             return []
         return self.ch_gat.layer_inputs(_nodes(self.text_projection(text), self.audio_projection(audio)), graph)
 
     def attach(self, text: Tensor, audio: Tensor, inputs: list[Tensor], graph: NeighborGraph) -> Tensor:
-        """Inductive inference: logits [B, num_classes] of new nodes, see :meth:`CHGAT.attach`."""
+        """Inductive inference: the logits [B, num_classes] of new nodes; see :meth:`CHGAT.attach`."""
         text, audio = self.text_projection(text), self.audio_projection(audio)  # [B, D] each
         nodes = None if self.ch_gat is None else self.ch_gat.attach(_nodes(text, audio), inputs, graph)
         return self.classifier(self._concat(nodes, text, audio))

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from models.config import ModelConfig
 from models.ops import Dropout, NeighborGraph, aggregate, attention_scores, edge_softmax, gather
 
-NEGATIVE_SLOPE = 0.2  # of the attention scores' LeakyReLU, as in PyG
+NEGATIVE_SLOPE = 0.2  # LeakyReLU of the attention scores, as in PyG
 
 
 class CSRGATConv(nn.Module):
     """PyG's ``GATConv`` on a :class:`NeighborGraph`, with the same parameters, names, initial values and results.
 
-    The graph holds the self-loops of Eq. (2); none are added. Node ``i`` aggregates over its edges ``j -> i``:
+    The graph already contains the self-loops of Eq. (2). Node ``i`` aggregates over its edges ``j -> i``:
 
     .. math::
         \\alpha_{ij} &= \\mathrm{softmax}_j\\,\\mathrm{LeakyReLU}_{0.2}(a_{src}^T W x_j + a_{dst}^T W x_i) \\\\
@@ -23,7 +23,7 @@ class CSRGATConv(nn.Module):
 
     for each head; the heads are concatenated in a hidden layer and averaged in the last one (II.B.2).
 
-    Shapes: x [N, F_in], result [N, H * C] with concatenated heads, else [N, C].
+    Shapes: x [N, F_in], result [N, H * C] with concatenated heads, otherwise [N, C].
     """
 
     def __init__(self, in_channels: int, out_channels: int, heads: int, concat: bool):
@@ -45,14 +45,14 @@ class CSRGATConv(nn.Module):
         return aggregate(values, alpha / self.heads, graph, group=self.heads) + self.bias
 
     def attention(self, x: Tensor, graph: NeighborGraph) -> Tensor:
-        """The attention weights of :meth:`forward`, [E, H]. For each head, those into one node sum to 1."""
+        """The attention weights of :meth:`forward`, [E, H]. For each head, the weights into one node sum to 1."""
         head = torch.arange(self.heads, device=x.device)
-        order = (graph.target.unsqueeze(1) * self.heads + head).flatten().sort(stable=True).indices  # of with_heads
+        order = (graph.target.unsqueeze(1) * self.heads + head).flatten().sort(stable=True).indices  # as in with_heads
         alpha = self._alpha(x, graph.with_heads(self.heads))
         return torch.empty_like(alpha).index_copy(0, order, alpha).view(-1, self.heads)
 
     def _alpha(self, x: Tensor, graph: NeighborGraph) -> Tensor:
-        """The attention weight of each edge of the graph of all heads, [E * H]."""
+        """The attention weight of each edge in the graph of all heads, [E * H]."""
         as_source, as_target = attention_scores(x, self.lin.weight, self.att_src, self.att_dst)  # [N, H] each
         scores = F.leaky_relu(gather(as_source.flatten(), as_target.flatten(), graph), NEGATIVE_SLOPE)
         return edge_softmax(scores, graph)
@@ -65,7 +65,7 @@ class GATBlock(nn.Module):
         conv: the attention layer.
         norm, activation: identities in the last layer.
         skip: the residual connection; None for no residual.
-        layer_scale: initial value of LayerScale, one learned factor per channel; 0 for none.
+        layer_scale: initial value of LayerScale, one learned factor per channel. 0 disables it.
 
     Shapes: x [N, F_in], result [N, width].
     """
@@ -128,12 +128,12 @@ class CHGAT(nn.Module):
         return inputs
 
     def attach(self, x: Tensor, inputs: list[Tensor], graph: NeighborGraph) -> Tensor:
-        """Inductive inference: new nodes aggregate from known nodes, whose values stay as they are.
+        """Inductive inference: new nodes aggregate from known nodes, whose values do not change.
 
         Args:
             x: the new nodes, [B, 2 * hidden_dim].
             inputs: :meth:`layer_inputs` of the M known nodes.
-            graph: over the M known nodes and then the B new ones, with edges into the new ones only.
+            graph: a graph over the M known nodes, then the B new ones. Every edge ends at a new node.
 
         Returns:
             [B, hidden_dim].
@@ -143,7 +143,7 @@ class CHGAT(nn.Module):
         return x
 
     def attached_attention(self, x: Tensor, inputs: list[Tensor], graph: NeighborGraph) -> Tensor:
-        """The attention weight of each edge in each layer of :meth:`attach`, mean over the heads: [num_layers, E]."""
+        """The attention weight of each edge in each layer of :meth:`attach`, averaged over heads: [num_layers, E]."""
         weights = []
         for block, known in zip(self.blocks, inputs, strict=True):
             nodes = torch.cat([known, x])
@@ -153,7 +153,7 @@ class CHGAT(nn.Module):
 
 
 def _norms(kind: str, width: int, hidden_layers: int) -> list[nn.Module]:
-    """The norm of each layer; the last one has none."""
+    """The norm of each layer. The last layer has none."""
     if kind == "shared_batch":
         hidden = [nn.BatchNorm1d(width)] * hidden_layers
     else:

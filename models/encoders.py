@@ -1,6 +1,6 @@
 """Pretrained encoders: one embedding for each transcript or recording (Section II.A of the paper).
 
-A batch of inputs of different lengths gives the same embeddings as its members encoded one at a time.
+A batch of inputs of different lengths gives the same embeddings as encoding each input alone.
 """
 
 import math
@@ -23,9 +23,9 @@ TEXT_TYPES += ("xlm-roberta",)
 
 @dataclass(frozen=True)
 class AudioInput:
-    """Model input of one recording, and the number of encoder output frames that hold speech."""
+    """The model input of one recording, and the number of encoder output frames that contain speech."""
 
-    values: np.ndarray  # not a tensor: a tensor from a worker process needs shared memory, which containers limit
+    values: np.ndarray  # not a tensor: workers pass tensors in shared memory, which containers limit
     frames: int
 
 
@@ -44,7 +44,7 @@ class TextEncoder(nn.Module):
             ``cls`` for the last hidden state of the first token.
 
     Raises:
-        ValueError: The pooling is unknown, or is ``pooler`` and the model has none.
+        ValueError: The pooling is unknown, or it is ``pooler`` and the model has no pooler.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pooling: str = "pooler"):
@@ -52,10 +52,10 @@ class TextEncoder(nn.Module):
         if pooling not in POOLINGS:
             raise ValueError(f"unknown pooling {pooling!r}")
         if pooling == "pooler" and getattr(model, "pooler", None) is None:
-            raise ValueError(f"a {model.config.model_type} model without a pooler")
+            raise ValueError(f"this {model.config.model_type} model has no pooler")
         self.model = model
         self.tokenizer = tokenizer
-        self.tokenizer.padding_side = "right"  # pooler and cls read the first token, masked_mean the first ones
+        self.tokenizer.padding_side = "right"  # pooler, cls and masked_mean read from the first token on
         self.pooling = pooling
         self.dim = model.config.hidden_size
         # RoBERTa's position ids start after the padding index
@@ -64,7 +64,7 @@ class TextEncoder(nn.Module):
         self.max_tokens = min(tokenizer.model_max_length, positions)
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids with [CLS] and [SEP]. May exceed ``max_tokens``; :meth:`forward` truncates."""
+        """Token ids with [CLS] and [SEP]. There may be more than ``max_tokens``; :meth:`forward` truncates them."""
         return self.tokenizer(text, verbose=False)["input_ids"]
 
     def forward(self, tokens: list[list[int]]) -> Tensor:
@@ -94,12 +94,16 @@ class TextEncoder(nn.Module):
 class AudioEncoder(nn.Module):
     """Mean over time of the last hidden state of a speech encoder.
 
-    Subclasses define ``prepare``, which turns a mono waveform [T] at ``sampling_rate`` into an :class:`AudioInput` on
-    the CPU, also in worker processes; ``hidden``, which takes a list of B inputs and returns the last hidden state
-    [B, T, dim], of which ``frames`` time steps hold speech; and ``parts``, as :meth:`TextEncoder.parts`.
+    Subclasses define three methods:
+
+    - ``prepare`` converts a mono waveform [T] at ``sampling_rate`` to an :class:`AudioInput`. It runs on the CPU, also
+      in worker processes.
+    - ``hidden`` takes a list of B inputs and returns the last hidden state [B, T, dim]. The first ``frames`` time steps
+      of each row contain speech.
+    - ``parts`` works like :meth:`TextEncoder.parts`.
     """
 
-    max_seconds: float | None = None  # longest input, None for no limit
+    max_seconds: float | None = None  # longest input; None means no limit
 
     def __init__(self, model: PreTrainedModel, feature_extractor: FeatureExtractionMixin):
         super().__init__()
@@ -109,7 +113,7 @@ class AudioEncoder(nn.Module):
         self.sampling_rate = feature_extractor.sampling_rate
 
     def cost(self, seconds: float) -> float:
-        """Work and memory of an input of this length, as seconds of speech."""
+        """The compute and memory cost of an input of this length, in seconds of speech."""
         return seconds
 
     def forward(self, inputs: list[AudioInput]) -> Tensor:
@@ -123,16 +127,16 @@ class AudioEncoder(nn.Module):
 class ConvTransformerEncoder(AudioEncoder):
     """Wav2Vec2, HuBERT and WavLM: strided convolutions over the waveform, then a transformer.
 
-    The convolutions run on one recording at a time: with group normalisation over time (the base models), padding
-    would change every frame. The transformer runs on the padded batch with an attention mask.
+    The convolutions run on one recording at a time, because the base models use group normalisation over time, where
+    padding would change every frame. The transformer runs on the padded batch with an attention mask.
 
     Raises:
-        ValueError: The model has an adapter above its transformer.
+        ValueError: The model has an adapter after its transformer.
     """
 
     def __init__(self, model: PreTrainedModel, feature_extractor: FeatureExtractionMixin):
         if getattr(model.config, "add_adapter", False):
-            raise ValueError("a model with an adapter after its transformer")
+            raise ValueError("models with an adapter after the transformer are not supported")
         super().__init__(model, feature_extractor)
 
     def prepare(self, waveform: Tensor) -> AudioInput:
@@ -153,7 +157,7 @@ class ConvTransformerEncoder(AudioEncoder):
         return self.model.encoder(hidden, attention_mask=mask).last_hidden_state
 
     def parts(self) -> tuple[nn.ModuleList, list[nn.Module]]:
-        transformer = self.model.encoder  # its layer norm is below the layers in the base models
+        transformer = self.model.encoder  # in the base models, its layer norm comes before the layers
         return transformer.layers, [transformer.layer_norm] if self.model.config.do_stable_layer_norm else []
 
 
@@ -193,7 +197,7 @@ def unfreeze_upper(encoder: TextEncoder | AudioEncoder, count: int) -> list[nn.M
     """
     layers, above = encoder.parts()
     if not 1 <= count <= len(layers):
-        raise ValueError(f"the model has 1 to {len(layers)} layers to unfreeze, not {count}")
+        raise ValueError(f"must be from 1 to {len(layers)}, the number of transformer layers")
     upper = [*layers[-count:], *above]
     encoder.requires_grad_(False)
     for module in upper:

@@ -1,7 +1,8 @@
-"""State dicts of the published code (github.com/nhut-ngnn/CemoBAM) read into our modules' names.
+"""Converts state dicts of the published code (github.com/nhut-ngnn/CemoBAM) to our modules' names.
 
-There ``text_attention`` is the A->T stream (query audio, key and value text) and one BatchNorm serves all hidden GAT
-layers. GATConv's weight is ``lin.weight`` or, from older PyG, ``lin_src.weight`` with the same tensor as ``lin_dst``.
+In the published code, ``text_attention`` is the A->T stream (audio query, text key and value), and all hidden GAT
+layers share one BatchNorm. The weight of a GATConv is ``lin.weight``. Older PyG saves it twice, as ``lin_src.weight``
+and ``lin_dst.weight``.
 """
 
 import re
@@ -30,10 +31,10 @@ _RANKS = {"text_projection.0.weight": 2, "audio_projection.0.weight": 2, "mlp.4.
 
 
 def infer_dimensions(state: dict[str, Tensor]) -> dict[str, int]:
-    """The arguments of :class:`models.cemobam.CemoBAM` that the shapes of an official state dict tell.
+    """Infer arguments of :class:`models.cemobam.CemoBAM` from the shapes in a published state dict.
 
     Raises:
-        ValueError: names what is missing or of another shape.
+        ValueError: names an entry that is missing or has the wrong number of dimensions.
     """
     try:
         for name, rank in _RANKS.items():
@@ -49,13 +50,13 @@ def infer_dimensions(state: dict[str, Tensor]) -> dict[str, int]:
             "num_layers": 2 + len({m[1] for name in state if (m := re.match(r"gnn\.convs\.(\d+)\.", name))}),
         }
     except KeyError as error:
-        raise ValueError(f"not a state dict of the published code, {error} is missing") from error
+        raise ValueError(f"not a state dict of the published code ({error} is missing)") from error
 
 
 def from_official(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:
-    """The same weights under our names.
+    """Rename the weights of a published state dict.
 
-    The query and key thirds of ``in_proj`` are left out: attention to a single token does not depend on them.
+    The query and key thirds of ``in_proj`` are dropped, because attention to a single token does not depend on them.
 
     Raises:
         ValueError: names an entry that the published code does not have.
@@ -67,7 +68,7 @@ def from_official(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor
             raise ValueError(f"{name!r} is not an entry of the published code's state dict")
         if ".lin_dst." in new:
             if not torch.equal(tensor, state.get(name.replace("lin_dst", "lin_src"), tensor)):
-                raise ValueError(f"{name!r} differs from its lin_src, this is no GATConv of one node type")
+                raise ValueError(f"{name!r} differs from its lin_src; only a GATConv with one node type is supported")
             continue
         if ".in_proj_" in new:
             new = new.replace("in_proj_", "value_proj.")

@@ -1,7 +1,7 @@
-"""What is there for speed alone. Each operation names its plain formulation; a test holds the two equal.
+"""Operations that exist only for speed. Each one names an equivalent plain formulation; tests compare the two.
 
-The sums over edges neither sort nor add atomically, forward or backward: each runs over edges that lie in the order of
-its nodes. They are equal to the bit between two runs on one device.
+Sums over edges need no sorting and no atomic additions, forward or backward, because the edges are already in the order
+of the nodes that are summed over. Two runs on one device give bit-identical sums.
 """
 
 from dataclasses import dataclass, field
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-_LEVELS = 1 << 16  # of a 16-bit random number
+_LEVELS = 1 << 16  # values of a 16-bit random number
 
 
 @dataclass(frozen=True)
 class NeighborGraph:
-    """The edges of a graph sorted by target node (compressed sparse rows). Messages flow source -> target, as in PyG.
+    """The edges of a graph, sorted by target node (compressed sparse rows). Messages flow source -> target, as in PyG.
 
     Shapes: ``source`` [E] and ``target`` [E] are node indices; ``rowptr`` [N + 1]: the edges into node ``i`` are
     ``rowptr[i]:rowptr[i + 1]``.
@@ -31,7 +31,7 @@ class NeighborGraph:
 
     @classmethod
     def from_edges(cls, source: Tensor, target: Tensor, num_nodes: int) -> "NeighborGraph":
-        """Sort edges [E] by target. The edges into one node keep their order."""
+        """Sort edges [E] by target. Edges into the same node keep their order."""
         target, order = target.sort(stable=True)
         return cls(source[order], target, _pointers(target, num_nodes))
 
@@ -50,7 +50,7 @@ class NeighborGraph:
 
     @cached_property
     def by_source(self) -> tuple[Tensor, Tensor]:
-        """The transposed order, over which gradients are summed; computed once.
+        """The edges sorted by source, for summing gradients. Computed once.
 
         Returns:
             order [E]: the edges sorted by source; colptr [N + 1]: the edges out of node ``j`` are
@@ -60,9 +60,9 @@ class NeighborGraph:
         return order, _pointers(source, self.num_nodes)
 
     def with_heads(self, heads: int) -> "NeighborGraph":
-        """The graph of H attention heads, computed once: head ``h`` of node ``i`` is its node ``i * H + h``.
+        """The graph of H attention heads, in which node ``i * H + h`` is head ``h`` of node ``i``. Computed once.
 
-        An edge of this graph is H edges of that one, one per head.
+        Each edge of this graph becomes H edges there, one per head.
         """
         if heads not in self._with_heads:
             head = torch.arange(heads, device=self.source.device)
@@ -75,12 +75,12 @@ class NeighborGraph:
 
 
 def _pointers(nodes: Tensor, num_nodes: int) -> Tensor:
-    """Where each node's edges begin in a sorted list of nodes [E], and E: [N + 1]."""
+    """The position at which each node's edges begin in a sorted list of nodes [E], followed by E: [N + 1]."""
     return torch.searchsorted(nodes, torch.arange(num_nodes + 1, device=nodes.device))
 
 
 def _sums(of_edges: Tensor, pointers: Tensor) -> Tensor:
-    """Sums over the edges of each node, [E] to [N]; 0 for a node without edges."""
+    """Sum over the edges of each node, [E] to [N]. The sum of a node without edges is 0."""
     return torch.segment_reduce(of_edges, "sum", offsets=pointers)
 
 
@@ -98,9 +98,9 @@ class _Gather(Function):
 
 
 def gather(as_source: Tensor, as_target: Tensor, graph: NeighborGraph) -> Tensor:
-    """A value per edge from its two nodes: ``out[e] = as_source[source[e]] + as_target[target[e]]``.
+    """Compute one value per edge from its two nodes: ``out[e] = as_source[source[e]] + as_target[target[e]]``.
 
-    Plain formulation: ``as_source[source] + as_target[target]``, whose gradients are added atomically or sorted.
+    Plain formulation: ``as_source[source] + as_target[target]``. Its gradient needs atomic additions or sorting.
 
     Shapes: as_source and as_target [N], result [E].
     """
@@ -151,7 +151,7 @@ class _Aggregate(Function):
         order, colptr = graph.by_source
         target = graph.target if ctx.group == 1 else graph.target.div(ctx.group, rounding_mode="floor")
         of_values = _bags(grad, target.index_select(0, order), colptr, weights.index_select(0, order))
-        # <grad[target], values[source]> of each edge, without either as a matrix of edges
+        # <grad[target], values[source]> for each edge, without storing [E, C] matrices
         of_weights = torch.ops.aten._embedding_bag_per_sample_weights_backward(
             grad, values, graph.source, graph.rowptr[:: ctx.group], target, mode=0
         )
@@ -167,11 +167,11 @@ def _bags(values: Tensor, rows: Tensor, pointers: Tensor, weights: Tensor) -> Te
 def aggregate(values: Tensor, weights: Tensor, graph: NeighborGraph, group: int = 1) -> Tensor:
     """Weighted sum over incoming edges: ``out[i] = sum_e weights[e] * values[source[e]]``.
 
-    Plain formulation: gather messages [E, C], multiply, ``scatter_add``. ``embedding_bag`` sums as it reads, without
-    the messages; its own gradient sorts, that here is the same sum over the transposed edges.
+    Plain formulation: gather messages [E, C], multiply, ``scatter_add``. ``embedding_bag`` needs no storage for the
+    messages. Its built-in gradient sorts; the gradient here is the same sum over the transposed edges.
 
     Args:
-        group: sum over that many consecutive nodes, such as the heads of a node.
+        group: the number of consecutive nodes to sum over, for example the heads of a node.
 
     Shapes: values [N, C], weights [E], result [N / group, C].
     """
@@ -179,10 +179,10 @@ def aggregate(values: Tensor, weights: Tensor, graph: NeighborGraph, group: int 
 
 
 def attention_scores(x: Tensor, weight: Tensor, att_src: Tensor, att_dst: Tensor) -> tuple[Tensor, Tensor]:
-    """The two terms of GAT's attention logits, ``a_src^T W x`` and ``a_dst^T W x``, of every node and head.
+    """The two terms of GAT's attention logits, ``a_src^T W x`` and ``a_dst^T W x``, for every node and head.
 
     Plain formulation: ``h = (x @ weight.T).view(N, H, C)``, then ``(h * att).sum(-1)``. Folding the attention vectors
-    into the weight, ``(W^T a)^T x``, replaces both sums over [N, H, C] by products with 2H vectors.
+    into the weight, ``(W^T a)^T x``, replaces both sums over [N, H, C] with products with 2H vectors.
 
     Shapes: x [N, F], weight [H * C, F], att_src and att_dst [1, H, C], results [N, H] each.
     """
@@ -207,7 +207,7 @@ class _ShiftedConv1d(Function):
 
 
 def _shifts(x: Tensor, size: int) -> list[Tensor]:
-    """``x[:, i + j - size // 2]`` for each ``j`` below ``size``, 0 beyond the ends; views of one tensor."""
+    """``x[:, i + j - size // 2]`` for each ``j`` below ``size``; zeros beyond the ends. Views of one tensor."""
     padded = F.pad(x, (size // 2, size // 2))
     return [padded[:, j : j + x.size(1)] for j in range(size)]
 
@@ -223,8 +223,8 @@ def _weighted_shifts(x: Tensor, kernel: Tensor) -> Tensor:
 def shifted_conv1d(x: Tensor, kernel: Tensor) -> Tensor:
     """Convolution along each row with zero padding, ``out[n, i] = sum_j kernel[j] * x[n, i + j - K // 2]``.
 
-    Plain formulation: ``F.conv1d(x[:, None], kernel[None, None], padding=K // 2)[:, 0]``. One channel gives the library
-    no matrix product to use, and it is slow on CPUs.
+    Plain formulation: ``F.conv1d(x[:, None], kernel[None, None], padding=K // 2)[:, 0]``. That is slow on CPUs,
+    because with a single channel the library cannot use a matrix product.
 
     Shapes: x [N, D], kernel [K] with odd K, result [N, D].
     """
@@ -234,9 +234,9 @@ def shifted_conv1d(x: Tensor, kernel: Tensor) -> Tensor:
 class Dropout(nn.Dropout):
     """:class:`torch.nn.Dropout` (the plain formulation) with 16 random bits per element on a CPU.
 
-    There ``nn.Dropout`` draws one Bernoulli variable per element on a single thread, which takes longer than some
-    matrix products of a full batch. Here one 64-bit draw serves four elements. ``p`` is rounded to a multiple of
-    1/65536, and the kept values are scaled by the rounded rate, which keeps the expectation exact.
+    On a CPU, ``nn.Dropout`` draws one Bernoulli variable per element on a single thread, which takes longer than some
+    matrix products of a full batch. This class uses one 64-bit draw for four elements. It rounds ``p`` to a multiple of
+    1/65536 and scales the kept values by the rounded rate, which keeps the expectation exact.
     """
 
     def forward(self, x: Tensor) -> Tensor:

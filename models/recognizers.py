@@ -1,4 +1,4 @@
-"""Speech recognition from the hidden states of an audio encoder: one forward pass gives embedding and transcript."""
+"""Speech recognition from an audio encoder's hidden states: one forward pass gives embedding and transcript."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,10 @@ from transformers.modeling_outputs import BaseModelOutput
 
 
 class CTCHead(nn.Module):
-    """The linear layer of a CTC model over a Wav2Vec2, HuBERT or WavLM encoder, decoded greedily.
+    """The linear layer of a CTC model on a Wav2Vec2, HuBERT or WavLM encoder, with greedy decoding.
 
     Args:
-        model: Such a model, whose ``base_model`` is the encoder.
+        model: The CTC model. Its ``base_model`` is the encoder.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
@@ -20,15 +20,15 @@ class CTCHead(nn.Module):
         self.tokenizer = tokenizer
 
     def forward(self, hidden: Tensor, frames: Sequence[int]) -> list[str]:
-        """Transcripts from hidden states [B, T, D], of which the first ``frames[i]`` of row i hold speech."""
+        """Transcripts from hidden states [B, T, D]. The first ``frames[i]`` time steps of row i contain speech."""
         tokens = self.linear(hidden).argmax(-1).cpu()
         texts = [self.tokenizer.decode(row[:count]).strip() for row, count in zip(tokens, frames, strict=True)]
-        # a vocabulary of capitals; encoders that distinguish case have seen few texts of capitals
+        # some vocabularies have only capitals, but case-sensitive text encoders have seen little text in capitals
         return [text.lower() if text.isupper() else text for text in texts]
 
 
 class WhisperHead(nn.Module):
-    """Whisper's decoder, decoded greedily. A multilingual model recognises the language of each recording."""
+    """Whisper's decoder, with greedy decoding. A multilingual model detects the language of each recording."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
         super().__init__()
@@ -36,7 +36,7 @@ class WhisperHead(nn.Module):
         self.tokenizer = tokenizer
 
     def forward(self, hidden: Tensor, frames: Sequence[int]) -> list[str]:
-        """Transcripts from hidden states [B, T, D] of windows of 30 s."""
+        """Transcripts from hidden states [B, T, D] of 30 s windows."""
         multilingual = getattr(self.model.generation_config, "is_multilingual", False)
         task = {"task": "transcribe"} if multilingual else {}
         tokens = self.model.generate(encoder_outputs=BaseModelOutput(hidden), do_sample=False, num_beams=1, **task)

@@ -1,4 +1,4 @@
-"""xCBAM: cross-attention both ways, 1D-CBAM on each stream, fusion (section II.C of the paper)."""
+"""xCBAM: cross-attention in both directions, 1D-CBAM on each stream, and fusion (section II.C of the paper)."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from models.config import CBAM_REDUCTION, ModelConfig
 from models.ops import Dropout, shifted_conv1d
 
-# Fusions of the refined streams A->T and T->A, element-wise (II.C.3). Shapes: [N, D], [N, D] -> [N, D].
+# Element-wise fusions of the refined streams A->T and T->A (II.C.3). Shapes: [N, D], [N, D] -> [N, D].
 FUSE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "min": torch.minimum,
     "max": torch.maximum,
@@ -21,9 +21,9 @@ FUSE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 class SingleTokenAttention(nn.Module):
     """Multi-head attention from one query token to one key/value token.
 
-    The softmax over a single key is 1 for every query and key, so both projections are left out: the result equals
-    ``nn.MultiheadAttention``. The query reaches the output through the residual of :class:`CrossModalLayer`. Dropout on
-    the attention weights drops whole heads, as in ``nn.MultiheadAttention``.
+    The softmax over a single key is always 1, so the query and key projections have no effect and are omitted. The
+    result equals that of ``nn.MultiheadAttention``. The query reaches the output through the residual of
+    :class:`CrossModalLayer`. Dropout on the attention weights drops whole heads, as in ``nn.MultiheadAttention``.
 
     Shapes: value [N, D], result [N, D].
     """
@@ -34,7 +34,7 @@ class SingleTokenAttention(nn.Module):
         self.dropout = dropout
         self.value_proj = nn.Linear(dim, dim)
         self.out_proj = nn.Linear(dim, dim)
-        # the bound of nn.MultiheadAttention's stacked [3D, D] projection
+        # the same bound as that of the stacked [3D, D] projection in nn.MultiheadAttention
         nn.init.xavier_uniform_(self.value_proj.weight, gain=2**-0.5)
         nn.init.zeros_(self.value_proj.bias)
         nn.init.zeros_(self.out_proj.bias)
@@ -50,10 +50,10 @@ class SingleTokenAttention(nn.Module):
 class CBAM1D(nn.Module):
     """Channel attention, then spatial attention: ``F' = M_c(F) * F``, ``F'' = M_s(F') * F'`` (II.C.2).
 
-    An utterance is a single vector, so average and max pooling run over an axis of length 1 and both return F.
+    An utterance is a single vector. Average and max pooling run over an axis of length 1, so both return F.
 
     Args:
-        channel_gate: ``sum_then_sigmoid`` is Eq. (3), ``sum_of_sigmoids`` the published code.
+        channel_gate: ``sum_then_sigmoid`` follows Eq. (3), ``sum_of_sigmoids`` the published code.
 
     Shapes: x [N, D], result [N, D].
     """
@@ -74,15 +74,15 @@ class CBAM1D(nn.Module):
 
         The published code computes ``sigma(MLP(F_avg)) + sigma(MLP(F_max))``, values in (0, 2).
         """
-        pooled = self.mlp(x)  # of F_avg and of F_max
+        pooled = self.mlp(x)  # the MLP of F_avg and of F_max, which are equal
         if self.channel_gate == "sum_then_sigmoid":
             return torch.sigmoid(pooled + pooled)
         return 2 * torch.sigmoid(pooled)
 
     def spatial_attention(self, x: Tensor) -> Tensor:
-        """Eq. (4): ``M_s(F) = sigma(f7([F_avg; F_max]))``, f7 a convolution of kernel size 7 along the features.
+        """Eq. (4): ``M_s(F) = sigma(f7([F_avg; F_max]))``. f7 is a convolution of size 7 along the features.
 
-        Both pools equal F, and a two-channel convolution of [F; F] is a one-channel convolution with summed kernels.
+        Both pools equal F, so a two-channel convolution of [F; F] equals a one-channel convolution with summed kernels.
         """
         return torch.sigmoid(shifted_conv1d(x, self.conv.weight.sum((0, 1))))
 

@@ -29,7 +29,7 @@ def _switches():
 
 def test_cuda_without_cuda_is_said(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InputError, match="--device cuda: torch sees no CUDA device here; use"):
+    with pytest.raises(InputError, match="--device cuda: torch finds no CUDA device; use"):
         pick_device("cuda")
     assert pick_device("auto") == pick_device("cpu") == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -50,7 +50,7 @@ def test_a_gpu_of_an_old_driver_is_one_line(monkeypatch, capsys, tmp_path, files
         with pytest.raises(InputError) as caught:
             pick_device("cuda")
         assert pick_device("cpu") == CPU
-    expected = f"--device cuda: torch sees no CUDA device here ({reason}); use --device auto or cpu"
+    expected = f"--device cuda: torch finds no CUDA device ({reason}); use --device auto or cpu"
     assert (str(caught.value), capsys.readouterr().err) == (expected, "")
 
 
@@ -61,7 +61,7 @@ def test_without_a_gpu_nothing_is_said(capsys):
 
 
 def test_tf32_is_refused_without_cuda_and_set_with_it():
-    with pytest.raises(InputError, match="--matmul_precision tf32: only a CUDA device has it"):
+    with pytest.raises(InputError, match="--matmul_precision tf32: requires a CUDA device"):
         set_matmul_precision("tf32", CPU)
     set_matmul_precision("fp32", CPU)
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn

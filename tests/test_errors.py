@@ -23,7 +23,7 @@ from utils.errors import InputError, fitting_into_memory, is_printable, printabl
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nSee"),
             2,
-            "error: out of memory (CUDA out of memory. Tried to allocate 9 GiB.); --device cpu uses the machine's",
+            "error: out of memory (CUDA out of memory. Tried to allocate 9 GiB.); try --device cpu",
         ),
     ],
 )

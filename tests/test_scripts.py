@@ -236,7 +236,7 @@ BAD = {
     "missing file": (["--test_path", "nowhere.pkl"], r"nowhere\.pkl: no such file; expected the test features of TOY"),
     "classes": (["--num_classes", "3"], r"_train\.pkl: row 3: label 3 is out of range \(3 classes, 0 to 2"),
     "too many classes": (["--num_classes", "5"], r"_train\.pkl: class 4 of 5 has no utterance in train"),
-    "cuda": (["--device", "cuda"], "--device cuda: torch sees no CUDA device"),
+    "cuda": (["--device", "cuda"], "--device cuda: torch finds no CUDA device"),
     "same seed twice": (["--seeds", "1", "1"], "--seeds 1 1: must be distinct"),
     "name with a slash": (["--model_name", "../x"], r"--model_name \.\./x: must be a folder name"),
     "epochs": (["--epochs", "0"], "--epochs 0: must be at least 1"),
@@ -261,7 +261,7 @@ def test_bad_rows_reach_the_user_as_one_line(tmp_path, feature_dir):
     result = bash("run_training.sh", "TOY", *TINY, "--save_path", tmp_path / "runs", FEATURE_DIR=str(feature_dir))
     assert result.returncode == 2
     path = feature_dir / "TOY_BERT_WAV2VEC_val.pkl"
-    assert result.stderr == f"error: {path}: row 7: audio_embed holds nan at position 0\n"
+    assert result.stderr == f"error: {path}: row 7: audio_embed has the invalid value nan at position 0\n"
     assert not (tmp_path / "runs").exists()
 
 
@@ -285,7 +285,7 @@ def test_evaluation_of_what_does_not_fit_is_refused(trained, tmp_path, call):
     code, line = call(evaluation.main, *target, "--test_path", swapped)
     assert code == 2
     assert "dimensions are text 5, audio 6" in line
-    assert "text and audio look swapped" in line
+    assert "text and audio seem to be swapped" in line
     beyond = write_pickle(tmp_path / "beyond.pkl", make_rows(24, classes=6))
     code, line = call(evaluation.main, *target, "--test_path", beyond)
     assert code == 2
@@ -385,7 +385,7 @@ def test_unfit_environment_is_named_and_not_used(tmp_path):
     script = f'source <(sed "/^active=/,\\$d" {ROOT}/utils/environment.sh); ROOT={tmp_path}; satisfies {sys.executable}'
     result = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
     assert result.returncode != 0
-    assert f"it has torch {torch.__version__.split('+')[0]}, requirements.txt asks for 0.0.1" in result.stderr
+    assert f"it has torch {torch.__version__.split('+')[0]}, but requirements.txt requires 0.0.1" in result.stderr
 
 
 def test_environment_is_made_once_and_mended_when_broken(tmp_path):
@@ -402,12 +402,12 @@ def test_environment_is_made_once_and_mended_when_broken(tmp_path):
         assert result.stdout.endswith("42\n")
         return result.stdout
 
-    assert "making the environment .venv" in source()
+    assert "creating the environment .venv" in source()
     assert source() == "42\n"
     python = tmp_path / ".venv" / "bin" / "python"
     python.unlink()
     python.symlink_to("/nowhere")  # its Python was removed from the system
-    assert "making the environment .venv" in source()
+    assert "creating the environment .venv" in source()
 
 
 @pytest.mark.parametrize("script", ["reproduce", "run_eval", "run_training", "selected_topK"])
@@ -455,7 +455,7 @@ def test_demo_makes_its_features_and_trains(tmp_path):
     ]
     result = bash("run_training.sh", *options, FEATURE_DIR=str(tmp_path / "feature"))
     assert result.returncode == 0, result.stderr
-    assert "making the synthetic DEMO features" in result.stdout
+    assert "generating the synthetic DEMO features" in result.stdout
     assert "DEMO (synthetic) test, 360 utterances" in result.stdout
     summary = json.loads(next((tmp_path / "runs" / "DEMO").glob("*/summary.json")).read_text())
     assert summary["dataset"] == "DEMO (synthetic)"
@@ -504,7 +504,7 @@ def test_one_file_as_all_splits_trains_nothing(tmp_path, feature_dir, call):
     path = feature_dir / "TOY_BERT_WAV2VEC_train.pkl"
     options = ["--train_path", path, "--valid_path", path, "--test_path", path, *TINY]
     code, line = call(train.main, *options, "--save_path", tmp_path / "runs")
-    assert (code, line) == (2, f"error: {path}: the val split has the same utterances as train, {path}")
+    assert (code, line) == (2, f"error: {path}: the val split has the same utterances as train ({path})")
     assert not (tmp_path / "runs").exists()
 
 

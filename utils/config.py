@@ -1,4 +1,4 @@
-"""The configuration of a run, the three profiles, the datasets known by name. Needs no torch."""
+"""The configuration of a run, the three profiles and the known datasets. Does not import torch."""
 
 import dataclasses
 import os
@@ -12,10 +12,10 @@ from utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 SPLITS = ("train", "val", "test")
-MAX_CLASSES = 10_000  # a greater label is a mistake, and would allocate a classifier that fills the memory
+MAX_CLASSES = 10_000  # a greater label is a mistake, and its classifier would fill the memory
 SEEDS = (42, 123, 456, 789, 101112)
-MOST = 1_000_000  # epochs or neighbours; more are a mistake
-NAME = r"[\w+=][\w.+=-]*"  # of a dataset or a run, both of which are names of folders
+MOST = 1_000_000  # epochs or neighbours; a greater number is a mistake
+NAME = r"[\w+=][\w.+=-]*"  # of a dataset or a run; both are used as file or folder names
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Step:
     values: dict[str, object]
 
 
-# Every field in which a profile differs from `paper`, listed once; the defaults of Config and ModelConfig are paper's.
+# All fields in which a profile differs from `paper`. The defaults of Config and ModelConfig are those of `paper`.
 OFFICIAL_TO_PAPER = (
     Step("a node is never its own neighbour", {"topk_self": "drop_first"}),
     Step("edges as in Eq. (2)", {"message_flow": "node_to_neighbors"}),
@@ -61,7 +61,8 @@ PAPER_TO_REFINED = (
     Step("decay factor 0.9 over 200 epochs", {"lr_decay": 0.9, "epochs": 200}),
     Step("best validation epoch", {"selection": "best_val_wf1"}),
 )
-# What the published code does; the paper's text, silences filled by the code; `paper`, silences filled by good practice
+# official: what the published code does. paper: the text of the paper, completed with the code where the paper is
+# silent. refined: the paper, completed with good practice where it is silent.
 PROFILES: dict[str, dict[str, object]] = {
     "official": {name: value for step in OFFICIAL_TO_PAPER for name, value in step.values.items()},
     "paper": {},
@@ -71,48 +72,56 @@ PROFILES: dict[str, dict[str, object]] = {
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that determines a run's results beside its seed and features. The defaults are profile ``paper``.
+    """Everything that determines the results of a run except its seed and features. Defaults: profile ``paper``.
 
     Raises:
-        ValueError: names the field whose value is not possible.
+        ValueError: names the field that has an invalid value.
     """
 
-    dataset: str = option("DEMO", "DEMO, IEMOCAP, ESD, or any name with pickles in the feature folder")
-    profile: str = option("paper", "defaults of all options: published code, paper, or refined", PROFILES)
-    k_text: int = option(7, "text neighbours of a node", rule=within(1, MOST, "[]"))
-    k_audio: int = option(8, "audio neighbours of a node", rule=within(1, MOST, "[]"))
+    dataset: str = option("DEMO", "DEMO, IEMOCAP, ESD, or the name of any other features in the feature folder")
+    profile: str = option(
+        "paper", "set of default values: the published code (official), the paper, or our refinement", PROFILES
+    )
+    k_text: int = option(7, "number of text neighbours per node", rule=within(1, MOST, "[]"))
+    k_audio: int = option(8, "number of audio neighbours per node", rule=within(1, MOST, "[]"))
     model: ModelConfig = field(default_factory=ModelConfig)
     # graph
     message_flow: str = option(
         "neighbors_to_node",
-        "direction of the edges: Eq. (2), or its reverse",
+        "direction of the edges: as in Eq. (2) (neighbors_to_node), or reversed",
         ("neighbors_to_node", "node_to_neighbors"),
     )
     topk_self: str = option(
-        "mask", "exclude a node from its own Top-K, or drop whatever ranks first", ("mask", "drop_first")
+        "mask",
+        "exclude each node from its own Top-K (mask), or drop the nearest neighbour (drop_first)",
+        ("mask", "drop_first"),
     )
     graph_scope: str = option(
-        "split", "graph of val and test: the split alone, or the split and train", ("split", "with_train")
+        "split", "graph of val and test: only the split, or the split and train", ("split", "with_train")
     )
     # training
-    epochs: int = option(100, "full-batch steps", rule=within(1, MOST, "[]"))
+    epochs: int = option(100, "number of epochs, each one full-batch step", rule=within(1, MOST, "[]"))
     lr: float = option(1e-4, "learning rate of Adam", rule=within(0, ends="()"))
     weight_decay: float = option(5e-4, "L2 penalty of Adam", rule=within(0))
-    label_smoothing: float = option(0.0, "label smoothing (ours) of the cross entropy", rule=within(0, 1))
+    label_smoothing: float = option(0.0, "label smoothing of the cross entropy (ours)", rule=within(0, 1))
     lr_schedule: str = option(
-        "step", "decay every lr_patience epochs, or when the val loss stalls", ("step", "plateau")
+        "step", "decay every lr_patience epochs (step), or when the val loss stalls (plateau)", ("step", "plateau")
     )
     lr_decay: float = option(0.3, "decay factor of the learning rate", rule=within(0, 1, "(]"))
     lr_patience: int = option(
-        30, "epochs between decays (step), or without improvement before one (plateau)", rule=within(1, MOST, "[]")
+        30,
+        "epochs between decays (step), or epochs without improvement before a decay (plateau)",
+        rule=within(1, MOST, "[]"),
     )
     train_mode: str = option(
         "first_step",
-        "steps in train mode; after the first alone, dropout is off and BatchNorm frozen",
+        "use train mode at every step, or only at the first one; later, dropout is off and BatchNorm frozen",
         ("every_step", "first_step"),
     )
-    selection: str = option("last", "evaluated epoch: best val w-F1, or the last", ("best_val_wf1", "last"))
-    matmul_precision: str = option("fp32", "matrix products on CUDA: float32, or TF32", ("fp32", "tf32"))
+    selection: str = option(
+        "last", "epoch to evaluate: the one with the best val w-F1, or the last one", ("best_val_wf1", "last")
+    )
+    matmul_precision: str = option("fp32", "precision of matrix products on CUDA: float32 or TF32", ("fp32", "tf32"))
 
     def __post_init__(self):
         check_options(self)
@@ -121,31 +130,31 @@ class Config:
 
     @property
     def neighbors(self) -> tuple[int, int]:
-        """Text and audio neighbours of a node; 0 for a modality that the ablation removes."""
+        """The number of text and audio neighbours per node; 0 for a modality that the ablation removes."""
         return self.k_text * self.model.has("text"), self.k_audio * self.model.has("audio")
 
     def to_dict(self) -> dict[str, object]:
-        """All options of the run and of its model by name, as ``config.json`` and checkpoints hold them."""
+        """All options of the run and its model by name, as stored in ``config.json`` and checkpoints."""
         return {name: getattr(self.model if name in _MODEL else self, name) for name in OPTIONS}
 
     @classmethod
     def from_dict(cls, values: dict[str, object]) -> "Config":
-        """The inverse of :meth:`to_dict`; options that are not given have their defaults."""
+        """The inverse of :meth:`to_dict`. Missing options have their defaults."""
         model = ModelConfig(**{name: value for name, value in values.items() if name in _MODEL})
         return cls(model=model, **{name: value for name, value in values.items() if name not in _MODEL})
 
     def replace(self, **changes: object) -> "Config":
-        """A copy with some options changed, the model's among them."""
+        """Return a copy with some options changed, including those of the model."""
         return Config.from_dict(self.to_dict() | changes)
 
 
 _MODEL = {f.name: f for f in fields(ModelConfig)}
-# Every option by name, the model's in their place
+# Every option by name; those of the model take the place of `model`
 OPTIONS: dict[str, dataclasses.Field] = {}
 for _field in fields(Config):
     OPTIONS |= _MODEL if _field.name == "model" else {_field.name: _field}
 
-PARTS = {  # of the reproduction's report, each with what it needs
+PARTS = {  # of the reproduction report, each with what it requires
     "tables": "features",
     "folds": "features whose CSVs name sessions or speakers",
     "ablation": "all three profiles and a dataset other than DEMO",
@@ -155,7 +164,7 @@ PARTS = {  # of the reproduction's report, each with what it needs
 
 
 def profile_defaults(profile: str, dataset: str) -> dict[str, object]:
-    """The value of every option before any is given."""
+    """The default value of every option."""
     if profile not in PROFILES:
         raise InputError(f"--profile {profile}: expected one of {', '.join(PROFILES)}")
     values = {name: f.default for name, f in OPTIONS.items()} | {"profile": profile, "dataset": dataset}
@@ -168,10 +177,10 @@ def profile_defaults(profile: str, dataset: str) -> dict[str, object]:
 
 
 def make_config(options: dict[str, object]) -> Config:
-    """The configuration of a profile with some options given.
+    """Create the configuration of a profile with some options changed.
 
     Raises:
-        InputError: names the option whose value is not possible.
+        InputError: names the option that has an invalid value.
     """
     defaults = profile_defaults(options.get("profile", "paper"), options.get("dataset", "DEMO"))
     try:
@@ -181,7 +190,7 @@ def make_config(options: dict[str, object]) -> Config:
 
 
 def read_config(values: object, where: str) -> Config:
-    """The configuration that a checkpoint or ``config.json`` holds.
+    """Read the configuration stored in a checkpoint or ``config.json``.
 
     Raises:
         InputError: names ``where`` and an option that is missing, unknown or out of range.
@@ -202,27 +211,27 @@ def changed_options(config: Config) -> dict[str, object]:
 
 
 def run_name(config: Config) -> str:
-    """The profile and every option that differs from it: ``paper``, ``official-ablation=no_chgat``."""
+    """The profile and the options that differ from it, for example ``paper`` or ``official-ablation=no_chgat``."""
     return "-".join([config.profile, *(f"{name}={value}" for name, value in changed_options(config).items())])
 
 
 def display_name(dataset: str) -> str:
-    """The dataset's name in tables and figures."""
+    """The name of the dataset in tables and figures."""
     return "DEMO (synthetic)" if dataset == "DEMO" else dataset
 
 
 def known_class_names(dataset: str, info: dict | None) -> tuple[str, ...] | None:
-    """Class names in label order from the features' JSON (``info``), else of a known dataset, else None."""
+    """Class names in label order from the JSON of the features (``info``) or of a known dataset; otherwise None."""
     if info is not None:
         return tuple(info["class_names"])
     return DATASETS[dataset].class_names if dataset in DATASETS else None
 
 
 def class_names(dataset: str, num_classes: int, known: tuple[str, ...] | None) -> tuple[str, ...]:
-    """``known`` class names, checked; ``class 0``, ``class 1``, ... where there are none.
+    """Check ``known`` class names. If there are none, return ``class 0``, ``class 1``, ....
 
     Raises:
-        InputError: the number of names is not ``num_classes``.
+        InputError: the number of names differs from ``num_classes``.
     """
     if known is None:
         return tuple(f"class {i}" for i in range(num_classes))

@@ -1,11 +1,11 @@
-# Sourced by the scripts of the top level: sets ROOT and PYTHON, makes the environment where there is none.
-# REQUIREMENTS names the requirement files, several with spaces between (default: requirements.txt).
+# The top-level scripts source this file. It sets ROOT and PYTHON, and creates the environment if there is none.
+# REQUIREMENTS lists the requirement files, separated by spaces (default: requirements.txt).
 
-ROOT="$(CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)" # with CDPATH, cd goes elsewhere, and prints it
-unset PYTHONHOME PYTHONSAFEPATH # Python would look for its library, or for the modules beside the script, elsewhere
+ROOT="$(CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)" # with CDPATH, cd could go elsewhere, and prints
+unset PYTHONHOME PYTHONSAFEPATH # these change where Python looks for its library and for the modules next to a script
 REQUIREMENTS="${REQUIREMENTS:-requirements.txt}"
 
-satisfies() { # PYTHON: does it hold every pinned package?
+satisfies() { # does this Python have every pinned package?
     (cd "$ROOT" && "$1" - $REQUIREMENTS) <<'PYTHON'
 import re
 import sys
@@ -18,7 +18,7 @@ for path in sys.argv[1:]:
         except PackageNotFoundError:
             found = "none"
         if found != pin:
-            sys.exit(f"  it has {name} {found}, {path} asks for {pin}")
+            sys.exit(f"  it has {name} {found}, but {path} requires {pin}")
 PYTHON
 }
 
@@ -26,13 +26,13 @@ new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev
 
 find_python() {
     local candidate
-    for candidate in python3.12 python3.11 python3.10 python3 python; do # a newer one may lack wheels of the pins
+    for candidate in python3.12 python3.11 python3.10 python3 python; do # newer ones may lack wheels of the pins
         if command -v "$candidate" >/dev/null && new_enough "$candidate"; then
             echo "$candidate"
             return
         fi
     done
-    echo "error: Python 3.10 or newer is needed, and none is on the PATH" >&2
+    echo "error: Python 3.10 or newer is required, but none was found on the PATH" >&2
     return 1
 }
 
@@ -40,9 +40,9 @@ make_environment() {
     local venv="$ROOT/.venv" base
     PYTHON="$venv/bin/python"
     if satisfies "$PYTHON" 2>/dev/null; then return; fi
-    if ! "$PYTHON" -m pip --version >/dev/null 2>&1; then # none there, or its making was interrupted
+    if ! "$PYTHON" -m pip --version >/dev/null 2>&1; then # it does not exist, or its creation was interrupted
         base="$(find_python)"
-        echo "making the environment .venv with $("$base" --version)"
+        echo "creating the environment .venv with $("$base" --version)"
         "$base" -m venv --clear "$venv" || {
             echo "error: '$base -m venv' failed (on Debian and Ubuntu: apt install python3-venv)" >&2
             return 1
@@ -57,15 +57,15 @@ if [[ -n $active && $active != "$ROOT/.venv" && -x $active/bin/python ]]; then
     if satisfies "$active/bin/python"; then
         PYTHON="$active/bin/python"
     else
-        echo "the active environment $active does not fit, using .venv"
+        echo "the active environment $active does not meet the requirements; using .venv"
         make_environment
     fi
 else
     make_environment
 fi
 
-# glibc: keep the memory of large activations instead of giving it back and faulting it in again at every step, in large
-# pages where the kernel has them (part of the step that benchmarks/speed.py measures); other systems take no notice
+# glibc: keep the memory of large activations instead of returning it and faulting it in again at every step, and use
+# large pages if the kernel has them (benchmarks/speed.py measures this as part of a step). Other systems ignore these.
 export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-4294967296}"
 export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-68719476736}"
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"

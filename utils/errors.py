@@ -1,4 +1,4 @@
-"""The error that users are meant to see, exit codes, and interrupts that wait for the step in progress."""
+"""The error for bad input, exit codes, and interrupts that wait for the current step."""
 
 import io
 import os
@@ -10,41 +10,41 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Categories of control characters, invisible ones that reorder or hide others, lone surrogates, and ends of lines
+# Categories of control characters, invisible characters that reorder or hide others, lone surrogates, and line ends
 _UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
-LONGEST = 2000  # characters of a message
-# In what torch and the system say: CUDA; the CPU, in several words; cuBLAS and cuDNN
+LONGEST = 2000  # maximum number of characters in a line of a message
+# Parts of error messages: of CUDA; of the CPU (two forms); of cuBLAS and cuDNN
 _OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory", "ALLOC_FAILED")
-_JOINERS = "\u200c\u200d"  # parts of words in several scripts, and of emoji
+_JOINERS = "\u200c\u200d"  # occur in words of several scripts and in emoji
 
 
 class InputError(Exception):
-    """Bad input, said in one line that names the file, the row and the value; scripts exit with 2.
+    """Bad input. One line names the file, the row and the value; scripts exit with 2.
 
-    What the message quotes may be hostile, so it is made :func:`printable`. ``ways_out`` are lines below it.
+    The message may quote hostile input, so it is made :func:`printable`. ``ways_out`` are additional lines below it.
     """
 
     def __init__(self, message: str, *ways_out: str):
         super().__init__("\n  ".join(_shortened(printable(line)) for line in (message, *ways_out)))
 
-    def __reduce__(self) -> tuple:  # pickled as one line, it would come back with an escape for each end of a line
+    def __reduce__(self) -> tuple:  # pickling the message as one line would escape its line ends
         return type(self), tuple(str(self).split("\n  "))
 
 
 def run_main(main: Callable[[], int | None]) -> None:
-    """Run a script's ``main`` and exit: 2 and one line for an :class:`InputError`, 130 for Ctrl-C."""
+    """Run the ``main`` of a script and exit: with 2 and one line for an :class:`InputError`, with 130 for Ctrl-C."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the caller; the next file opened would get its descriptor
+        if getattr(sys, name) is None:  # closed by the caller; otherwise the next opened file would get its descriptor
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
-        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):  # a notebook has others
-            stream.reconfigure(errors="backslashreplace")  # for file names and signs that it cannot encode
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):  # not in a notebook
+            stream.reconfigure(errors="backslashreplace")  # for characters that the stream cannot encode
     try:
         code = main()
         _flush_output()
         sys.exit(code)
     except InputError as error:
         sys.exit(_fail(f"error: {error}", 2))
-    except BrokenPipeError:  # the reader has enough, as in "| head"
+    except BrokenPipeError:  # the reader has closed the pipe, as in "| head"
         _drop_output()
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
@@ -53,7 +53,7 @@ def run_main(main: Callable[[], int | None]) -> None:
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        way_out = "; --device cpu uses the machine's" if "CU" in str(error) else ""
+        way_out = "; try --device cpu" if "CU" in str(error) else ""
         sys.exit(_fail(f"error: out of memory ({one_line(error)}){way_out}", 2))
     except KeyboardInterrupt:
         sys.exit(_fail("interrupted", 130))
@@ -70,40 +70,40 @@ def _flush_output() -> None:
 
 
 def _drop_output() -> None:
-    """Discard what is left for standard output, which Python flushes at its end."""
+    """Discard the rest of standard output, which Python would flush at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
-    """Turn what a damaged file's contents raise into an InputError: the file, and ``what`` it is not."""
+    """Convert errors from damaged contents of a file to an InputError with the file and ``what`` is wrong."""
     try:
         yield
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:  # pandas' are ValueErrors
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:  # pandas raises ValueErrors
         raise InputError(f"{path}: {what} ({type(error).__name__}: {one_line(error)})") from error
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of a library's error, for an error of ours that quotes it."""
+    """The first line of a library error, to quote it in another error."""
     lines = str(error).strip().splitlines()
     return printable(lines[0][:200]) if lines else type(error).__name__
 
 
 def problem_of(path: str, error: InputError | str) -> str:
-    """What an error says of a file, without the file's name before it."""
+    """The message of an error about a file, without the leading file name."""
     return str(error).removeprefix(f"{printable(path)}: ")
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether there is not enough memory, of a GPU or of the machine; torch says so in errors of several types."""
+    """Whether an error means that a GPU or the machine is out of memory. torch uses several error types for this."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 @contextmanager
 def fitting_into_memory(what: str, way_out: str) -> Iterator[None]:
-    """Turn an error of the block for lack of memory into an InputError that says which option to change."""
+    """Convert an out-of-memory error of the block to an InputError that names the option to change."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -117,20 +117,20 @@ def _shortened(line: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Escape what a terminal would obey instead of showing, and what no encoding has."""
+    """Escape characters that a terminal would interpret instead of showing, and those that cannot be encoded."""
     return "".join(ascii(c)[1:-1] if unicodedata.category(c) in _UNPRINTABLE and c not in _JOINERS else c for c in text)
 
 
 def is_printable(text: str) -> bool:
-    """Whether :func:`printable` changes nothing; unlike ``str.isprintable``, also for joiners and new signs."""
+    """Whether :func:`printable` leaves a text unchanged. Unlike ``str.isprintable``, allows joiners and new signs."""
     return printable(text) == text
 
 
 def shown(value: object) -> str:
-    """The ``repr`` of a value of any size and nesting, shortened."""
+    """The shortened ``repr`` of a value of any size and nesting."""
     try:
         return printable(reprlib.repr(value))
-    except (ValueError, RecursionError):  # an integer of thousands of digits
+    except (ValueError, RecursionError):  # for example an integer with thousands of digits
         return f"a {type(value).__name__} too large to show"
 
 
@@ -140,12 +140,12 @@ def _fail(message: str, code: int) -> int:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM came, and the epoch under way was finished first: the state is whole."""
+    """Ctrl-C or SIGTERM was received, and the current epoch was finished first, so the state is complete."""
 
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Hold SIGINT and SIGTERM back until asked for; a second one is not held back."""
+    """Defer SIGINT and SIGTERM until the caller checks for them. A second signal is not deferred."""
     received = []
 
     def remember(signum, frame):

@@ -1,4 +1,4 @@
-"""Whole reads, atomic writes, JSON, locks, text tables, and the environment that a file was made in."""
+"""Reading and atomic writing of files, JSON, locks, text tables, and a description of the environment."""
 
 import fcntl
 import functools
@@ -22,7 +22,7 @@ from utils.errors import InputError
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Name ``path`` in an OSError of the block, also where the system names no file (full disk, failing disk)."""
+    """Make an OSError of the block name ``path``, even if the system names no file (full or failing disk)."""
     try:
         yield
     except OSError as error:
@@ -30,7 +30,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: a temporary file in the same folder replaces it.
+    """Write a file completely or not at all, by replacing it with a temporary file from the same folder.
 
     Raises:
         OSError: names ``path``.
@@ -42,15 +42,15 @@ def atomic_write(path: Path, data: bytes) -> None:
             temporary.write_bytes(data)
             temporary.replace(path)
     finally:
-        with suppress(OSError):  # where it cannot be removed, it could not be written: that error is the one to see
+        with suppress(OSError):  # an error here would hide the error of the write
             temporary.unlink(missing_ok=True)
 
 
 def read_file(path: Path) -> bytes:
-    """The contents of a file.
+    """Read the contents of a file.
 
     Raises:
-        InputError: there is none, or it is a folder, a pipe or a device, which may have no end.
+        InputError: the file does not exist, or it is a folder, or a pipe or device, which may never end.
         OSError: names ``path``.
     """
     if not path.is_file():
@@ -61,10 +61,10 @@ def read_file(path: Path) -> bytes:
 
 @contextmanager
 def bounded_memory(most: int) -> Iterator[None]:
-    """At most ``most`` further bytes of address space inside the block, then a MemoryError (on Linux only).
+    """Limit the block to ``most`` further bytes of address space; beyond, a MemoryError is raised (Linux only).
 
-    For files that may be hostile: a few bytes of a pickle can ask for any amount of memory. The limit is that of the
-    whole process, so two threads must not be in such a block at once.
+    This protects from hostile files: a few bytes of a pickle can request any amount of memory. The limit applies to the
+    whole process, so two threads must not be in such a block at the same time.
     """
     if sys.platform != "linux":
         yield
@@ -91,12 +91,12 @@ def file_sha256(path: Path) -> str:
 
 
 def blob_id(data: bytes) -> str:
-    """The git blob id of a file's contents: the SHA-1 of their length and of them."""
+    """The git blob id of the contents of a file: the SHA-1 of their length and the contents."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def check_writable(folder: Path) -> None:
-    """Create a folder; raise an OSError that names it if nothing can be written to it."""
+    """Create a folder. Raise an OSError that names it if it is not writable."""
     folder.mkdir(parents=True, exist_ok=True)
     with naming(folder):
         tempfile.TemporaryFile(dir=folder).close()
@@ -110,13 +110,13 @@ def read_json(path: Path) -> dict:
     """Read a JSON object.
 
     Raises:
-        InputError: the file is missing or holds something else, or a number that is not finite.
+        InputError: the file is missing, is not a JSON object, or contains a number that is not finite.
     """
     return parse_json(read_file(path), str(path))
 
 
 def parse_json(text: str | bytes, where: str) -> dict:
-    """The JSON object of a text that comes from ``where``; the errors are those of :func:`read_json`."""
+    """Parse a JSON object from a text. Errors are those of :func:`read_json` and name ``where``."""
     try:
         data = json.loads(text, parse_int=_number, parse_float=_number, parse_constant=_number)
     except (ValueError, RecursionError) as error:
@@ -127,7 +127,7 @@ def parse_json(text: str | bytes, where: str) -> dict:
 
 
 def _number(digits: str) -> int | float:
-    """A number of a JSON file, in which Python would also accept NaN, infinities, and integers beyond any float."""
+    """Parse a JSON number. Python would also accept NaN, infinities and integers that are too large for a float."""
     number = float(digits)
     if not isfinite(number):
         raise ValueError(f"the number {digits[:20]} is not finite")
@@ -136,9 +136,9 @@ def _number(digits: str) -> int | float:
 
 @contextmanager
 def try_lock(file: IO, wait: bool = False) -> Iterator[bool]:
-    """Whether no other process holds the lock of a file, or true after the ``wait``; it is held inside the block.
+    """Lock a file inside the block. Yields whether this succeeded; with ``wait``, it waits until it does.
 
-    The system releases it however the process ends.
+    The system releases the lock however the process ends.
     """
     try:
         with naming(Path(file.name)):
@@ -154,7 +154,7 @@ def try_lock(file: IO, wait: bool = False) -> Iterator[bool]:
 
 @contextmanager
 def lock(path: Path, wait: bool = False) -> Iterator[bool]:
-    """:func:`try_lock` of the file ``.<name>.lock`` beside a file or folder that one process at a time writes."""
+    """:func:`try_lock` the file ``.<name>.lock`` next to a file or folder that only one process may write."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("ab") as file, try_lock(file, wait) as mine:
         yield mine
@@ -173,11 +173,11 @@ def exclusive(path: Path) -> Iterator[None]:
         yield
 
 
-_version = functools.cache(version)  # it reads a file each time
+_version = functools.cache(version)  # reads a file on each call
 
 
 def environment_info(*libraries: str) -> dict:
-    """``versions`` of Python and the libraries, and the ``command`` line, for files that document their origin."""
+    """The ``versions`` of Python and the libraries, and the ``command`` line, to document the origin of a file."""
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in libraries}},
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
@@ -185,7 +185,7 @@ def environment_info(*libraries: str) -> dict:
 
 
 def align(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Format rows as text columns, the first left-aligned, the others right-aligned."""
+    """Format rows as text columns. The first column is left-aligned, the others are right-aligned."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])

@@ -25,8 +25,8 @@ def test_parse_classes():
 @pytest.mark.parametrize(
     "given, message",
     [
-        (["angry"], "--classes angry: at least two are required"),
-        (["angry", "angry"], r"--classes angry: expected NAME or NAME=EMOTION\+EMOTION, each name once"),
+        (["angry"], "--classes angry: at least two classes are required"),
+        (["angry", "angry"], r"--classes angry: expected NAME or NAME=EMOTION\+EMOTION, with each name once"),
         (["angry", "happy="], "--classes happy=: expected NAME"),
         (["angry", "=hap"], "--classes =hap: expected NAME"),
         (["angry", "happy=hap+"], r"--classes happy=hap\+: expected NAME"),
@@ -73,8 +73,8 @@ def test_classes_of_an_unknown_dataset():
         (("0", "1", "sad", "1"), r"m\.csv: line 4: label 'sad' is not a class number, unlike other labels"),
         (("sad", "1"), r"m\.csv: line 2: label 'sad' is not a class number, unlike other labels"),
         (("0", "-1"), r"m\.csv: line 3: label '-1' is not a class number, unlike other labels"),
-        (("3", "0", "2"), r"m\.csv: no label is 1, the greatest is 3; number the classes from 0 without gaps"),
-        (("1", "2"), r"m\.csv: no label is 0, the greatest is 2"),
+        (("3", "0", "2"), r"m\.csv: label 1 is missing \(the greatest is 3\); number the classes from 0 without gaps"),
+        (("1", "2"), r"m\.csv: label 0 is missing \(the greatest is 2\)"),
         (("sad", "sad"), r"m\.csv: line 2: every label is 'sad'; at least two classes are required"),
         (("0", "0"), r"m\.csv: line 2: every label is '0'"),
     ],
@@ -88,7 +88,7 @@ def test_given_names_stand_for_numbers_in_order():
     given = parse_classes(["sad", "angry"], {})
     kept, _ = give_labels(labelled("1", "0"), classes_of_unknown(labelled("1", "0"), given))
     assert kept["label"].tolist() == [1, 0]
-    # explicit emotions are kept, and so are names that are the labels themselves
+    # explicit emotions are kept, as are names that equal the labels
     assert classes_of_unknown(labelled("1", "0"), parse_classes(["sad=1", "angry=0"], {})) == {
         "sad": ("1",),
         "angry": ("0",),

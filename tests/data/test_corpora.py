@@ -31,7 +31,7 @@ def rows_by_name(table) -> dict[str, dict]:
 
 
 def write_esd(root: Path, lines: list[str], speaker: str = "0011", encoding: str = "utf-8", end: str = "\n") -> Path:
-    """One speaker with the recordings named in ``lines``, all in one folder."""
+    """Write one speaker with the recordings named in ``lines``, all in one folder."""
     names = [line.split()[0] for line in lines]
     transcript = "".join(line + end for line in lines).encode(encoding)
     return write_esd_speaker(root, speaker, dict.fromkeys(names, "Sad"), transcript)
@@ -181,7 +181,7 @@ def test_a_recording_that_may_not_be_looked_up_is_a_problem(tmp_path, monkeypatc
 
 def test_a_recording_of_a_corpus_that_cannot_be_printed_is_refused(tmp_path):
     root = write_iemocap(tmp_path / "a\x1b[2J", TURNS)
-    with pytest.raises(InputError, match=r"^'.*a\\x1b\[2J/.*': a recording with an unprintable name; rename it$"):
+    with pytest.raises(InputError, match=r"^'.*a\\x1b\[2J/.*': the file name is not printable; rename the file$"):
         read_iemocap(root)
 
 
@@ -253,7 +253,7 @@ def test_a_folder_without_the_corpus_is_refused(tmp_path, corpus):
     with pytest.raises(InputError, match=r"--corpus_dir .*/nowhere: no such folder$"):
         read(tmp_path / "nowhere")
     write_small(corpus, tmp_path / "a" / "b" / "c")
-    with pytest.raises(InputError, match=rf"--corpus_dir .*: not {corpus}\w*, there is no \S+ in it"):
+    with pytest.raises(InputError, match=rf"--corpus_dir .*: does not contain {corpus}\w* \(no \S+ found\)"):
         read(tmp_path)
 
 
@@ -261,13 +261,13 @@ def test_a_folder_without_the_corpus_is_refused(tmp_path, corpus):
 def test_two_copies_side_by_side_are_refused_and_named(tmp_path, corpus):
     write_small(corpus, tmp_path / "one")
     write_small(corpus, tmp_path / "two")
-    with pytest.raises(InputError, match=rf"holds {corpus}\w* twice, in \S+/one and \S+/two$"):
+    with pytest.raises(InputError, match=rf"contains {corpus}\w* twice, in \S+/one and \S+/two$"):
         CORPORA[corpus].read(tmp_path)
 
 
 @pytest.mark.parametrize("corpus", CORPORA)
 def test_the_copy_at_the_higher_level_is_read(tmp_path, corpus):
-    # a widespread copy of RAVDESS contains itself again one level down
+    # a common copy of RAVDESS contains itself again one level below
     write_small(corpus, tmp_path)
     write_small(corpus, tmp_path / "again")
     assert not any("/again/" in path for path in CORPORA[corpus].read(tmp_path)["audio_file"])

@@ -62,7 +62,7 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def test_a_demo_that_is_there_is_kept(tmp_path, monkeypatch):
-    """As another machine made it, and where nothing can be written."""
+    """The files come from another machine, and the folder is not writable."""
     write_demo(tmp_path)
     path = tmp_path / "DEMO_BERT_WAV2VEC_val.pkl"
     rows = pickle.loads(path.read_bytes())
@@ -115,7 +115,9 @@ def test_another_csv_of_a_demo_name_is_kept_and_nothing_is_written(tmp_path, con
         path.symlink_to(tmp_path / "unmounted")
     else:
         path.write_text(content)
-    with pytest.raises(InputError, match=r"DEMO_BERT_WAV2VEC_val\.csv: not this version's DEMO; move it elsewhere"):
+    with pytest.raises(
+        InputError, match=r"DEMO_BERT_WAV2VEC_val\.csv: not the DEMO data of this version; move it elsewhere"
+    ):
         write_demo(tmp_path)
     assert path.is_symlink() if content is None else path.read_text() == content
     assert not (tmp_path / "DEMO_BERT_WAV2VEC_test.pkl").exists()
@@ -145,7 +147,9 @@ def test_another_file_of_a_demo_name_is_kept_and_nothing_is_written(tmp_path, ch
         write_demo(tmp_path / "made")
         write_pickle(path, change(pickle.loads((tmp_path / "made" / path.name).read_bytes())))
     before = None if change is None else path.read_bytes()
-    with pytest.raises(InputError, match=r"DEMO_BERT_WAV2VEC_test\.pkl: not this version's DEMO; move it elsewhere"):
+    with pytest.raises(
+        InputError, match=r"DEMO_BERT_WAV2VEC_test\.pkl: not the DEMO data of this version; move it elsewhere"
+    ):
         write_demo(tmp_path)
     assert [each.name for each in tmp_path.glob("*.pkl")] == [path.name]
     assert path.is_symlink() if change is None else path.read_bytes() == before
@@ -161,7 +165,7 @@ def test_bounds_of_one_utterance_in_closed_form():
 
 
 def test_scene_bound_in_two_known_cases():
-    """Agreement 0: the scene is uninformative. Agreement 1: the evidence of all members adds up."""
+    """With agreement 0, the scene has no information. With agreement 1, the evidence of all members adds up."""
     alone = bayes_optimal_wa(scenes=100)["utterance"]
     assert bayes_optimal_wa(agreement=0.0)["scene"] == pytest.approx(alone, abs=0.003)
     margins = [m / sqrt(1 + AMBIENT**2) * sqrt(SCENE_SIZE) for m in MARGIN.values()]
@@ -190,7 +194,7 @@ def posterior(demo, split: str) -> np.ndarray:
 
 
 def test_the_posterior_of_an_embedding_is_that_of_its_density(demo):
-    """A scene whose members agree with probability 0 tells nothing: Bayes' rule on the two axes of the bits."""
+    """With agreement 0, the posterior follows from Bayes' rule on the two axes of the bits."""
     features = demo["test"]
     found = demo_posterior(features.text.numpy(), features.audio.numpy(), agreement=0.0)
     bases = demo_module._bases(np.random.default_rng(demo_module.SEED))
@@ -202,7 +206,7 @@ def test_the_posterior_of_an_embedding_is_that_of_its_density(demo):
 
 
 def test_the_posterior_reaches_the_bound_and_is_calibrated(demo):
-    """Over all 1080 utterances, at their own rate of errors within three standard errors."""
+    """Over all 1080 utterances, the posterior predicts its own error rate within three standard errors."""
     found = np.concatenate([posterior(demo, split) for split in SPLITS])
     label = np.concatenate([demo[split].label for split in SPLITS])
     assert np.allclose(found.sum(1), 1)

@@ -1,4 +1,4 @@
-"""EmoBox's metadata: the real ones of IEMOCAP on a full-size tree, and made-up ones for every refusal."""
+"""EmoBox's metadata: the real files of IEMOCAP on a full-size tree, and small artificial files for every error."""
 
 import json
 import subprocess
@@ -85,8 +85,8 @@ def test_the_label_map_may_be_in_the_folder_above(tmp_path):
 
 def test_without_transcripts_one_line_says_what_may_be_added(tmp_path):
     path = write(tmp_path / "mine.jsonl", line("a"), line("b", "sad"))
-    way_out = "its lines may have a key raw_text, or --transcribe recognises them"
-    message = f"^{path}: no transcripts, EmoBox has none; {way_out}$"
+    way_out = "add a key raw_text to its lines, or use --transcribe"
+    message = rf"^{path}: no transcripts \(EmoBox has none\); {way_out}$"
     with pytest.raises(InputError, match=message):
         read_utterances("MINE", recordings(tmp_path / "corpus", "a", "b"), [path], None, False)
 
@@ -101,15 +101,15 @@ BAD = {
     "not JSON": (b'{"key": ', r"line 2: not JSON \("),
     "not UTF-8": (b'{"key": "\xff"}', r"line 2: not JSON \("),
     "a list": (b"[1]", r"line 2: expected a JSON object, found \[1\]"),
-    "no key": ({"wav": "b.wav", "emo": "neu"}, r"line 2: no key key \(there are wav, emo\)"),
-    "no emotion": ({"key": "b", "wav": "b.wav"}, r"line 2: no key emo \(there are key, wav\)"),
-    "an empty emotion": (line("b", " "), "line 2: no emo"),
-    "a list of recordings": (line("b", wav=["b.wav"]), r"line 2: wav \['b.wav'\]: expected a text"),
-    "half a character": (line("b", raw_text="\ud800"), r"line 2: raw_text .*: expected a text"),
+    "no key": ({"wav": "b.wav", "emo": "neu"}, r"line 2: has no key key \(it has wav, emo\)"),
+    "no emotion": ({"key": "b", "wav": "b.wav"}, r"line 2: has no key emo \(it has key, wav\)"),
+    "an empty emotion": (line("b", " "), "line 2: emo is empty"),
+    "a list of recordings": (line("b", wav=["b.wav"]), r"line 2: wav \['b.wav'\]: expected a string"),
+    "half a character": (line("b", raw_text="\ud800"), r"line 2: raw_text .*: expected a string"),
     "another emotion": (line("b", "joy"), r"line 2: emo 'joy' is not in label_map\.json \(neu, hap, exc, sad, rare\)"),
     "the same key": (line("b", key="mine-a"), r"line 2: key 'mine-a' is also in .*mine\.jsonl: line 1"),
     "the same recording": (line("b", wav=line("a")["wav"]), r"line 2: wav '\S+/a\.wav' is also in .*: line 1"),
-    "a part of a recording": (line("b", start_time=1.5), r"line 2: start_time 1\.5: a part of a recording"),
+    "a part of a recording": (line("b", start_time=1.5), r"line 2: start_time 1\.5: this is a part of a recording"),
 }
 
 
@@ -125,8 +125,8 @@ def test_a_bad_line_is_named(tmp_path, bad, message):
 @pytest.mark.parametrize(
     "label_map, message",
     [
-        ({"neu": 5.0}, r"label_map\.json: neu 5\.0: expected a text"),
-        ({"neu": ""}, r"label_map\.json: no neu"),
+        ({"neu": 5.0}, r"label_map\.json: neu 5\.0: expected a string"),
+        ({"neu": ""}, r"label_map\.json: neu is empty"),
         ({"neu": "Calm", "hap": "calm"}, r"label_map\.json: class 'calm' is spelled 'Calm' elsewhere"),
     ],
 )
@@ -156,14 +156,14 @@ def test_folds_of_the_published_layout(tmp_path):
     write(tmp_path / "mine.jsonl", line("a"), line("b"))
     write(tmp_path / "fold_1" / "mine_test_fold_1.jsonl", line("a"))
     write(tmp_path / "fold_1" / "mine_train_fold_1.jsonl", line("b"))
-    write(tmp_path / "fold_2" / "mine_test_fold_2.jsonl", {"key": "mine-b-1"})  # a key alone
+    write(tmp_path / "fold_2" / "mine_test_fold_2.jsonl", {"key": "mine-b-1"})  # only a key
     assert read_folds(tmp_path) == {"a": 1, "b-1": 2}
 
 
 def test_bad_folds_are_named(tmp_path):
     with pytest.raises(InputError, match=r"nowhere: no such folder$"):
         read_folds(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=rf"^{tmp_path}: no files of folds \(test_fold_1"):
+    with pytest.raises(InputError, match=rf"^{tmp_path}: no fold files found \(test_fold_1"):
         read_folds(tmp_path)
     first, third = tmp_path / "test_fold_1.jsonl", tmp_path / "test_fold_3.jsonl"
     write(first, line("a"))
@@ -177,10 +177,10 @@ def test_bad_folds_are_named(tmp_path):
     with pytest.raises(InputError, match=rf"^{second}: line 2: not JSON"):
         read_folds(tmp_path)
     write(second, {"emo": "neu"})
-    with pytest.raises(InputError, match=rf"^{second}: line 1: no key key"):
+    with pytest.raises(InputError, match=rf"^{second}: line 1: has no key key"):
         read_folds(tmp_path)
     write(tmp_path / "fold_2" / "mine_test_fold_2.jsonl", line("b"))
-    with pytest.raises(InputError, match=rf"^{second}: fold 2 is also {tmp_path}/fold_2/mine_test_fold_2\.jsonl$"):
+    with pytest.raises(InputError, match=rf"^{second}: fold 2 is also in {tmp_path}/fold_2/mine_test_fold_2\.jsonl$"):
         read_folds(tmp_path)
 
 

@@ -21,7 +21,7 @@ def broken(row: int, **changes) -> list[dict]:
 
 
 def write_splits(folder, **rows) -> dict:
-    """Three different feature files, or the given rows instead."""
+    """Write three different feature files, or the given rows instead."""
     plain = {split: make_rows(20 - 5 * seed, seed=seed) for seed, split in enumerate(SPLITS)}
     return {split: write_pickle(folder / f"{split}.pkl", each) for split, each in {**plain, **rows}.items()}
 
@@ -46,10 +46,19 @@ BAD = {
     "missing label": (without(1, "label"), "row 1 has no 'label'"),
     "None": (broken(2, text_embed=None), "row 2: text_embed is not a vector of numbers but a NoneType of object"),
     "label None": (broken(2, label=None), "row 2: label None is not an integer"),
-    "NaN": (broken(5, text_embed=filled(np.nan)), "row 5: text_embed holds nan at position 2"),
-    "infinity": (broken(5, text_embed=filled(-np.inf, 4)), "row 5: text_embed holds -inf at position 4"),
-    "too large for float32": (broken(0, text_embed=[1e39] * 6), "row 0: text_embed holds inf at position 0"),
-    "would overflow": (broken(1, text_embed=filled(1e37)), r"row 1: text_embed holds 9\.9\d+e\+36 at position 2"),
+    "NaN": (broken(5, text_embed=filled(np.nan)), "row 5: text_embed has the invalid value nan at position 2"),
+    "infinity": (
+        broken(5, text_embed=filled(-np.inf, 4)),
+        "row 5: text_embed has the invalid value -inf at position 4",
+    ),
+    "too large for float32": (
+        broken(0, text_embed=[1e39] * 6),
+        "row 0: text_embed has the invalid value inf at position 0",
+    ),
+    "would overflow": (
+        broken(1, text_embed=filled(1e37)),
+        r"row 1: text_embed has the invalid value 9\.9\d+e\+36 at position 2",
+    ),
     "zero vector": (broken(6, audio_embed=np.zeros(5)), "row 6: audio_embed is a zero vector"),
     "mixed dimensions": (broken(3, audio_embed=np.ones(4)), "row 3: audio_embed has 4 values, row 0 has 5"),
     "matrix": (broken(3, audio_embed=np.ones((2, 5))), r"row 3: audio_embed has shape \[2, 5\]"),
@@ -120,12 +129,12 @@ def splits(tmp_path, train, val):
 
 
 def test_splits_agree_on_dimensions(tmp_path):
-    with pytest.raises(InputError, match=r"b\.pkl: dimensions are text 6, audio 4, in .*a\.pkl .* text 6, audio 5$"):
+    with pytest.raises(InputError, match=r"b\.pkl: dimensions are text 6, audio 4, but text 6, audio 5 in .*a\.pkl$"):
         load_splits(splits(tmp_path, make_rows(8), make_rows(8, dims=(6, 4))), None)
 
 
 def test_swapped_embeddings_are_recognised(tmp_path):
-    with pytest.raises(InputError, match=r"b\.pkl: .*; text and audio look swapped"):
+    with pytest.raises(InputError, match=r"b\.pkl: .*; text and audio seem to be swapped"):
         load_splits(splits(tmp_path, make_rows(8), make_rows(8, dims=(5, 6))), None)
 
 
@@ -152,7 +161,7 @@ def test_real_features(iemocap_small):
 
 
 def test_the_sha256_is_that_of_what_was_read(tmp_path, monkeypatch):
-    """The file is replaced while it is read."""
+    """The file is replaced while it is being read."""
     path = write_pickle(tmp_path / "x.pkl", make_rows(8))
     read, expected = features.read_file, file_sha256(path)
 
@@ -169,9 +178,11 @@ def test_the_sha256_is_that_of_what_was_read(tmp_path, monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux only")
 @pytest.mark.parametrize("content", [b"\x80\x04Nr\xff\xff\xff\xff.", b"\x80\x04K\x01p99999999999\n."])
 def test_a_pickle_that_asks_for_any_amount_of_memory_is_one_line(tmp_path, content):
-    """Its memo is as long as the largest index in it."""
+    """The memo of the unpickler is as long as the largest index in the file."""
     (tmp_path / "x.pkl").write_bytes(content)
-    with pytest.raises(InputError, match=r"x\.pkl: does not fit into memory, or asks for more than its \d+ bytes need"):
+    with pytest.raises(
+        InputError, match=r"x\.pkl: needs more memory than is available, or more than a file of \d+ bytes should need"
+    ):
         load_features(tmp_path / "x.pkl")
 
 
@@ -180,7 +191,9 @@ def test_rows_that_share_one_long_vector_are_not_multiplied(tmp_path, monkeypatc
     monkeypatch.setattr(features, "MEMORY", 100 << 20)
     vector = np.ones(1_000_000, np.float32)
     rows = [{"text_embed": vector, "audio_embed": vector, "label": i % 2} for i in range(1000)]
-    with pytest.raises(InputError, match=r"x\.pkl: does not fit into memory, or asks for more than its \d+ bytes need"):
+    with pytest.raises(
+        InputError, match=r"x\.pkl: needs more memory than is available, or more than a file of \d+ bytes should need"
+    ):
         load_features(write_pickle(tmp_path / "x.pkl", rows))
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
 
@@ -201,21 +214,21 @@ def test_one_class_is_no_classification(tmp_path):
 
 def test_one_file_as_two_splits_is_refused(tmp_path):
     paths = write_splits(tmp_path)
-    with pytest.raises(InputError, match=r"train\.pkl: the test split has the same utterances as train, .*train\.pkl"):
+    with pytest.raises(InputError, match=r"train\.pkl: the test split has the same utterances as train \(.*train\.pkl"):
         check_disjoint(load_splits({**paths, "test": paths["train"]}, None)[0])
     again = [{**row, "audio_embed": torch.from_numpy(row["audio_embed"])} for row in make_rows(20, seed=0)[::-1]]
-    with pytest.raises(InputError, match=r"val\.pkl: the val split has the same utterances as train, .*train\.pkl"):
+    with pytest.raises(InputError, match=r"val\.pkl: the val split has the same utterances as train \(.*train\.pkl"):
         check_disjoint(load_splits(write_splits(tmp_path, val=again), None)[0])
 
 
 def test_utterances_in_two_splits_are_counted(tmp_path, capsys):
     paths = write_splits(tmp_path, test=[*make_rows(8, seed=7), *make_rows(20, seed=0)[:3]])
     check_disjoint(load_splits(paths, None)[0])
-    assert capsys.readouterr().out == f"note: 3 of 11 utterances of {paths['test']} are in {paths['train']}, too\n"
+    assert capsys.readouterr().out == f"note: 3 of 11 utterances of {paths['test']} are also in {paths['train']}\n"
 
 
 def info_of(**changes) -> dict:
-    """The JSON beside feature pickles, as far as it is checked."""
+    """The part of the JSON next to feature pickles that is checked."""
     encoder = {"name": "x", "revision": None, "pooling": "mean", "weights_sha256": "0"}
     info = {"class_names": ["a", "b"], "encoders": {"text": encoder, "audio": encoder}, "leakage": {}}
     return info | {"files": {split: {} for split in SPLITS}} | changes
@@ -229,13 +242,15 @@ def test_encoders_that_are_not_described_are_refused(tmp_path, encoders):
     path.write_text(json.dumps(info_of()))
     assert read_info(tmp_path / "TOY_BERT_WAV2VEC_train.pkl") == info_of()
     path.write_text(json.dumps(info_of(encoders=encoders)))
-    with pytest.raises(InputError, match=r"TOY_BERT_WAV2VEC\.json: (not written by|does not name its encoders)"):
+    with pytest.raises(
+        InputError, match=r"TOY_BERT_WAV2VEC\.json: (not written by|the description of its encoders is invalid)"
+    ):
         read_info(tmp_path / "TOY_BERT_WAV2VEC_train.pkl")
 
 
 @pytest.mark.parametrize("names", [["a"], ["a", "a"], ["a", 1], "ab", ["a", "b\x1b[2J"], [["a"], "b"], None])
 def test_class_names_that_are_not_texts_are_refused(tmp_path, names):
     (tmp_path / "TOY_BERT_WAV2VEC.json").write_text(json.dumps(info_of(class_names=names)))
-    with pytest.raises(InputError, match=r"TOY_BERT_WAV2VEC\.json: its class names are ") as caught:
+    with pytest.raises(InputError, match=r"TOY_BERT_WAV2VEC\.json: invalid class names: ") as caught:
         read_info(tmp_path / "TOY_BERT_WAV2VEC_train.pkl")
     assert str(caught.value).isprintable()

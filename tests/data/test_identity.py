@@ -1,4 +1,4 @@
-"""Who the rows of a feature pickle are."""
+"""The identity of the rows of a feature pickle."""
 
 import pytest
 
@@ -32,7 +32,7 @@ def test_the_csv_of_the_same_name_says_who_speaks(pickle):
 
 
 def test_what_the_csv_does_not_say_is_read_from_names_of_known_corpora(pickle):
-    """As the published CSVs have it: another machine's paths, and no speaker."""
+    """As in the published CSVs: paths of another machine, and no speaker."""
     names = "/home/a/Ses02M_script01_1_F026.wav", "C:\\data\\03-01-05-01-01-01-02.wav", "0011_000351.wav"
     lines = [f"{name},{label}\n" for label, name in enumerate(names)]
     pickle.with_suffix(".csv").write_text("audio_file,label\n" + "".join(lines))
@@ -45,16 +45,16 @@ def test_what_the_csv_does_not_say_is_read_from_names_of_known_corpora(pickle):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "needs one column audio_file"),
-        ("path,label\na,0\nb,1\nc,2\n", r"needs one column audio_file \(it has path, label\)"),
-        ("audio_file,speaker,speaker\na,x,x\n", "needs one column speaker"),
-        ("audio_file,raw_text,raw_text\na,x,x\n", "needs one column raw_text"),
+        ("", "needs exactly one column audio_file"),
+        ("path,label\na,0\nb,1\nc,2\n", r"needs exactly one column audio_file \(it has path, label\)"),
+        ("audio_file,speaker,speaker\na,x,x\n", "needs exactly one column speaker"),
+        ("audio_file,raw_text,raw_text\na,x,x\n", "needs exactly one column raw_text"),
         ("audio_file\na\nb\n", "2 rows, but TOY_BERT_WAV2VEC_train.pkl has 3"),
         ("audio_file\na\nb\na\n", r"line 4: 'a' is also in .*line 2"),
-        ('audio_file,label\na,0\n"",1\nc,2\n', "line 3: no audio_file"),
-        ("audio_file,label\na,0\nb,3\nc,2\n", "line 3: label '3', in TOY_BERT_WAV2VEC_train.pkl it is 1"),
+        ('audio_file,label\na,0\n"",1\nc,2\n', "line 3: audio_file is empty"),
+        ("audio_file,label\na,0\nb,3\nc,2\n", "line 3: label '3', but 1 in TOY_BERT_WAV2VEC_train.pkl"),
         ("audio_file,label\na,0\nb\nc,2\n", "line 3: 1 values for 2 columns"),
-        ("audio_file,speaker\na,A\nb,\x1b[31m\nc,C\n", "line 3: speaker .* cannot be printed"),
+        ("audio_file,speaker\na,A\nb,\x1b[31m\nc,C\n", "line 3: speaker .* is not printable"),
         ("audio_file\na\n\xff\nc\n", "not UTF-8"),
         ('audio_file\na\n"b\nc\n', "not CSV"),
     ],

@@ -29,13 +29,13 @@ BAD = {
     "header alone": (HEADER, r"no rows"),
     "no label column": (
         "audio_file,raw_text,emotion\na.wav,Hi,1\n",
-        r"needs one column label \(it has audio_file, raw_text, emotion\)",
+        r"needs exactly one column label \(it has audio_file, raw_text, emotion\)",
     ),
     "semicolons": (
         "audio_file;raw_text;label\na.wav;Hi;1\n",
-        r"needs one column audio_file \(it has audio_file;raw_te",
+        r"needs exactly one column audio_file \(it has audio_file;raw_te",
     ),
-    "text column twice": ("audio_file,raw_text,label,raw_text\na,b,c,d\n", r"needs one column raw_text"),
+    "text column twice": ("audio_file,raw_text,label,raw_text\na,b,c,d\n", r"needs exactly one column raw_text"),
     "speaker column twice": ("audio_file,raw_text,label,speaker,speaker\na,b,c,d,e\n", r".*speaker"),
     "too many values": (
         f"{HEADER}a.wav,Hi,1\nb.wav,Well, hi,1\n",
@@ -43,8 +43,8 @@ BAD = {
     ),
     "too few values": (f"{HEADER}a.wav,Hi,1\n\nb.wav,Hi\n", r"line 4: 2 values for 3 columns"),
     "after a text of two lines": (f'{HEADER}a.wav,"Hi\nthere",1\nb.wav,1\n', r"line 4: 2 values for 3 columns"),
-    "no recording": (f"{HEADER}a.wav,Hi,1\n ,Hi,1\n", r"line 3: no audio_file"),
-    "no label": (f"{HEADER}a.wav,Hi,1\nb.wav,Hi,\n", r"line 3: no label"),
+    "no recording": (f"{HEADER}a.wav,Hi,1\n ,Hi,1\n", r"line 3: audio_file is empty"),
+    "no label": (f"{HEADER}a.wav,Hi,1\nb.wav,Hi,\n", r"line 3: label is empty"),
     "quote never closed": (f'{HEADER}a.wav,"Hi,1\nb.wav,Hi,1\n', "line 2: not CSV"),
     "words after a quote": (f'{HEADER}a.wav,Hi,1\nb.wav,"Hi" there,1\nc.wav,Hi,1\n', "line 3: not CSV"),
     "Windows-1252": (f"{HEADER}a.wav,It’s,1\n".encode("cp1252"), "line 2: not UTF-8"),
@@ -171,7 +171,7 @@ def test_gender_is_given_or_derived_and_written_in_one_way(tmp_path):
 
 
 def test_dialogues_that_differ_by_case_are_two(tmp_path):
-    """They may be names of videos."""
+    """The names may be those of videos."""
     path = write_csv(tmp_path, "audio_file,raw_text,label,dialogue\na.wav,Hi,0,dQw4\nb.wav,Hi,1,dqw4\n")
     assert utterances_of([path], "MINE", None)["dialogue"].tolist() == ["dQw4", "dqw4"]
 
@@ -209,19 +209,21 @@ def test_cells_that_cannot_be_printed_are_refused(tmp_path, column):
     row = ["b.wav", "Hi", *(["\x1b[31mx"] if column == "label" else ["1", "\x1b[31mx"])]
     good = ["a.wav", "Hi", *"01"[: len(row) - 2]]
     path = write_csv(tmp_path, "".join(",".join(each) + "\n" for each in (header, good, row)))
-    with pytest.raises(InputError, match=rf"^{path}: line 3: {column} '\\x1b\[31mx' cannot be printed$"):
+    with pytest.raises(InputError, match=rf"^{path}: line 3: {column} '\\x1b\[31mx' is not printable$"):
         read_manifest(path)
 
 
 def test_a_recording_that_cannot_be_printed_is_refused_with_its_line(tmp_path):
     path = write_csv(tmp_path, f"{HEADER}a.wav,Hi,0\nb\x1b[2J.wav,Hi,1\n")
-    with pytest.raises(InputError, match=rf"^{path}: line 3: 'b\\x1b\[2J\.wav': a recording with an unprintable name"):
+    with pytest.raises(InputError, match=rf"^{path}: line 3: 'b\\x1b\[2J\.wav': the file name is not printable"):
         utterances_of([path], "MINE", None)
 
 
 def test_a_header_is_shown_without_its_escape_sequences(tmp_path):
     path = write_csv(tmp_path, "audio_file,raw_text,\x1b]0;x\na.wav,Hi,0\n")
-    with pytest.raises(InputError, match=r"needs one column label \(it has audio_file, raw_text, \\x1b\]0;x\)$"):
+    with pytest.raises(
+        InputError, match=r"needs exactly one column label \(it has audio_file, raw_text, \\x1b\]0;x\)$"
+    ):
         read_manifest(path)
 
 
@@ -268,8 +270,8 @@ def test_ambiguous_copies_are_refused(tmp_path):
     touch(tmp_path, "one/happy/01.wav", "two/happy/01.wav", "two/sad/01.wav")
     [happy] = locate(["/them/happy/01.wav"], tmp_path, tmp_path)
     [any_of_three] = locate(["/them/01.wav"], tmp_path, tmp_path)
-    assert happy == (Path("/them/happy/01.wav"), f"2 recordings of this name in {tmp_path}")
-    assert any_of_three == (Path("/them/01.wav"), f"3 recordings of this name in {tmp_path}")
+    assert happy == (Path("/them/happy/01.wav"), f"2 recordings have this name in {tmp_path}")
+    assert any_of_three == (Path("/them/01.wav"), f"3 recordings have this name in {tmp_path}")
 
 
 def test_the_parent_folder_must_match_unless_names_are_unique(tmp_path):
@@ -296,7 +298,7 @@ def test_missing_recordings_are_reported_one_by_one(tmp_path):
     ]
     assert folder.is_file()
     [(path, problem)] = locate(["/them/b.wav"], None, tmp_path)
-    assert (path, problem) == (Path("/them/b.wav"), "no such recording; --corpus_dir names the folder to search")
+    assert (path, problem) == (Path("/them/b.wav"), "no such recording; use --corpus_dir to name the folder to search")
 
 
 def test_an_impossible_file_name_is_missing(tmp_path):
@@ -313,7 +315,7 @@ def test_without_corpus_dir_nothing_is_searched(tmp_path):
 def test_linked_folders_are_searched_once_and_without_end(tmp_path):
     corpus, elsewhere = tmp_path / "corpus", tmp_path / "elsewhere"
     real, linked = touch(corpus, "s1/a.wav")[0], touch(elsewhere, "b.wav")[0]
-    (corpus / "a_link").symlink_to(corpus / "s1")  # read before s1, but s1 is the name of the folder
+    (corpus / "a_link").symlink_to(corpus / "s1")  # visited before s1, but s1 is the real name of the folder
     for name in ("one", "two"):
         (corpus / name).symlink_to(elsewhere)
     (elsewhere / "up").symlink_to(corpus)
@@ -324,7 +326,7 @@ def test_linked_folders_are_searched_once_and_without_end(tmp_path):
 
 
 def refuse(folder):
-    """Path.is_file and os.scandir of what is below the folder, for a user who may not read it; root reads all."""
+    """Path.is_file and os.scandir below the folder, for a user without permission. root can read everything."""
 
     def refusing(call):
         def refused(path, *args):

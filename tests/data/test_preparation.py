@@ -1,4 +1,4 @@
-"""The published manifests and EmoBox's folds on full-size corpus trees, and every refusal."""
+"""The published manifests and EmoBox's folds on full-size corpus trees, and every error."""
 
 import re
 from collections import Counter
@@ -90,7 +90,7 @@ def test_published_manifests_are_used_unchanged(request, corpus, counts):
     assert problems(prepared) == {}
     assert table["audio_file"].is_unique
     for ours, theirs in zip(table["audio_file"], published["audio_file"], strict=True):
-        # the tree has splits below the emotion for some speakers, the published paths have none
+        # for some speakers the tree has splits below the emotion; the published paths do not
         parts = [part for part in Path(ours).relative_to(tree).parts if part not in ("train", "evaluation", "test")]
         assert theirs.endswith("/" + "/".join(parts))
     assert table["split"].tolist() == [s for s, count in zip(SPLITS, counts, strict=True) for _ in range(count)]
@@ -110,7 +110,7 @@ def test_published_rows_agree_with_the_corpus_reader(request, corpus):
     assert published.class_names == own.class_names
     expected = by_name(own, "raw_text")
     for name, text in by_name(published, "raw_text").items():
-        # only the ESD reader normalises; £¬ is a full-width comma decoded wrongly by the authors
+        # only the ESD reader normalises; £¬ is a full-width comma that the authors decoded wrongly
         mended = " ".join(text.replace("£¬", ",").replace("，", ",").split()) if corpus == "ESD" else text
         assert expected[name] == mended
 
@@ -135,7 +135,7 @@ def test_a_missing_recording_is_named_with_its_line(request, corpus):
 
 def test_without_the_recordings_every_row_is_a_problem():
     prepared = prepare("IEMOCAP", None, published_csvs("IEMOCAP"))
-    assert set(prepared.table["problem"]) == {"no such recording; --corpus_dir names the folder to search"}
+    assert set(prepared.table["problem"]) == {"no such recording; use --corpus_dir to name the folder to search"}
     assert len(prepared.table) == 5509
 
 
@@ -171,7 +171,7 @@ def test_iemocap_is_complete(iemocap, capsys):
     assert capsys.readouterr().out.splitlines() == [
         "IEMOCAP: complete, 5531 utterances of anger, happiness, neutral, sadness",
         "IEMOCAP: 5531 utterances: 1103 anger, 1636 happiness, 1708 neutral, 1084 sadness",
-        "excluded, of no class: 10 xxx, 10 fru, 10 sur, 10 oth",
+        "excluded, in no class: 10 xxx, 10 fru, 10 sur, 10 oth",
     ]
 
 
@@ -212,7 +212,7 @@ def test_an_incomplete_iemocap_is_refused_unless_partial(iemocap, capsys):
     turn = "Ses03M_impro04_F001"
     with edited(evaluation_of(iemocap, turn), f"{turn}\tneu", f"{turn}\txxx"):
         with pytest.raises(
-            InputError, match=r"5530 utterances, IEMOCAP has 5531 \(1085 of Ses01, 1023 of Ses02, 1150 "
+            InputError, match=r"5530 utterances, but IEMOCAP has 5531 \(1085 of Ses01, 1023 of Ses02, 1150 "
         ):
             prepare("IEMOCAP", iemocap)
         capsys.readouterr()
@@ -220,7 +220,7 @@ def test_an_incomplete_iemocap_is_refused_unless_partial(iemocap, capsys):
     assert len(prepared.table) == 5530
     assert turn not in by_name(prepared, "label")
     out = capsys.readouterr().out
-    assert out.startswith(f"note: {iemocap}: 5530 utterances, IEMOCAP has 5531 (")
+    assert out.startswith(f"note: {iemocap}: 5530 utterances, but IEMOCAP has 5531 (")
     assert "complete" not in out
     assert "11 xxx" in out
 
@@ -228,7 +228,7 @@ def test_an_incomplete_iemocap_is_refused_unless_partial(iemocap, capsys):
 def test_an_extra_utterance_is_refused(iemocap):
     with (
         edited(evaluation_of(iemocap, "Ses01F_impro01_M900"), "Ses01F_impro01_M900\txxx", "Ses01F_impro01_M900\tsad"),
-        pytest.raises(InputError, match="5532 utterances, IEMOCAP has 5531"),
+        pytest.raises(InputError, match="5532 utterances, but IEMOCAP has 5531"),
     ):
         prepare("IEMOCAP", iemocap)
 
@@ -236,17 +236,17 @@ def test_an_extra_utterance_is_refused(iemocap):
 def test_an_incomplete_esd_is_refused_unless_partial(esd):
     with away(esd / "0012" / "Sad" / "0012_001051.wav"):
         with pytest.raises(
-            InputError, match=r"17499 utterances, ESD has 17500 \(1750 of 0011, 1749 of 0012, .*; --allow_p"
+            InputError, match=r"17499 utterances, but ESD has 17500 \(1750 of 0011, 1749 of 0012, .*; use --allow_p"
         ):
             prepare("ESD", esd)
         assert len(prepare("ESD", esd, allow_partial=True).table) == 17_499
 
 
 def test_a_corpus_that_holds_a_recording_twice_is_refused(tmp_path):
-    """For example ESD with splits, unpacked over a copy without splits: one recording in train and test."""
+    """For example, ESD with splits unpacked over a copy without splits: one recording would be in train and test."""
     write_esd_speaker(tmp_path, "0011", {"0011_001051": "Sad"}, b"")
     write_esd_speaker(tmp_path, "0011", {"0011_001051": "Sad/test"}, b"")
-    with pytest.raises(InputError, match=r"Sad/test/0011_001051\.wav: a second recording of this name"):
+    with pytest.raises(InputError, match=r"Sad/test/0011_001051\.wav: has the same file name as "):
         prepare("ESD", tmp_path, allow_partial=True)
 
 
@@ -257,7 +257,7 @@ def test_ravdess_is_counted_by_whole_actors(tmp_path, capsys):
     assert len(prepared.class_names) == 8
     with (
         away(tmp_path / "Actor_02" / "03-01-05-02-01-02-02.wav"),
-        pytest.raises(InputError, match=r"179 utterances, RAVDESS has 180 \(60 of 01, 59 of 02, 60 of 03\)"),
+        pytest.raises(InputError, match=r"179 utterances, but RAVDESS has 180 \(60 of 01, 59 of 02, 60 of 03\)"),
     ):
         prepare("RAVDESS", tmp_path)
 
@@ -307,8 +307,8 @@ def test_classes_can_be_chosen_of_a_corpus_that_is_complete(iemocap, capsys):
     assert prepared.class_names == ["sad", "frustration", "joy"]
     assert Counter(prepared.table["label"]) == {0: 1084, 1: 10, 2: 1636}
     out = capsys.readouterr().out
-    assert "IEMOCAP: complete, 5531 utterances" in out  # counted over the corpus's own classes
-    assert "excluded, of no class: 1708 neu, 1103 ang, 10 xxx" in out
+    assert "IEMOCAP: complete, 5531 utterances" in out  # counted over the classes of the corpus
+    assert "excluded, in no class: 1708 neu, 1103 ang, 10 xxx" in out
 
 
 # ---- small CSVs ------------------------------------------------------------------------------------------------------
@@ -316,7 +316,7 @@ def test_classes_can_be_chosen_of_a_corpus_that_is_complete(iemocap, capsys):
 
 @pytest.fixture
 def small_csv(tmp_path):
-    """Write rows of name, label and further columns to a manifest, beside empty recordings."""
+    """Write rows of name, label and further columns to a manifest, next to empty recordings."""
 
     def write(*rows: tuple, columns: str = "audio_file,raw_text,label") -> Path:
         for name, *_ in rows:
@@ -375,31 +375,33 @@ def test_label_of_no_class_is_refused_unless_classes_are_chosen(small_csv, capsy
     path = small_csv(
         *((f"{i}.wav", "hap") for i in range(10)), ("x.wav", "fru"), *((f"n{i}.wav", "neu") for i in range(10))
     )
-    with pytest.raises(InputError, match=r"m\.csv: line 12: label 'fru' is none of anger, happiness, neutral, sadness"):
+    with pytest.raises(
+        InputError, match=r"m\.csv: line 12: label 'fru' is not one of anger, happiness, neutral, sadness"
+    ):
         prepare("IEMOCAP", None, [path])
     prepared = prepare("IEMOCAP", None, [path], classes=["neu", "hap"])
     assert prepared.class_names == ["neu", "hap"]
     assert len(prepared.table) == 20
-    assert "excluded, of no class: 1 fru" in capsys.readouterr().out
+    assert "excluded, in no class: 1 fru" in capsys.readouterr().out
 
 
 def test_label_of_no_class_is_refused_if_its_recording_has_another_row(small_csv):
     rows = [(f"{i}.wav", ("hap", "neu")[i % 2]) for i in range(20)]
     with pytest.raises(
-        InputError, match=r"m\.csv: line 22: (label 'fru' is none of anger|.*the same recording as .*line 5)"
+        InputError, match=r"m\.csv: line 22: (label 'fru' is not one of anger|.*the same recording as .*line 5)"
     ):
         prepare("IEMOCAP", None, [small_csv(*rows, ("3.wav", "fru"))])
 
 
 def test_a_name_that_cannot_be_printed_is_refused(small_csv):
     path = small_csv(("a.wav", "sad"), ("b\u200b.wav", "joy"))
-    with pytest.raises(InputError, match=r"b\\u200b\.wav': a recording with an unprintable name; rename it$"):
+    with pytest.raises(InputError, match=r"b\\u200b\.wav': the file name is not printable; rename the file$"):
         prepare("MINE", None, [path])
 
 
 def test_classes_without_utterances(small_csv):
     path = small_csv(("a.wav", "sad"), ("b.wav", "joy"))
-    with pytest.raises(InputError, match="no utterance is of the classes x, y; found: sad, joy"):
+    with pytest.raises(InputError, match="no utterance belongs to the classes x, y; found: sad, joy"):
         prepare("MINE", None, [path], classes=["x", "y"])
 
 
@@ -409,9 +411,9 @@ def test_classes_without_utterances(small_csv):
         (
             "MINE",
             {},
-            r"MINE: no reader for this corpus \(there are IEMOCAP, ESD, RAVDESS\); give its utterances with --m",
+            r"MINE: no reader for this corpus \(there are IEMOCAP, ESD, RAVDESS\); list its utterances with --m",
         ),
-        ("ESD", {}, "--corpus_dir: required, the folder of ESD"),
+        ("ESD", {}, "--corpus_dir: required; give the folder of ESD"),
         ("ESD", {"corpus_dir": Path("nowhere")}, "--corpus_dir nowhere: no such folder"),
         (
             "MINE",

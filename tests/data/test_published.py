@@ -187,7 +187,7 @@ def test_another_file_at_the_path_is_kept(server, publish, tmp_path):
 def test_a_broken_link_is_kept(server, publish, tmp_path):
     publish(NAME, CONTENT)
     (tmp_path / "f.pkl").symlink_to(tmp_path / "unmounted" / "f.pkl")
-    with pytest.raises(InputError, match=r"f\.pkl: a folder or a broken link"):
+    with pytest.raises(InputError, match=r"f\.pkl: is a folder or a broken link"):
         published.fetch(NAME, tmp_path / "f.pkl")
     assert (tmp_path / "f.pkl").is_symlink()
 
@@ -225,7 +225,7 @@ def test_two_commands_do_not_fetch_one_file(server, publish, tmp_path):
     command, pipe = [sys.executable, "-c", holder, part], subprocess.PIPE
     other = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
     assert other.stdout.readline() == "mine\n"
-    with pytest.raises(InputError, match=r"f\.pkl\.part: another command is fetching this file"):
+    with pytest.raises(InputError, match=r"f\.pkl\.part: another command is downloading this file"):
         published.fetch(NAME, tmp_path / "f.pkl")
     other.communicate("\n")
     published.fetch(NAME, tmp_path / "f.pkl")
@@ -307,7 +307,7 @@ def test_whatever_a_server_sends_without_end_ends_in_one_line(publish, tmp_path,
                     time.sleep(0.02 if len(piece) == 1 else 0)
 
     with ThreadingTCPServer(("127.0.0.1", 0), Endless) as tcp:
-        tcp.daemon_threads = True  # a client that gives up may leave its connection open until it ends
+        tcp.daemon_threads = True  # a client that gives up may leave its connection open until it exits
         threading.Thread(target=tcp.serve_forever, args=(0.01,), daemon=True).start()
         monkeypatch.setenv("CEMOBAM_MIRROR", f"http://127.0.0.1:{tcp.server_address[1]}")
         began = time.monotonic()
@@ -344,7 +344,7 @@ def test_training_names_missing_features_in_three_lines_then_fetches_them(server
 
 
 def manifest(rows: int, session: str) -> bytes:
-    """As the authors': paths of their machine, no speakers."""
+    """As in the authors' files: paths of their machine, and no speakers."""
     name = "/home/a/{0}F_impro0{1}_F{2:03d}.wav"
     lines = [f"{name.format(session, 1 + row % 4, row)},a text,{row % 4}\n" for row in range(rows)]
     return ("audio_file,raw_text,label\n" + "".join(lines)).encode()
@@ -380,13 +380,13 @@ def test_demo_is_written_unless_a_split_is_given(tmp_path, capsys):
     paths = published.find_features("DEMO", tmp_path, dict.fromkeys(SPLITS), False)
     assert paths == {split: tmp_path / f"DEMO_BERT_WAV2VEC_{split}.pkl" for split in SPLITS}
     assert all(path.is_file() for path in paths.values())
-    assert capsys.readouterr().out == f"making the synthetic DEMO features in {tmp_path}\n"
+    assert capsys.readouterr().out == f"generating the synthetic DEMO features in {tmp_path}\n"
     assert published.find_features("DEMO", tmp_path, dict.fromkeys(SPLITS), False) == paths
     assert capsys.readouterr().out == ""
     given = {"train": str(paths["train"]), "val": None, "test": None}
     paths["val"].write_bytes(b"mine")
     assert published.find_features("DEMO", tmp_path, given, False) == paths
-    with pytest.raises(InputError, match=r"DEMO_BERT_WAV2VEC_val\.pkl: not this version's DEMO"):
+    with pytest.raises(InputError, match=r"DEMO_BERT_WAV2VEC_val\.pkl: not the DEMO data of this version"):
         published.find_features("DEMO", tmp_path, dict.fromkeys(SPLITS), False)
     assert paths["val"].read_bytes() == b"mine"
     assert capsys.readouterr().out == ""
@@ -407,7 +407,7 @@ def test_a_given_path_replaces_the_default_and_a_missing_file_is_named_with_its_
 
 
 def test_a_download_does_not_combine_with_given_paths(server, tmp_path):
-    with pytest.raises(InputError, match="--download: fetches to --feature_dir; omit --train_path"):
+    with pytest.raises(InputError, match="--download: downloads to --feature_dir; omit --train_path"):
         published.find_features("ESD", tmp_path, {"val": tmp_path / "b.pkl"}, True)
     assert server.asked == []
 

@@ -35,7 +35,7 @@ def sorted_by_name(data: object) -> object:
 
 
 def test_what_is_written_is_read(tmp_path):
-    """Also tensors that share memory, and those that are not contiguous."""
+    """Includes tensors that share memory and tensors that are not contiguous."""
     whole = torch.arange(12.0).view(3, 4)
     data = {**DATA, "column": whole[:, 1], "turned": whole.T, "same": whole}
     save_tensors(tmp_path / "x.safetensors", data)
@@ -95,8 +95,8 @@ def test_truncated_at_any_byte_is_one_line(tmp_path):
 @pytest.mark.parametrize(
     "metadata, message",
     [
-        (None, "its metadata has no cemobam; not a file of predict.py --export"),
-        ({"format": "pt"}, "its metadata has no cemobam; not a file of predict.py --export"),
+        (None, "its metadata has no entry cemobam; not a file of predict.py --export"),
+        ({"format": "pt"}, "its metadata has no entry cemobam; not a file of predict.py --export"),
         ({"cemobam": "{'data'"}, r"its metadata: not JSON \("),
         ({"cemobam": "[" * 10**5}, r"its metadata: not JSON \("),
         ({"cemobam": '{"data": {"a": NaN}}'}, r"its metadata: not JSON \(the number NaN is not finite"),
@@ -117,7 +117,7 @@ def test_a_tensor_in_the_place_of_something_else_is_refused(tmp_path, monkeypatc
     monkeypatch.setattr("utils.data.safetensors_file._digest", lambda *args: "0")
     text = json.dumps({"data": data, "sha256": "0"})
     save_file({name: torch.ones(3)}, tmp_path / "x.safetensors", {"cemobam": text})
-    with pytest.raises(InputError, match=r"x\.safetensors: (x(/y)? is a tensor, and in its|not a complete checkpoint)"):
+    with pytest.raises(InputError, match=r"x\.safetensors: (x(/y)? is both a tensor and in|not a complete checkpoint)"):
         load_tensors(tmp_path / "x.safetensors")
 
 

@@ -11,7 +11,7 @@ from utils.errors import InputError
 
 
 def labelled(*counts: int) -> pd.DataFrame:
-    """Shuffled utterances, one class per count."""
+    """Shuffled utterances, with one class per count."""
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
     return pd.DataFrame({"label": labels, "audio_file": [f"{i}.wav" for i in range(len(labels))]})
 
@@ -87,7 +87,7 @@ def test_many_speakers_are_tested_in_ten_folds_by_default():
 )
 def test_unknown_or_few_speakers_are_split_at_random_by_default_and_it_is_said(capsys, speakers, why):
     assert by_default(grouped(*((speaker, "") for speaker in speakers))) == {"kind": "random", "seed": 42}
-    line = f"note: {why}, so the split is random: speakers of test may be in train\n"
+    line = f"note: {why}, so the split is random: speakers in test may also be in train\n"
     assert capsys.readouterr().out == line
 
 
@@ -134,7 +134,7 @@ def test_val_and_test_are_spread_over_the_table():
 
 
 def test_class_too_small_for_a_random_split():
-    with pytest.raises(InputError, match="--split random: a class has 9 utterances; at least 10 are required"):
+    with pytest.raises(InputError, match="--split random: a class has only 9 utterances; at least 10 are required"):
         random_split(labelled(100, 9), 0)
     assert shares(labelled(10, 10), random_split(labelled(10, 10), 0))["test"] == [1, 1]
 
@@ -239,7 +239,7 @@ def test_unusable_splits(rows, message):
 
 @pytest.mark.parametrize("kind", ["speaker", "session"])
 def test_a_split_by_group_that_cannot_be_used_names_the_way_out(kind):
-    with pytest.raises(InputError, match=rf"class 0, anger \(split by {kind}; another --fold or --split random may do"):
+    with pytest.raises(InputError, match=rf"class 0, anger \(split by {kind}; try another --fold or --split random"):
         check_splits(divided(*GOOD[1:]), ["anger", "joy"], kind)
 
 

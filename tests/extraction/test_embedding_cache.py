@@ -64,7 +64,7 @@ class Evil:
 def test_nothing_in_a_file_of_the_cache_is_run(tmp_path):
     (tmp_path / "cache").mkdir()
     torch.save({"keys": [Evil(tmp_path / "ran")], "vectors": torch.zeros(1, 3)}, tmp_path / "cache" / "a.pt")
-    with pytest.raises(InputError, match=r"a\.pt: refused.*nothing in it was run; remove this file"):
+    with pytest.raises(InputError, match=r"a\.pt: refused.*nothing in it was executed; remove this file"):
         EmbeddingCache(tmp_path / "cache", 3)
     assert not (tmp_path / "ran").exists()
 
@@ -77,7 +77,7 @@ def test_a_flipped_bit_is_found(tmp_path):
     content = bytearray(path.read_bytes())
     content[content.index(np.float32(3).tobytes())] ^= 1
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"damaged: the checksum of its record .*data/0 is wrong; remove this file"):
+    with pytest.raises(InputError, match=r"damaged: its record .*data/0 has a wrong checksum; remove this file"):
         EmbeddingCache(tmp_path, 3)
 
 
@@ -88,7 +88,7 @@ def test_a_pipe_in_the_cache_is_named_and_not_waited_for(tmp_path):
 
 
 def test_a_long_key_does_not_make_the_others_wide(tmp_path):
-    """A transcript may have 100 000 letters."""
+    """A transcript may have 100 000 characters."""
     cache = EmbeddingCache(tmp_path, 3)
     cache.add("x" * 100_000, vector(0))
     for i in range(1000):

@@ -1,4 +1,4 @@
-"""Batch planning and pooling of segments; test_extraction.py covers the encoder."""
+"""Batch planning and pooling of segments. test_extraction.py covers the encoder."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ def test_batches_keep_to_the_budget_and_take_at_least_one():
 
 
 def test_batches_in_order_keep_the_order_and_the_budget():
-    """For recordings that are answered in the order of the request."""
+    """For recordings that must be answered in the order of the request."""
     seconds = [1, 4, 2, 2, 9, 1, 1, 1]
     segments = [Segment(Recording(Path(str(i)), 100 * each, 100), 0, 100 * each) for i, each in enumerate(seconds)]
     encoder = SimpleNamespace(cost=lambda length: length)

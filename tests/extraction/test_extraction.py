@@ -22,7 +22,7 @@ RATE = 16_000
 
 
 class Counted(ConvTransformerEncoder):
-    """Remembers the frames of every batch."""
+    """Records the frames of every batch."""
 
     def forward(self, inputs):
         self.batches = [*getattr(self, "batches", []), [each.frames for each in inputs]]
@@ -36,7 +36,7 @@ def encoder():
 
 @pytest.fixture
 def paths(tmp_path):
-    """Recordings of 0.5 to 2 s, in no order of length."""
+    """Recordings of 0.5 to 2 s, not sorted by length."""
     rng = np.random.default_rng(0)
     names = []
     for i, seconds in enumerate((1.0, 2.0, 0.5, 1.5, 0.7)):
@@ -55,7 +55,7 @@ def embed(encoder, paths, cache, batch_seconds=3.0, on_bad=stop):
 
 @pytest.fixture(params=["workers", "no workers"])
 def workers(request, monkeypatch):
-    """Both ways of decoding, whatever the number of segments."""
+    """Test both ways of decoding, regardless of the number of segments."""
     monkeypatch.setattr(encoding, "MIN_SEGMENTS", 0 if request.param == "workers" else 1000)
 
 
@@ -113,7 +113,7 @@ def test_segments_of_other_recordings_do_not_mix(encoder, paths, tmp_path, monke
 
 
 def test_a_budget_of_memory_holds_for_any_recording(encoder, tmp_path, monkeypatch):
-    """Of ten minutes no more than a segment with its margins is decoded at once."""
+    """Of a ten-minute recording, only one segment with its margins is decoded at a time."""
     path = str(tmp_path / "long.wav")
     soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(600 * 8000), 8000)
     log = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)  # also for worker processes
@@ -126,12 +126,12 @@ def test_a_budget_of_memory_holds_for_any_recording(encoder, tmp_path, monkeypat
     monkeypatch.setattr(soundfile.SoundFile, "read", watched)
     embed(encoder, [path], EmbeddingCache(tmp_path / "cache", encoder.dim), batch_seconds=30)
     frames = [int(line) for line in (tmp_path / "log").read_text().splitlines()]
-    assert len(frames) == 21  # twenty of 30 s would leave no room for cuts between samples
+    assert len(frames) == 21  # twenty pieces of 30 s would leave no room for cuts between samples
     assert max(frames) <= 30.1 * 8000
 
 
 def test_the_next_batches_are_decoded_while_the_encoder_works(encoder, paths, tmp_path, monkeypatch):
-    """The first batch is not done before the third is decoded; the fourth waits for its turn."""
+    """The first batch ends only after the third is decoded. The fourth waits for its turn."""
     monkeypatch.setattr(encoding, "MIN_SEGMENTS", 0)
     monkeypatch.setattr(encoding, "MAX_WORKERS", 1)
     log_decoding(monkeypatch, tmp_path / "log")
@@ -158,7 +158,7 @@ def test_the_next_batches_are_decoded_while_the_encoder_works(encoder, paths, tm
 
 
 def test_workers_decode_and_batches_keep_their_order(encoder, paths, tmp_path, monkeypatch):
-    """Also where the first batch takes longest; torch's random numbers are those of a run without workers."""
+    """Even if the first batch takes longest. The random numbers of torch equal those of a run without workers."""
     monkeypatch.setattr(encoding, "MIN_SEGMENTS", 0)
     log_decoding(monkeypatch, tmp_path / "log", lambda segment: time.sleep(segment.recording.path.stem == "0"))
     state = torch.get_rng_state()
@@ -186,12 +186,12 @@ def test_a_closed_stream_ends_its_workers_at_once(encoder, paths, monkeypatch, c
         assert multiprocessing.active_children()
         begin = time.monotonic()
     assert not multiprocessing.active_children()
-    assert time.monotonic() - begin < 4  # a worker that has to be killed takes 5 s
+    assert time.monotonic() - begin < 4  # killing a worker takes 5 s
     assert capfd.readouterr().err == ""
 
 
 def test_a_failure_in_a_worker_stops_with_its_reason(encoder, paths, monkeypatch):
-    """Of an error that no damaged recording explains."""
+    """An error that is not caused by a damaged recording."""
     monkeypatch.setattr(encoding, "MIN_SEGMENTS", 0)
     monkeypatch.setattr(encoder, "prepare", lambda waveform: {}["no such key"])
     with pytest.raises(KeyError, match="no such key"):
@@ -263,19 +263,19 @@ def test_an_interruption_keeps_what_was_computed(encoder, paths, tmp_path, monke
 
 
 def damage(path):
-    """The header stays whole."""
+    """The header stays intact."""
     soundfile.write(path, np.where(np.arange(RATE) >= 900, np.inf, 0.1), RATE, subtype="FLOAT")
 
 
 def test_a_damaged_recording_stops_with_its_name(encoder, paths, tmp_path, workers):
     damage(paths[3])
-    with pytest.raises(InputError, match=rf"^{paths[3]}: holds inf at frame 900"):
+    with pytest.raises(InputError, match=rf"^{paths[3]}: invalid sample inf at frame 900"):
         embed(encoder, paths, EmbeddingCache(tmp_path / "cache", encoder.dim))
     assert not multiprocessing.active_children()
 
 
 def test_a_damaged_recording_is_skipped_on_request(encoder, paths, tmp_path, monkeypatch, workers):
-    """Named once, though each of its segments fails; the others keep their embeddings."""
+    """It is named once, although each of its segments fails. The other recordings keep their embeddings."""
     monkeypatch.setattr(encoding, "SEGMENT_SECONDS", 0.3)
     expected = embed(encoder, paths, EmbeddingCache(tmp_path / "whole", encoder.dim))
     damage(paths[3])
@@ -291,11 +291,11 @@ def test_a_damaged_recording_is_skipped_on_request(encoder, paths, tmp_path, mon
 
 @pytest.mark.parametrize("limit", [30.0, 0.4])
 def test_silence_is_an_error_however_long(encoder, paths, tmp_path, monkeypatch, limit):
-    """A second of zeros; in another recording half a second of them is no error."""
+    """One second of zeros is an error. Half a second of zeros within another recording is not."""
     monkeypatch.setattr(encoding, "SEGMENT_SECONDS", limit)
     soundfile.write(paths[0], np.zeros(RATE), RATE)
     soundfile.write(paths[1], np.where(np.arange(RATE) < RATE // 2, 0, 0.1), RATE)
-    with pytest.raises(InputError, match=f"^{paths[0]}: silence, every sample of its mix to mono is 0"):
+    with pytest.raises(InputError, match=f"^{paths[0]}: contains only silence "):
         embed(encoder, paths[:2], EmbeddingCache(tmp_path / "cache", encoder.dim))
     assert list(embed(encoder, paths[1:2], EmbeddingCache(tmp_path / "cache", encoder.dim))) == [paths[1]]
 

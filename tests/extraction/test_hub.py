@@ -32,7 +32,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def no_network(monkeypatch, tmp_path):
-    """An empty cache, and a hub that nobody answers for."""
+    """An empty cache, and a hub that does not answer."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
@@ -97,31 +97,31 @@ def test_a_model_in_the_cache_needs_no_network(no_network, tmp_path):
 
 def test_a_model_of_another_kind_is_refused(tmp_path):
     audio, text = save_tiny_audio_model(tmp_path / "audio"), save_tiny_text_model(tmp_path / "text")
-    with pytest.raises(InputError, match=rf"--text_model {audio}: a wav2vec2 model; expected one of .*bert"):
+    with pytest.raises(InputError, match=rf"--text_model {audio}: is a wav2vec2 model; expected one of .*bert"):
         load_text_encoder(str(audio), "pooler", CPU)
     with pytest.raises(
-        InputError, match=rf"--audio_model {text}: a bert model; expected one of wav2vec2, hubert, wavlm"
+        InputError, match=rf"--audio_model {text}: is a bert model; expected one of wav2vec2, hubert, wavlm"
     ):
         load_audio_encoder(str(text), CPU)
 
 
 def test_a_checkpoint_that_lacks_a_weight_is_refused(tmp_path):
-    """from_pretrained would leave it random, and say so in a log."""
+    """from_pretrained would leave it random and only log a message."""
     folder = save_tiny_audio_model(tmp_path / "audio")
     model = Wav2Vec2Model(Wav2Vec2Config(**TINY_AUDIO))
     weights = {key: value for key, value in model.state_dict().items() if key != "encoder.layer_norm.weight"}
     model.save_pretrained(folder, state_dict=weights)
-    with pytest.raises(InputError, match=r"its checkpoint has no encoder\.layer_norm\.weight, which would be random"):
+    with pytest.raises(InputError, match=r"its checkpoint lacks encoder\.layer_norm\.weight, which would be random"):
         load_audio_encoder(str(folder), CPU)
 
 
 def test_a_pooler_that_was_not_trained_is_refused_and_the_mean_is_not(tmp_path):
     folder = save_tiny_text_model(tmp_path / "text", pooler=False)
-    with pytest.raises(InputError, match=r"has no pooler\.dense\.\w+, which would be random; use --text_pooling mean"):
+    with pytest.raises(InputError, match=r"lacks pooler\.dense\.\w+, which would be random; use --text_pooling mean"):
         load_text_encoder(str(folder), "pooler", CPU)
     described = [load_text_encoder(str(folder), "mean", CPU)[1] for _ in range(2)]
     assert described[0]["pooling"] == "mean"
-    assert described[0] == described[1]  # the pooler, random each time, has no part in it
+    assert described[0] == described[1]  # the pooler, which is random each time, is not included
 
 
 def test_a_family_without_pooler_is_refused_with_the_way_out(tmp_path):
@@ -130,12 +130,12 @@ def test_a_family_without_pooler_is_refused_with_the_way_out(tmp_path):
         folder
     )
     tiny_tokenizer().save_pretrained(folder)
-    with pytest.raises(InputError, match="a distilbert model without a pooler; use --text_pooling mean"):
+    with pytest.raises(InputError, match="this distilbert model has no pooler; use --text_pooling mean"):
         load_text_encoder(str(folder), "pooler", CPU)
 
 
 def ask_for_pooling(folder: Path, config: dict, modules: list | None = None) -> Path:
-    """Make a model's folder one of sentence-transformers."""
+    """Turn the folder of a model into a sentence-transformers model."""
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(config))
     if modules is not None:
@@ -186,20 +186,20 @@ def test_a_given_pooling_and_a_model_that_asks_for_none(tmp_path):
 @pytest.mark.parametrize(
     ("config", "modules", "message"),
     [
-        ({"pooling_mode_max_tokens": True}, None, r"1_Pooling/config\.json: asks for the pooling \['max_tokens'\]"),
-        ({"pooling_mode": "weightedmean"}, None, r"1_Pooling/config\.json: asks for the pooling 'weightedmean'"),
+        ({"pooling_mode_max_tokens": True}, None, r"1_Pooling/config\.json: requests the pooling \['max_tokens'\]"),
+        ({"pooling_mode": "weightedmean"}, None, r"1_Pooling/config\.json: requests the pooling 'weightedmean'"),
         (
             {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True},
             None,
-            r"1_Pooling/config\.json: asks for the pooling \['mean_tokens', 'cls_token'\]",
+            r"1_Pooling/config\.json: requests the pooling \['mean_tokens', 'cls_token'\]",
         ),
-        ({}, [{"type": "a.b.WeightedLayerPooling", "path": "1_W"}], r"modules\.json: asks for WeightedLayerPooling"),
+        ({}, [{"type": "a.b.WeightedLayerPooling", "path": "1_W"}], r"modules\.json: requests WeightedLayerPooling"),
         ({}, [{"type": "a.b.Pooling", "path": "2_Pooling"}], r"modules\.json: its 2_Pooling/config\.json is missing"),
     ],
 )
 def test_a_pooling_that_is_not_there_is_one_line_with_the_way_out(tmp_path, config, modules, message):
     folder = ask_for_pooling(save_tiny_text_model(tmp_path / "text"), config, modules)
-    message = rf"^{folder}/{message}; give --text_pooling, one of pooler, mean, cls$"
+    message = rf"^{folder}/{message}(, which is not supported)?; set --text_pooling to one of pooler, mean, cls$"
     with pytest.raises(InputError, match=message):
         load_text_encoder(str(folder), None, CPU)
 
@@ -208,7 +208,7 @@ def test_a_pooling_that_is_not_there_is_one_line_with_the_way_out(tmp_path, conf
 def test_a_damaged_list_of_modules_is_named(tmp_path, modules):
     folder = save_tiny_text_model(tmp_path / "text")
     (folder / "modules.json").write_text(modules)
-    with pytest.raises(InputError, match=rf"^{folder}/modules\.json: not the modules of sentence-transformers"):
+    with pytest.raises(InputError, match=rf"^{folder}/modules\.json: not a list of sentence-transformers modules"):
         load_text_encoder(str(folder), None, CPU)
 
 
@@ -239,7 +239,7 @@ def test_a_written_encoder_keeps_its_pooling(tmp_path, pooling):
 
 
 def test_checkpoints_of_the_published_form_load(tmp_path):
-    """The default models' files have the names of older versions, a prefix, and heads that are not of the encoder."""
+    """The files of the default models use the names of older versions, a prefix, and heads outside the encoder."""
     for folder, prefix, names, head in (
         (
             save_tiny_audio_model(tmp_path / "audio"),
@@ -285,12 +285,12 @@ def test_a_damaged_folder_is_one_line_with_its_name(tmp_path, damage):
 
 
 def test_a_name_that_is_none(no_network):
-    with pytest.raises(InputError, match="--audio_model no such name: neither a folder nor a name of"):
+    with pytest.raises(InputError, match="--audio_model no such name: neither a folder nor a valid model name"):
         load_audio_encoder("no such name", CPU)
 
 
 def test_nothing_of_a_model_folder_is_run(tmp_path):
-    """A configuration can name code of its own (auto_map); that code must stay unread."""
+    """A configuration can name its own code (auto_map). That code must not be loaded."""
     folder = save_tiny_audio_model(tmp_path / "audio")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "evil.Evil"}}))
@@ -301,7 +301,7 @@ def test_nothing_of_a_model_folder_is_run(tmp_path):
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
 def test_a_text_model_without_its_tokenizer_is_refused(tmp_path, name):
-    """transformers would make one without a vocabulary, for which every text is the same."""
+    """transformers would create a tokenizer without a vocabulary, for which all texts are equal."""
     folder = save_tiny_text_model(tmp_path / "text")
     (folder / "tokenizer.json").unlink()
     (folder / name).unlink(missing_ok=True)
@@ -333,7 +333,7 @@ def test_a_checkpoint_of_more_layers_than_its_config_is_refused(tmp_path):
     folder = save_tiny_audio_model(tmp_path / "audio")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
-    with pytest.raises(InputError, match=r"its checkpoint has encoder\.layers\.1\..* has no layer for"):
+    with pytest.raises(InputError, match=r"its checkpoint has encoder\.layers\.1\..*, for which its config\.json has no layer"):
         load_audio_encoder(str(folder), CPU)
 
 
@@ -359,7 +359,7 @@ def test_files_that_do_not_fit_together_are_one_line(tmp_path, name, changes):
 
 
 def save_wav2vec2_for_ctc(folder):
-    """With a head that is not used, as facebook/wav2vec2-base-960h has."""
+    """With an unused head, as in facebook/wav2vec2-base-960h."""
     save_tiny_audio_model(folder)
     Wav2Vec2ForCTC(Wav2Vec2Config(**TINY_AUDIO)).save_pretrained(folder)
     return folder
@@ -372,7 +372,7 @@ def save_bert_for_pretraining(folder):
 
 
 def save_whisper(folder):
-    """With a decoder, which is not used, and not written again."""
+    """With a decoder, which is not used and not saved again."""
     sizes = {"d_model": 32, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "vocab_size": 60}
     ids = {"pad_token_id": 50, "bos_token_id": 51, "eos_token_id": 52, "decoder_start_token_id": 53}
     config = WhisperConfig(encoder_layers=2, encoder_ffn_dim=64, decoder_layers=2, decoder_ffn_dim=64, **sizes, **ids)
@@ -396,11 +396,11 @@ def test_an_encoder_is_written_as_a_folder_that_is_the_same_encoder(tmp_path, sa
     with torch.inference_mode():
         assert torch.equal(encoder(batch), again(batch))
     modes = {path.stat().st_mode for path in (tmp_path / "after").iterdir()}
-    assert len(modes) == 1  # the weights' too
+    assert len(modes) == 1  # of the weights, too
 
 
 def test_a_weight_that_is_never_used_is_not_part_of_the_digest(tmp_path):
-    """Where a checkpoint lacks masked_spec_embed, transformers draws another one at every loading."""
+    """If a checkpoint lacks masked_spec_embed, transformers draws a new one at every load."""
     folder = save_tiny_audio_model(tmp_path / "audio")
     weights = load_file(folder / "model.safetensors")
     save_file({k: v for k, v in weights.items() if k != "masked_spec_embed"}, folder / "model.safetensors")
@@ -414,7 +414,7 @@ def test_a_weight_that_is_never_used_is_not_part_of_the_digest(tmp_path):
 
 
 def test_weights_that_cannot_be_written_are_an_oserror(tmp_path, monkeypatch):
-    """safetensors says it with an error of its own."""
+    """safetensors raises its own type of error."""
     encoder, _ = load_audio_encoder(str(save_tiny_audio_model(tmp_path / "audio")), CPU)
 
     def full(*args, **kwargs):

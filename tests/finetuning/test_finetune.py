@@ -389,7 +389,7 @@ def test_manifests_of_the_user_need_no_extraction(tones, run, encoders):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--unfreeze_layers", 3], "--unfreeze_layers 3: the model has 1 to 2 layers to unfreeze, not 3"),
+        (["--unfreeze_layers", 3], "--unfreeze_layers 3: must be from 1 to 2, the number of transformer layers"),
         (["--unfreeze_layers", 0], "--unfreeze_layers 0: must be at least 1"),
         (["--lr", "nan"], "--lr nan: must be above 0"),
         (["--lr", "1e30", "--batch_size", 4], "epoch 1: the loss is nan; try a smaller --lr"),
@@ -398,7 +398,10 @@ def test_manifests_of_the_user_need_no_extraction(tones, run, encoders):
         (["--text_pooling", "mean"], "--text_pooling: only with --modality text"),
         (["--objective", "ntxent", "--batch_size", 1], "--batch_size 1: must be at least 2 with ntxent"),
         (["--precision", "fp16"], "--precision fp16: needs a CUDA device; a CPU supports fp32 and bf16"),
-        (["--model", "no/such/model"], "--model no/such/model: neither a folder nor a name of the Hugging Face hub"),
+        (
+            ["--model", "no/such/model"],
+            "--model no/such/model: neither a folder nor a valid model name on the Hugging Face hub",
+        ),
         (["--model_name", "../x"], "--model_name ../x: must be a name of letters, digits and . _ - + ="),
         (["--metadata", "no.csv", "no.csv"], "no.csv: no such file"),
         (["--feature_dir", "nowhere"], "nowhere/TONES_BERT_WAV2VEC.json: no such file; run extract_features.py first"),

@@ -13,7 +13,7 @@ def data():
 
 
 def test_node_features_are_text_then_audio(data):
-    """Eq. (1), each modality projected first."""
+    """Eq. (1), after each modality is projected."""
     model = CemoBAM(ModelConfig(16), 12, 9, 4).eval()
     seen = []
     model.ch_gat.register_forward_hook(lambda module, args, out: seen.append(args[0]))

@@ -13,7 +13,7 @@ from utils.training.graph import build_graph, neighbor_lists
 
 @pytest.fixture(params=["neighbors_to_node", "node_to_neighbors", "uneven"])
 def graph(request) -> NeighborGraph:
-    """50 nodes with self-loops; ``uneven``: without, degrees from 0 to 50, and nodes that send or receive nothing."""
+    """50 nodes with self-loops. ``uneven``: no self-loops, degrees 0 to 50, some nodes send or receive nothing."""
     if request.param == "uneven":
         target = torch.cat([torch.full((50,), 7), torch.randint(0, 40, (60,))])
         return NeighborGraph.from_edges(torch.cat([torch.arange(50), torch.randint(0, 30, (60,))]), target, 50)
@@ -66,7 +66,7 @@ FORBIDDEN = ("sort", "topk", "unique", "scatter", "index_add", "index_put", "den
 
 
 class Recorder(TorchDispatchMode):
-    """The names of all operations, those of backward included."""
+    """The names of all operations, including those of the backward pass."""
 
     def __init__(self):
         super().__init__()
@@ -79,18 +79,18 @@ class Recorder(TorchDispatchMode):
 
 @pytest.mark.parametrize("residual", ["middle", "projection"])
 def test_no_sort_and_no_atomic_sum_once_the_graph_is_known(graph, residual):
-    """``index_select`` and ``x[index]`` are allowed forward; it is their gradients that add atomically or sort."""
+    """``index_select`` and ``x[index]`` are allowed in forward; only their gradients add atomically or sort."""
     model = CHGAT(ModelConfig(16, heads=2, gat_residual=residual))
     x = torch.randn(50, 32, requires_grad=True)
     model(x, graph).sum().backward()
     with Recorder() as recorder:
         model(x, graph).sum().backward()
     assert [name for name in recorder.names if any(part in name for part in FORBIDDEN)] == []
-    assert sum("embedding_bag" in name for name in recorder.names) == 9  # per layer: values, and both gradients
+    assert sum("embedding_bag" in name for name in recorder.names) == 9  # per layer: the values and both gradients
 
 
 def test_attention_aggregates_from_the_neighbours_and_not_from_who_points_here():
-    """4 nodes in a ring: node i lists node i + 1. Only a change of what i lists may change i's output."""
+    """4 nodes in a ring: node i lists node i + 1. Only a change of a node that i lists may change the output of i."""
     source, target = torch.tensor([0, 1, 1, 2, 2, 3, 3, 0]), torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
     graph = NeighborGraph(source, target, torch.tensor([0, 2, 4, 6, 8]))
     conv = CSRGATConv(5, 3, 2, concat=True)
@@ -98,11 +98,12 @@ def test_attention_aggregates_from_the_neighbours_and_not_from_who_points_here()
     moved = x.clone()
     moved[2] += 1
     changed = (conv(x, graph) != conv(moved, graph)).any(1)
-    assert changed.tolist() == [False, True, True, False]  # node 1 lists 2; node 3, which 2 lists, sees nothing
+    # node 1 lists node 2; node 3, which node 2 lists, does not change
+    assert changed.tolist() == [False, True, True, False]
 
 
 def run_by_hand(model: CHGAT, x: torch.Tensor, graph: NeighborGraph, layer) -> torch.Tensor:
-    """The stack of PyG layers; ``layer(i, x, h)`` makes a layer's result from its input and GATConv output."""
+    """The stack of PyG layers. ``layer(i, x, h)`` computes the result of a layer from its input and GATConv output."""
     for i, block in enumerate(model.blocks):
         conv = block.conv
         pyg = GATConv(conv.in_channels, conv.out_channels, conv.heads, concat=conv.concat, add_self_loops=False)
@@ -146,7 +147,7 @@ def test_stack_of_profiles_paper_and_official_shares_one_batch_norm(graph, last_
     assert torch.allclose(model(x, graph), expected, atol=1e-5)
     norms = [block.norm for block in model.blocks[:3]]
     assert len({id(n) for n in norms}) == 1
-    assert torch.allclose(norms[0].running_mean, norm.running_mean, atol=1e-6)  # three layers mixed in it
+    assert torch.allclose(norms[0].running_mean, norm.running_mean, atol=1e-6)  # three layers mixed it
     assert norms[0].num_batches_tracked == 3
     assert model.blocks[-1].conv.heads == heads
 

@@ -1,4 +1,4 @@
-"""A batch gives the same embeddings as its members alone, and as the transformers model."""
+"""A batch gives the same embeddings as each of its members alone, and as the transformers model."""
 
 import pytest
 import torch
@@ -75,11 +75,11 @@ def test_a_batch_of_recordings_is_each_alone_and_the_reference_model(family):
             inputs = encoder.feature_extractor(waveform.numpy(), sampling_rate=16_000, return_tensors="pt")
             reference.append(encoder.model(inputs["input_values"]).last_hidden_state.mean(1))
     assert relative_difference(together, torch.cat(reference)) < 1e-5
-    assert relative_difference(alone[[1, 0]], alone[[0, 1]]) > 1e-3  # the recordings are told apart at all
+    assert relative_difference(alone[[1, 0]], alone[[0, 1]]) > 1e-3  # the embeddings of the recordings differ
 
 
 def test_naive_padding_changes_the_embedding():
-    """Why the convolutions run alone: the group norm of the base models sees the padding."""
+    """Why the convolutions run on one recording at a time: the group norm of the base models sees the padding."""
     encoder = AUDIO["wav2vec2 (group norm)"]()
     long, short = waveforms()[:2]
     padded = torch.zeros(2, len(long))
@@ -109,7 +109,7 @@ def test_whisper_averages_the_frames_that_hold_the_recording():
             mel = encoder.feature_extractor(waveform.numpy(), sampling_rate=16_000, return_tensors="pt")
             hidden = encoder.model(mel["input_features"]).last_hidden_state
             assert hidden.shape[1] == 1500
-            frames = -(-len(waveform) // 320)  # 50 a second
+            frames = -(-len(waveform) // 320)  # 50 frames per second
             assert relative_difference(together[i : i + 1], hidden[:, :frames].mean(1)) < 1e-5
 
 
@@ -148,7 +148,7 @@ def test_a_batch_of_texts_is_each_alone_and_the_reference_model(family, pooling)
 
 @pytest.mark.parametrize(("family", "positions"), [("bert", 128), ("roberta", 127)])
 def test_a_text_is_cut_at_what_the_model_reads_and_keeps_its_end_mark(family, positions):
-    """RoBERTa's first position is the padding's."""
+    """RoBERTa reserves the first positions for padding."""
     encoder = TEXT[family]("mean")
     ids = encoder.tokenize("whynot" * 100)
     assert len(ids) == 602
@@ -160,7 +160,7 @@ def test_a_text_is_cut_at_what_the_model_reads_and_keeps_its_end_mark(family, po
 
 def test_a_model_without_a_pooler_is_refused():
     model = DistilBertModel(DistilBertConfig(dim=32, n_layers=1, n_heads=2, hidden_dim=64, vocab_size=100))
-    with pytest.raises(ValueError, match="a distilbert model without a pooler"):
+    with pytest.raises(ValueError, match="this distilbert model has no pooler"):
         TextEncoder(model, tiny_tokenizer(), "pooler")
     assert TextEncoder(model, tiny_tokenizer(), "mean").dim == 32
 
@@ -189,7 +189,7 @@ UPPER = {
 
 @pytest.mark.parametrize("family", UPPER)
 def test_the_upper_layers_and_what_lies_above_them_are_unfrozen(family):
-    """And these alone get a gradient from the embedding."""
+    """Only these modules get a gradient from the embedding."""
     make, upper = UPPER[family]
     encoder = make().eval()
     unfreeze_upper(encoder, 2)  # the second call replaces the first

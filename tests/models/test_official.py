@@ -13,7 +13,7 @@ SIZES = {"text_dim": 20, "audio_dim": 14, "dim": 32, "classes": 5, "heads": 4, "
 
 
 def old_spelling(state: dict) -> dict:
-    """Older PyG saved the one weight of a GATConv as lin_src and again as lin_dst."""
+    """Older PyG saved the single weight of a GATConv twice, as lin_src and as lin_dst."""
     old = {}
     for name, tensor in state.items():
         if name.startswith("gnn.") and name.endswith("lin.weight"):
@@ -48,7 +48,7 @@ def test_a_published_checkpoint_gives_the_published_logits(tmp_path, fusion, spe
 
 
 def test_paper_differences_are_differences(tmp_path):
-    """The same weights under Eq. (3) and under Eq. (2)'s direction give other logits, so the test above can fail."""
+    """With Eq. (3) or the direction of Eq. (2), the same weights give other logits, so the test above can fail."""
     reference = randomised(OfficialReference(**SIZES))
     path = tmp_path / "ESD_min.pt"
     torch.save(reference.state_dict(), path)
@@ -63,7 +63,7 @@ def test_paper_differences_are_differences(tmp_path):
 
 
 def test_published_size_has_the_published_names():
-    """The names of the published state dict; all weights but those that attention over length 1 cannot use."""
+    """The names of the published state dict: all weights except those that attention over length 1 cannot use."""
     state = OfficialReference().state_dict()
     assert infer_dimensions(state) == {
         "text_dim": 768,
@@ -90,7 +90,7 @@ def drop(state, name):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda s: drop(s, "mlp.4.weight"), "not a state dict of the published code, 'mlp.4.weight' is missing"),
+        (lambda s: drop(s, "mlp.4.weight"), r"not a state dict of the published code \('mlp.4.weight' is missing\)"),
         (lambda s: drop(s, "gnn.conv_last.bias"), "the weights do not fit.*conv.*bias"),
         (lambda s: {**s, "extra.weight": torch.ones(1)}, "'extra.weight' is not an entry"),
         (lambda s: {**s, "mlp.0.weight": torch.ones(3, 3)}, "the weights do not fit"),
@@ -106,7 +106,7 @@ def drop(state, name):
             lambda s: {**s, "mlp.4.bias": torch.full((5,), torch.inf)},
             "classifier.4.bias holds a value",
         ),
-        (lambda s: {7: torch.ones(1), **s}, "expected names for keys, found 7"),
+        (lambda s: {7: torch.ones(1), **s}, "expected strings as keys, found 7"),
         (lambda s: {**s, "mlp.0.weight": 3}, "not a state dict, which holds tensors alone"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Each operation against the plain formulation that it replaces."""
+"""Compare each operation with the plain formulation that it replaces."""
 
 from functools import partial
 
@@ -110,7 +110,7 @@ def test_convolution_by_shifts_equals_conv1d_in_values_and_gradients():
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.5, 0.97])
 def test_rate_scale_and_gradient(p):
-    x = torch.full((1001, 999), 2.0, requires_grad=True)  # a count that is no multiple of four
+    x = torch.full((1001, 999), 2.0, requires_grad=True)  # a count that is not a multiple of four
     out = Dropout(p)(x)
     dropped = out == 0
     assert dropped.float().mean().item() == pytest.approx(p, abs=4 * (p * (1 - p) / x.numel()) ** 0.5 + 2**-17)
@@ -120,7 +120,7 @@ def test_rate_scale_and_gradient(p):
 
 
 def test_every_lane_of_a_draw_is_uniform_and_its_own():
-    """Four elements share a 64-bit draw: each must drop at the same rate, and none must follow another."""
+    """Four elements share a 64-bit draw. Each must drop at the same rate, and all must be independent."""
     kept = (Dropout(0.3)(torch.ones(400_000)) > 0).float().view(-1, 4)
     assert torch.allclose(kept.mean(0), torch.tensor(0.7), atol=0.006)
     assert (torch.corrcoef(kept.T) - torch.eye(4)).abs().max() < 0.015

@@ -1,4 +1,4 @@
-"""The benchmark's PyG reference must equal our network, or its ratios mean nothing."""
+"""The PyG reference of the benchmark must equal our network, otherwise its ratios are meaningless."""
 
 import copy
 

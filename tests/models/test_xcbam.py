@@ -21,7 +21,7 @@ def test_attention_equals_reference_multihead_attention_over_length_1():
     query, value = torch.randn(10, 32), torch.randn(10, 32)
     expected, weights = reference(query.unsqueeze(1), value.unsqueeze(1), value.unsqueeze(1))
     assert torch.allclose(copy_attention(reference).eval()(value), expected.squeeze(1), atol=1e-5)
-    assert torch.equal(weights, torch.ones(10, 1, 1))  # whatever the query is
+    assert torch.equal(weights, torch.ones(10, 1, 1))  # for any query
 
 
 def test_attention_dropout_leaves_out_whole_heads():
@@ -43,14 +43,14 @@ def test_initial_value_weights_spread_as_in_multihead_attention():
 def test_cbam_is_equations_3_and_4(gate, one_sigmoid):
     ours = CBAM1D(32, channel_gate=gate)
     for parameter in ours.parameters():
-        nn.init.normal_(parameter)  # large enough for both sigmoids to matter
+        nn.init.normal_(parameter)  # large enough that both sigmoids matter
     theirs = nn.ModuleDict({"channel_attention_mlp": ours.mlp, "spatial_attention": nn.Sequential(ours.conv)})
     x = torch.randn(10, 32)
     assert torch.allclose(ours(x), apply_cbam(theirs, x, one_sigmoid), atol=1e-5)
 
 
 def test_channel_gate_by_hand():
-    """Two channels of 16: W1 sums the first, W2 hands the sum to the second; the convolution is silent."""
+    """Of 16 channels, W1 reads the first and W2 passes its value to the second. The convolution is zero."""
     cbam = CBAM1D(16)
     nn.init.zeros_(cbam.conv.weight)  # sigma(0) = 1/2
     w1, w2 = cbam.mlp[0].weight, cbam.mlp[2].weight
@@ -87,7 +87,7 @@ def test_fusions_by_hand():
 
 
 def test_audio_to_text_asks_with_audio_and_reads_text():
-    """A->T (II.C.1): audio enters through the residual alone, text through the values alone."""
+    """A->T (II.C.1): audio enters only through the residual, text only through the values."""
     model = XCBAM(ModelConfig(32, fusion_type="cls", ablation="no_cbam")).eval()
     text, audio = torch.randn(4, 32), torch.randn(4, 32)
     layer = model.audio_to_text

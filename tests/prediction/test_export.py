@@ -296,7 +296,7 @@ def test_damaged_exports_are_one_line(tones, run, exported):
             (content[:1000], "not a complete checkpoint"),
             (content[:-4] + b"\0\0\0\1", "damaged: its checksum is wrong"),
             (b"", "not a complete checkpoint"),
-            (content.replace(b"cemobam", b"another", 1), "its metadata has no cemobam"),
+            (content.replace(b"cemobam", b"another", 1), "its metadata has no entry cemobam"),
         ):
             path.write_bytes(damaged)
             assert error().startswith(f"{path}: {message}")
@@ -309,7 +309,7 @@ def test_damaged_exports_are_one_line(tones, run, exported):
     save_tensors(model, {key: value for key, value in saved.items() if key != "class_names"})
     assert error() == f"{model}: not a checkpoint of train.py, 'class_names' is missing"
     save_tensors(model, {**saved, "class_names": "abc"})
-    assert error() == f"{model}: its class names are 'abc'"
+    assert error() == f"{model}: invalid class names: 'abc'"
     model.write_bytes(whole[model])
     saved = load_tensors(graph)
     save_tensors(graph, {**saved, "text": saved["text"][:, :3]})
@@ -346,7 +346,7 @@ def test_a_pickle_in_a_fetched_run_does_not_run(tones, run, exported, hub, monke
     monkeypatch.chdir(tones)
     code, _, err = ask(run, "user/evil", *first_wav(tones))
     assert code == 2
-    assert err.splitlines()[-1].endswith("best.pt: refused: not a file of plain weights; nothing in it was run")
+    assert err.splitlines()[-1].endswith("best.pt: refused: not a file of plain weights; nothing in it was executed")
     assert not (tones / "ran").exists()
     torch.load(exported / "seed1" / "best.pt", weights_only=False)
     assert (tones / "ran").exists()

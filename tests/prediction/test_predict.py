@@ -125,13 +125,13 @@ def test_a_folder_is_answered_and_bad_files_do_not_stop_the_rest(tones, run, tra
     good = {f"inside/{i:02d}.wav" for i in range(0, 36, 6)}
     assert code == 1
     assert {name for name, each in found.items() if "emotion" in each} == good
-    assert found["empty.wav"]["error"] == "an empty file"
+    assert found["empty.wav"]["error"] == "the file is empty"
     assert found["none.wav"]["error"] == "no such file"
     assert found["broken.wav"]["error"].startswith("truncated")
     assert found["silence.FLAC"]["error"].startswith("silence")
     assert len(found) == 10
     assert err.splitlines()[-1] == "4 of 10 recordings failed"
-    assert f"error: {folder}/empty.wav: an empty file" in err
+    assert f"error: {folder}/empty.wav: the file is empty" in err
     assert f"note: 1 other files in {folder} were skipped (.txt)" in err
     order = [name for name in found if name in good]
     assert order == sorted(order)
@@ -168,7 +168,7 @@ def test_names_with_escape_sequences_are_shown_escaped(tones, run, trained):
     code, out, err = ask(run, trained, "--wav", folder)
     assert code == 1
     assert out.splitlines()[-1].startswith(f"{folder}/a\\x1b[2J.wav  ")
-    assert f"error: {folder}/b\\x1b]0;x\\x07.wav: an empty file" in err
+    assert f"error: {folder}/b\\x1b]0;x\\x07.wav: the file is empty" in err
     assert "were skipped (.t\\x1bxt)" in err
     assert "\x1b" not in out + err.replace("\x1b[A", "")  # tqdm writes it
     found = answers(ask(run, trained, "--wav", folder, "--json")[1])

@@ -687,7 +687,7 @@ def test_tf32_is_refused_on_a_cpu_for_demo_too(run, tmp_path):
     options = ["--matmul_precision", "tf32", "--device", "cpu", "--save_path", tmp_path / "out"]
     code, _, error = run(reproduce.main, "DEMO", *options)
     assert code == 2
-    assert "--matmul_precision tf32: only a CUDA device has it" in error
+    assert "--matmul_precision tf32: requires a CUDA device" in error
     assert not (tmp_path / "out").exists()
 
 

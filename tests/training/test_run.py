@@ -613,7 +613,7 @@ def test_a_state_of_another_kind_is_a_failure_and_not_a_traceback(make_run, monk
     "change, message",
     [
         (lambda s: s.update(seed=3.0), r"its seed is 3\.0"),
-        (lambda s: s.update(class_names=["a", ["b"] * 99]), "its class names are "),
+        (lambda s: s.update(class_names=["a", ["b"] * 99]), "invalid class names: "),
         (lambda s: s["data"].update(train=None), "does not name its 'train' data"),
         (lambda s: s["data"].update(x={}), "does not name its 'x' data"),
         (lambda s: s.update(data=[]), "not the description of a run"),

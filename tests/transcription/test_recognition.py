@@ -49,7 +49,7 @@ def heard_in_batches(encoder, head, paths, longest=30.0):
 
 
 def heard_in_one_pass(folder, paths):
-    """The encoder of a recogniser, and what it heard: its embeddings are those of the encoder alone, to the bit."""
+    """The encoder of a recogniser, and its results: its embeddings are bit-identical to those of the encoder alone."""
     encoder, head, description, _ = load_recognizer(str(folder), CPU, "--transcribe")
     alone, described = load_audio_encoder(str(folder), CPU)
     assert description == described
@@ -61,7 +61,7 @@ def heard_in_one_pass(folder, paths):
 
 
 def test_one_pass_of_a_ctc_model_gives_what_two_give(ctc, wavs):
-    """The words are those of transformers' own model, one at a time."""
+    """The words equal those of the transformers model, one recording at a time."""
     _, both = heard_in_one_pass(ctc, wavs)
     model, processor = Wav2Vec2ForCTC.from_pretrained(ctc).eval(), AutoProcessor.from_pretrained(ctc)
     for path, each in zip(wavs, both, strict=True):
@@ -129,9 +129,9 @@ def test_another_head_over_the_same_encoder_is_another_recogniser(ctc, wavs, tmp
 
 
 def test_models_that_recognise_nothing_are_refused(encoders, tmp_path, ctc):
-    with pytest.raises(InputError, match=r"^--transcribe .*: its checkpoint has no lm_head"):
+    with pytest.raises(InputError, match=r"^--transcribe .*: its checkpoint lacks lm_head"):
         load_recognizer(str(encoders[3]), CPU, "--transcribe")
-    with pytest.raises(InputError, match="a bert model; expected one of"):
+    with pytest.raises(InputError, match="is a bert model; expected one of"):
         load_recognizer(str(encoders[1]), CPU, "--transcribe")
     broken = tmp_path / "broken"
     shutil.copytree(ctc, broken)
@@ -180,7 +180,7 @@ def test_another_recogniser_or_another_part_has_transcripts_of_its_own(wavs, tmp
     again = Transcripts(tmp_path / "t.csv", "a")
     assert (again.get(recording.whole), again.get(part)) == ("whole", "часть 部分")
     assert again.get(Segment(recording, 1600, 8160)) is None
-    pd.read_csv(tmp_path / "t.csv").to_csv(tmp_path / "t.csv", index=False)  # 0.100 is 0.1 then
+    pd.read_csv(tmp_path / "t.csv").to_csv(tmp_path / "t.csv", index=False)  # 0.100 becomes 0.1
     assert Transcripts(tmp_path / "t.csv", "a").get(part) == "часть 部分"
     again.add(Segment(recording, 0, 8160), "x" * 200_000)
     again.save()
@@ -190,7 +190,7 @@ def test_another_recogniser_or_another_part_has_transcripts_of_its_own(wavs, tmp
 
 
 def test_what_somebody_wrote_in_the_meantime_is_kept(wavs, tmp_path):
-    """An edit, or the transcripts of another process."""
+    """A manual edit, or the transcripts of another process."""
     first, second = (probe(path).whole for path in wavs[:2])
     mine = Transcripts(tmp_path / "t.csv", "a")
     with Transcripts(tmp_path / "t.csv", "a") as other:
@@ -207,7 +207,7 @@ def test_new_transcripts_are_not_lost_where_the_file_was_damaged_meanwhile(wavs,
     mine.add(probe(wavs[0]).whole, "mine")
     (tmp_path / "t.csv").write_text("audio_file;raw_text\n")
     aside = tmp_path / "t.unsaved.csv"
-    with pytest.raises(InputError, match=rf"t.csv: expected the columns .*; new transcripts are in {aside}$"):
+    with pytest.raises(InputError, match=rf"t.csv: expected the columns .*; the new transcripts are in {aside}$"):
         mine.save()
     assert Transcripts(aside, "a").get(probe(wavs[0]).whole) == "mine"
 
@@ -219,7 +219,7 @@ def test_new_transcripts_are_not_lost_where_the_file_was_damaged_meanwhile(wavs,
         ("a,b\n", r"expected the columns audio_file, raw_text, sha256, recognizer, start, stop \(it has a, b\)"),
         ("", r"expected the columns .*\(it has no rows\)"),
         ("{header}x,a text, with a comma,s,r,,\n", r"line 2: 7 values for 6 columns"),
-        ("{header}x,a,s,r,,\ny,b,s,r,,\n", r"line 3: the same segment and recogniser as .*line 2"),
+        ("{header}x,a,s,r,,\ny,b,s,r,,\n", r"line 3: has the same segment and recogniser as .*line 2"),
         ('{header}x,"a,s,r,,\n', r"line 2: not CSV"),
     ],
 )
@@ -240,7 +240,7 @@ def test_the_word_error_rate_is_that_of_words():
 
 @pytest.fixture
 def untranscribed(tones):
-    """The manifest of TONES, of which every third transcript is known."""
+    """The manifest of TONES, in which every third transcript is known."""
     table = pd.read_csv(tones / "tones.csv")
     table.loc[table.index % 3 > 0, "raw_text"] = ""
     table.to_csv(tones / "some.csv", index=False)
@@ -262,8 +262,8 @@ def test_an_extraction_recognises_what_is_missing_only(untranscribed, run, encod
     assert "24 of 36 utterances cannot be used" in err
     code, out, err = extract(run, tones, encoders, "some.csv", "--transcribe", ctc)
     assert code == 0, err
-    assert "24 of 36 transcripts recognised by model-" in out
-    assert f"they are kept in {tones / 'transcripts.csv'}" in out
+    assert "24 of 36 transcripts were recognised by model-" in out
+    assert f"they are stored in {tones / 'transcripts.csv'}" in out
     assert "on 12 given transcripts" in out
     assert "train/test leakage" in out
     given = pd.read_csv(tones / "some.csv", keep_default_na=False).set_index("audio_file")["raw_text"]
@@ -279,7 +279,7 @@ def test_an_extraction_recognises_what_is_missing_only(untranscribed, run, encod
 
 
 def test_transcripts_and_embeddings_of_an_extraction_come_from_one_pass(untranscribed, run, ctc, encoders, monkeypatch):
-    """The audio encoder is the recogniser; its embeddings are those of an extraction with the same transcripts."""
+    """The audio encoder is the recogniser. Its embeddings equal those of an extraction with the same transcripts."""
     tones = untranscribed
     passes = []
     hidden = encoding.AudioEncoder.forward
@@ -287,8 +287,8 @@ def test_transcripts_and_embeddings_of_an_extraction_come_from_one_pass(untransc
     models = [*encoders[:2], "--audio_model", ctc]
     code, out, err = extract(run, tones, models, "none.csv", "--transcribe")
     assert code == 0, err
-    assert "36 of 36 transcripts recognised" in out
-    assert len(passes) == 2  # trials of what was loaded; no recording went through the encoder alone
+    assert "36 of 36 transcripts were recognised" in out
+    assert len(passes) == 2  # trial runs after loading; no recording went through the encoder alone
     rows = pd.concat(pd.read_csv(path) for path in (tones / "new").glob("TONES_*.csv"))
     table = pd.read_csv(tones / "none.csv")
     texts = {"/".join(path.split("/")[-2:]): text for path, text in rows[["audio_file", "raw_text"]].to_numpy()}
@@ -300,7 +300,7 @@ def test_transcripts_and_embeddings_of_an_extraction_come_from_one_pass(untransc
     for path in (tones / "new").glob("*.pkl"):
         one, other = load_features(path), load_features(tones / "recognized" / path.name)
         assert torch.equal(one.text, other.text)
-        assert torch.allclose(one.audio, other.audio, atol=1e-6)  # another order of batches
+        assert torch.allclose(one.audio, other.audio, atol=1e-6)  # the order of the batches differs
         assert torch.equal(one.label, other.label)
 
 
@@ -317,8 +317,8 @@ def test_recordings_without_a_word_are_bad_ones(untranscribed, run, encoders, ct
     assert (code, err.splitlines()[-1]) == (2, f"error: {silent}: no words were recognised")
     code, out, err = extract(run, tones, encoders, "none.csv", "--transcribe", ctc, "--skip_bad")
     assert code == 0, err
-    assert "35 of 36 transcripts recognised" in out
-    assert "1 recordings skipped" in out
+    assert "35 of 36 transcripts were recognised" in out
+    assert "1 recordings were skipped" in out
     report = pd.read_csv(tones / "new" / "TONES_bad_recordings.csv")
     assert report.to_numpy().tolist() == [[silent, "no words were recognised"]]
 
@@ -340,7 +340,7 @@ def test_predictions_use_the_recognised_transcript_and_say_so(tones, run, traine
     assert [each["raw_text"] for each in found[::2]] == ["aaa 0", "eee 1"]
     assert "no transcript" not in err
     assert "on 2 given transcripts" in err
-    # given by hand, the same words get the same answer
+    # the same words, given by the user, get the same answer
     texts = [each["raw_text"] for each in found]
     code, again, _ = ask(run, trained, tones, "--wav", *wavs[:4], "--text", *texts, "--json")
     for one, other in zip(found, answers(again), strict=True):
@@ -352,7 +352,7 @@ def test_predictions_use_the_recognised_transcript_and_say_so(tones, run, traine
 
 
 def test_a_prediction_by_the_audio_encoder_itself_needs_one_pass(tones, run, ctc, encoders, monkeypatch):
-    """And the answers keep their order where the transcript of one is known already."""
+    """The answers also keep their order if the transcript of one is already known."""
     assert extract(run, tones, [*encoders[:2], "--audio_model", ctc], "tones.csv")[0] == 0
     options = ["--feature_dir", tones / "new", "--save_path", tones / "runs", "--model_name", "r", "--hidden_dim", 16]
     assert run(train.main, "--dataset", "TONES", *options, "--epochs", 2, "--seeds", 1)[0] == 0
@@ -367,7 +367,7 @@ def test_a_prediction_by_the_audio_encoder_itself_needs_one_pass(tones, run, ctc
     found = answers(out)
     assert [each["audio_file"] for each in found] == [str(path) for path in wavs]
     assert found[1] == {**first[0], "probabilities": pytest.approx(first[0]["probabilities"], abs=1e-5)}
-    assert calls == [1]  # the recording whose transcript was kept
+    assert calls == [1]  # the recording whose transcript was stored
 
 
 def test_bad_recordings_do_not_stop_the_transcripts_of_others(tones, run, trained, ctc):

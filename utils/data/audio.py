@@ -1,6 +1,6 @@
-"""Audio input: recordings as mono float32 at a given sampling rate.
+"""Audio input: load recordings as mono float32 at a given sampling rate.
 
-They are decoded by soundfile, or, if libsndfile does not recognise them, by PyAV, and resampled by torchaudio.
+soundfile decodes the recordings. PyAV decodes those that libsndfile does not recognise. torchaudio resamples them.
 """
 
 import math
@@ -22,7 +22,7 @@ from utils.data.mp3 import mp3_frames
 from utils.errors import InputError
 from utils.io import file_sha256
 
-# formats that libsndfile recognises (RAW has no header), and those that PyAV adds
+# formats that libsndfile recognises (RAW has no header) and those that PyAV adds
 SUFFIXES = frozenset(
     {f".{name.lower()}" for name in soundfile.available_formats()} - {".raw"}
     | {".aif", ".oga", ".opus"}
@@ -30,24 +30,24 @@ SUFFIXES = frozenset(
     | {".wma", ".wmv"}
 )
 MIN_SECONDS, MAX_SECONDS = 0.1, 24 * 3600
-MAX_CHANNELS = 64  # of the largest microphone arrays
-LOUDEST = 1e6  # full scale is 1; float files may use 32768
+MAX_CHANNELS = 64  # the largest microphone arrays have as many
+LOUDEST = 1e6  # full scale is 1, but some float files use 32768
 SOURCE_RATES = (1_000, 768_000)  # Hz; other rates mean a damaged header
 _FILTER_WIDTH, _ROLLOFF = 6, 0.99  # torchaudio's defaults
 _LARGEST_KERNEL = 2_000_000  # values in a resampling kernel
-_BLOCK = 2**25  # values decoded at once; soundfile seeks after each read, and lossy decoders are not exact after it
-_UNKNOWN_SIZE = 0x7FFFF000  # sizes from here on are placeholders of streaming writers
-# libsndfile's log: a chunk size beyond the end of the file; a truncated Ogg or VOC file
+_BLOCK = 2**25  # values decoded at once; soundfile seeks after each read, and lossy decoders are not exact after a seek
+_UNKNOWN_SIZE = 0x7FFFF000  # streaming writers use sizes from here on as placeholders
+# messages in libsndfile's log: a chunk size beyond the end of the file; a truncated Ogg or VOC file
 _WRONG_SIZE, _CUT_OFF = re.compile(r": (\d+) \(should be (\d+)\)"), ("lacks an end-of-stream bit", "truncated file")
-_TOLERANCE = 64  # bytes by which some writers' sizes are wrong
+_TOLERANCE = 64  # bytes; the sizes of some writers are wrong by up to this
 _UNRECOGNISED = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
-# TypeError for headerless *.raw, UnicodeError for file names outside the system's encoding
+# TypeError: headerless *.raw; UnicodeError: a file name that the system's encoding lacks
 _UNREADABLE = (soundfile.SoundFileError, OSError, TypeError, UnicodeError)
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording's header."""
+    """The header of a recording."""
 
     path: Path
     frames: int
@@ -63,7 +63,7 @@ class Recording:
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of the file's contents, which are read for it once; raises an OSError."""
+        """SHA-256 of the file's contents, computed once; raises an OSError."""
         return file_sha256(self.path)
 
 
@@ -82,40 +82,41 @@ class Segment:
 
 @dataclass(frozen=True)
 class Piece(Segment):
-    """A part of a segment, its ``whole``, that is short enough for an encoder."""
+    """A part of the segment ``whole`` that is short enough for an encoder."""
 
     whole: Segment
 
 
 def probe(path: Path) -> Recording:
-    """Read a recording's header; one that libsndfile does not recognise is decoded, as its header may be wrong.
+    """Read the header of a recording. A file that libsndfile does not recognise is decoded: its header may be wrong.
 
     Raises:
-        InputError: the file is missing, empty, not audio, damaged, truncated, joined of several files, of more than
-            :data:`MAX_CHANNELS`, or shorter than :data:`MIN_SECONDS` or longer than :data:`MAX_SECONDS`.
+        InputError: the file is missing, empty, not audio, damaged, truncated, or consists of several joined files; or
+            it has more than :data:`MAX_CHANNELS` channels, or is shorter than :data:`MIN_SECONDS` or longer than
+            :data:`MAX_SECONDS`.
     """
     try:
         if not path.is_file():
             raise InputError(f"{path}: no such file")
         if path.stat().st_size == 0:
-            raise InputError(f"{path}: an empty file")
+            raise InputError(f"{path}: the file is empty")
         frames, rate, channels = _header(path)
     except _UNREADABLE as error:
         raise InputError(f"{path}: cannot be read as audio ({_reason(error)})") from error
     if not SOURCE_RATES[0] <= rate <= SOURCE_RATES[1]:
-        raise InputError(f"{path}: a sampling rate of {rate} Hz")
+        raise InputError(f"{path}: unsupported sampling rate of {rate} Hz")
     if channels > MAX_CHANNELS:
-        raise InputError(f"{path}: {channels} channels, more than {MAX_CHANNELS}")
+        raise InputError(f"{path}: has {channels} channels; at most {MAX_CHANNELS} are supported")
     recording = Recording(path, frames, rate)
     if recording.seconds < MIN_SECONDS:
         raise InputError(f"{path}: {recording.seconds:.3f} s long, shorter than {MIN_SECONDS} s")
     if recording.seconds > MAX_SECONDS:
-        raise InputError(f"{path}: its header states no length, or more than a day; convert it to WAV")
+        raise InputError(f"{path}: its header states no length, or a length of more than a day; convert it to WAV")
     return recording
 
 
 def _header(path: Path) -> tuple[int, int, int]:
-    """Frames, sampling rate and channels of a file; raises an InputError or one of :data:`_UNREADABLE`."""
+    """The frames, sampling rate and channels of a file; raises an InputError or one of :data:`_UNREADABLE`."""
     try:
         info = soundfile.info(path)
     except soundfile.LibsndfileError as error:
@@ -125,33 +126,34 @@ def _header(path: Path) -> tuple[int, int, int]:
     if info.subtype == "MPEG_LAYER_III":
         frames = mp3_frames(path, frames, info.samplerate)
     elif info.format in ("OGG", "FLAC") and _begins_again(path):
-        raise InputError(f"{path}: several files joined, only {info.duration:.2f} s can be read; convert it to WAV")
+        raise InputError(f"{path}: several joined files; only {info.duration:.2f} s can be read; convert it to WAV")
     if any(words in info.extra_info for words in _CUT_OFF):
         raise InputError(f"{path}: truncated")
     for claimed, present in _WRONG_SIZE.findall(info.extra_info):
         if int(present) + _TOLERANCE < int(claimed) < _UNKNOWN_SIZE:
-            raise InputError(f"{path}: truncated: its header says {claimed} bytes, {present} are there")
+            raise InputError(f"{path}: truncated: its header states {claimed} bytes, but only {present} are present")
     return frames, info.samplerate, info.channels
 
 
 def _container(path: Path, error: soundfile.LibsndfileError) -> Decoded:
-    """A file that libsndfile refused with ``error``, which is raised again unless the format is unknown to it."""
+    """Decode a file that libsndfile refused with ``error``. Raise ``error`` unless it means an unknown format."""
     if error.code != _UNRECOGNISED:
         raise error
     return decoded(path, MAX_SECONDS)
 
 
 def _begins_again(path: Path) -> bool:
-    """Whether the first eight bytes of a file, in which Ogg and FLAC state what begins here, are in it once more."""
+    """Whether the first eight bytes of an Ogg or FLAC file, which mark a beginning, occur in it again."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return data.find(data[:8], 8) >= 0
 
 
 def resampling_step(old: int, new: int) -> tuple[int, int]:
-    """The two rates divided by their greatest common divisor: the shortest time that is whole in both, in samples.
+    """The two rates divided by their greatest common divisor: the shortest common time step, in samples of each rate.
 
-    Segments that start at multiples of it are, resampled and concatenated, the whole resampled at once.
-    If the resampling kernel would be too large (44101 Hz, for example), ``old`` is rounded to 10, 100 or 1000 Hz.
+    If segments start at multiples of it, resampling each one and concatenating gives the same result as resampling the
+    whole. If the resampling kernel would be too large (for example at 44101 Hz), ``old`` is rounded to 10, 100 or 1000
+    Hz.
     """
     for unit in (1, 10, 100, 1000):
         rate = max(round(old / unit), 1) * unit
@@ -164,7 +166,7 @@ def resampling_step(old: int, new: int) -> tuple[int, int]:
 def split(whole: Segment, longest: float, rate: int) -> list[Piece]:
     """Split a segment into the fewest equal pieces of at most ``longest`` seconds.
 
-    Pieces start at sample positions of the segment resampled to ``rate``: concatenated, they are the whole.
+    Pieces start at sample positions of the segment resampled to ``rate``, so that concatenating them gives the whole.
     """
     step, _ = resampling_step(whole.recording.rate, rate)
     most, frames = longest * whole.recording.rate, whole.stop - whole.start
@@ -175,7 +177,7 @@ def split(whole: Segment, longest: float, rate: int) -> list[Piece]:
 
 
 def random_crop(segment: Segment, seconds: float, rate: int, rng: np.random.Generator) -> Segment:
-    """A random crop of ``seconds``, for :func:`load_segment` with ``rate``; all of a shorter segment."""
+    """A random crop of ``seconds`` for :func:`load_segment` with ``rate``. A shorter segment is returned whole."""
     step, _ = resampling_step(segment.recording.rate, rate)
     frames = round(seconds * segment.recording.rate)
     room = segment.stop - segment.start - frames
@@ -188,15 +190,15 @@ def random_crop(segment: Segment, seconds: float, rate: int, rng: np.random.Gene
 def load_segment(segment: Segment, rate: int) -> Tensor:
     """Decode a segment, average its channels and resample it to ``rate``.
 
-    The resampling filter includes the context around the segment: the samples equal those of the whole recording
+    The resampling filter uses the context around the segment, so the samples equal those of the whole recording
     resampled at once.
 
     Returns:
         [T] in float32, T = seconds * rate.
 
     Raises:
-        InputError: the file is damaged, shorter than its header says, does not fit into memory, or has a sample that is
-            not finite or louder than :data:`LOUDEST`.
+        InputError: the file is damaged, is shorter than its header states, does not fit into memory, or has a sample
+            that is not finite or is louder than :data:`LOUDEST`.
     """
     recording = segment.recording
     step, new_step = resampling_step(recording.rate, rate)
@@ -207,7 +209,7 @@ def load_segment(segment: Segment, rate: int) -> Tensor:
         frames = torch.from_numpy(_decode(recording, start, stop))
         waveform = resample(frames, step, new_step, lowpass_filter_width=_FILTER_WIDTH, rolloff=_ROLLOFF)
     except MemoryError as error:
-        raise InputError(f"{recording.path}: {segment.seconds:.1f} s of it do not fit into memory") from error
+        raise InputError(f"{recording.path}: a segment of {segment.seconds:.1f} s does not fit into memory") from error
     first = (segment.start - start) // step * new_step
     samples = math.ceil((segment.stop - segment.start) * new_step / step)
     return waveform[first : first + samples].clone()
@@ -221,19 +223,18 @@ def _decode(recording: Recording, start: int, stop: int) -> np.ndarray:
     except _UNREADABLE as error:
         raise InputError(f"{path}: cannot be decoded ({_reason(error)})") from error
     if rate != recording.rate:
-        raise InputError(f"{path}: changed: its sampling rate was {recording.rate} Hz and is {rate} Hz")
+        raise InputError(f"{path}: the file changed: its sampling rate was {recording.rate} Hz and is now {rate} Hz")
     if len(mono) < stop - start:
-        missing = f"of {recording.frames} frames, those from {start + len(mono)} on are missing"
-        raise InputError(f"{path}: truncated: {missing}")
+        raise InputError(f"{path}: truncated after {start + len(mono)} of {recording.frames} frames")
     valid = np.abs(mono) <= LOUDEST  # False for NaN
     if not valid.all():
         position = int(np.flatnonzero(~valid)[0])
-        raise InputError(f"{path}: holds {mono[position]} at frame {start + position}")
+        raise InputError(f"{path}: invalid sample {mono[position]} at frame {start + position}")
     return mono
 
 
 def _read(path: Path, start: int, stop: int) -> tuple[np.ndarray, int]:
-    """At most ``stop - start`` frames in float32, averaged over channels, and their rate; see :func:`_header`."""
+    """At most ``stop - start`` frames in float32, averaged over channels, and their rate. Raises as :func:`_header`."""
     try:
         file = soundfile.SoundFile(path)
     except soundfile.LibsndfileError as error:

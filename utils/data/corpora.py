@@ -1,8 +1,12 @@
 """Readers of IEMOCAP, ESD and RAVDESS in the layout of their official releases.
 
-A reader returns one row per utterance, sorted by file name, with the text columns :data:`COLUMNS`: the recording's
-absolute path and its name in the source, transcript, emotion as the corpus spells it, speaker, session and dialogue (""
-if the corpus has none), the speaker's gender (F, M or ""), and why the recording cannot be used ("" if it can).
+A reader returns one row per utterance, sorted by file name, with the text columns :data:`COLUMNS`:
+
+- ``audio_file``, ``given``: absolute path of the recording, and its name in the source;
+- ``raw_text``, ``emotion``: transcript, and emotion as the corpus spells it;
+- ``speaker``, ``session``, ``dialogue``: "" if the corpus has none;
+- ``gender``: F, M or "";
+- ``problem``: why the recording cannot be used, "" if it can.
 """
 
 import os
@@ -20,14 +24,14 @@ from utils.errors import InputError, is_printable
 if TYPE_CHECKING:
     import pandas as pd
 
-Classes = dict[str, tuple[str, ...]]  # class names in label order, each with its emotions besides its own name
+Classes = dict[str, tuple[str, ...]]  # class names in label order, each with its emotions other than its own name
 GROUPS = ("speaker", "session", "dialogue")
 COLUMNS = ("audio_file", "given", "raw_text", "emotion", *GROUPS, "gender", "problem")
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """How to find the utterances of a corpus, and the expected contents."""
+    """How to find the utterances of a corpus, and what it is expected to contain."""
 
     find: Callable[[Path], Iterator[tuple[Path, str, str]]]  # folder -> recording, transcript, emotion
     groups: Callable[[str], tuple[str, str, str]]  # file name without suffix -> speaker, session, dialogue
@@ -36,19 +40,19 @@ class Corpus:
     expected: Callable[["pd.DataFrame"], int]  # number of utterances of these classes
 
     def read(self, folder: Path) -> "pd.DataFrame":
-        """The table of all utterances, sorted by file name.
+        """Read the table of all utterances, sorted by file name.
 
         Raises:
-            InputError: ``folder`` does not contain the corpus, two recordings have the same name, or a name cannot be
-                printed.
+            InputError: ``folder`` does not contain the corpus, two recordings have the same name, or a name is not
+                printable.
             OSError: a folder cannot be read.
         """
-        import pandas as pd  # not for the names of the corpora, which --help prints
+        import pandas as pd  # not needed for the corpus names that --help prints
 
         rows = []
         for path, text, emotion in sorted(self.find(folder), key=lambda found: (found[0].name, found[0])):
             if rows and path.name == rows[-1][1]:
-                raise InputError(f"{path}: a second recording of this name; the first is {rows[-1][0]}")
+                raise InputError(f"{path}: has the same file name as {rows[-1][0]}")
             path = path.absolute()
             check_printable(str(path))
             try:
@@ -59,7 +63,7 @@ class Corpus:
         return pd.DataFrame(rows, columns=COLUMNS, dtype=str)
 
     def groups_and_gender(self, stem: str) -> tuple[str, str, str, str]:
-        """Speaker, session, dialogue and gender, of a file name without suffix; "" for what it does not tell."""
+        """Get speaker, session, dialogue and gender from a file name without suffix; "" if unknown."""
         groups = self.groups(stem)
         return *groups, self.gender(groups[0])
 
@@ -72,9 +76,9 @@ _TURN = re.compile(r"(Ses\d\d)[FM]_.*_([FM])\w+")
 
 
 def find_iemocap(folder: Path) -> Iterator[tuple[Path, str, str]]:
-    """Every labelled turn in ``Session*/dialog/{EmoEvaluation,transcriptions}/Ses*.txt`` and ``sentences/wav``."""
+    """Find every labelled turn in ``Session*/dialog/{EmoEvaluation,transcriptions}/Ses*.txt`` and ``sentences/wav``."""
     for session in sorted(_find_root(folder, "Session[1-5]", "IEMOCAP_full_release").glob("Session[1-5]")):
-        # "Ses*" excludes the "._Ses*" files of macOS in the release
+        # "Ses*" excludes the "._Ses*" files of macOS, which the release contains
         evaluations = sorted((session / "dialog" / "EmoEvaluation").glob("Ses*.txt"))
         if not evaluations:
             raise InputError(f"{session / 'dialog' / 'EmoEvaluation'}: no Ses*.txt files")
@@ -102,7 +106,7 @@ _ESD_LINE = re.compile(rf"^\s*(\d{{4}}_\d{{6}})(.*?)(?:\s+(?:{'|'.join(_ESD_EMOT
 
 
 def find_esd(folder: Path) -> Iterator[tuple[Path, str, str]]:
-    """English speakers in ``0011/0011.txt`` and ``0011/Angry/**/0011_000351.wav`` (some releases nest splits)."""
+    """Find the English speakers in ``0011/0011.txt`` and ``0011/Angry/**/0011_000351.wav``; some copies nest splits."""
     root = _find_root(folder, "00[12][0-9]", "ESD")
     for speaker in (f"{number:04d}" for number in range(11, 21)):
         if not (root / speaker).is_dir():
@@ -132,7 +136,7 @@ _RAVDESS_NAME = re.compile(r"03-01-(0[1-8])-0[12]-(0[12])-0[12]-(\d\d)")  # audi
 
 
 def find_ravdess(folder: Path) -> Iterator[tuple[Path, str, str]]:
-    """Speech recordings ``Actor_*/03-01-*.wav``; their names encode emotion, statement and actor."""
+    """Find the speech recordings ``Actor_*/03-01-*.wav``. Their names encode emotion, statement and actor."""
     for actor in _find_root(folder, "Actor_*", "RAVDESS").glob("Actor_*"):
         for wav in actor.iterdir() if actor.is_dir() else ():
             if wav.suffix == ".wav" and (match := _RAVDESS_NAME.fullmatch(wav.stem)):
@@ -170,27 +174,28 @@ def known_classes(corpus: str) -> Classes:
 
 
 def groups_of_recording(stem: str) -> tuple[str, str, str, str]:
-    """Speaker, session, dialogue and gender of a file name without suffix that is named as in one of the corpora.
+    """Get speaker, session, dialogue and gender from a file name without suffix, if it follows one of the corpora.
 
-    Each is "" if it is unknown, all are for a name of another form.
+    Unknown values are "". All four are "" for any other name.
     """
     found = (corpus.groups_and_gender(stem) for corpus in CORPORA.values())
     return next((groups for groups in found if groups[0]), ("", "", "", ""))
 
 
 def check_printable(path: str, where: str = "") -> None:
-    """Raise an InputError for a recording whose name no table or message could show; it begins with ``where``."""
+    """Raise an InputError if the name of a recording is not printable. The message begins with ``where``."""
     if not is_printable(path):
-        raise InputError(f"{where}'{path}': a recording with an unprintable name; rename it")
+        raise InputError(f"{where}'{path}': the file name is not printable; rename the file")
 
 
 def files_below(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[Path]:
-    """All files below a folder, in no order. Symbolic links are followed, and each folder is visited once.
+    """All files below a folder, in no particular order. Follows symbolic links and visits each folder once.
 
-    A folder that a link names is visited under its own name if it is below ``folder``, and not if it is above it.
+    If a link leads to a folder below ``folder``, that folder is visited under its own name. A link to a folder above
+    ``folder`` is ignored.
 
     Args:
-        on_error: Called for each folder that cannot be read.
+        on_error: called for each folder that cannot be read.
     """
     seen, links, above = set(), [folder], folder.resolve().parents
     while links:
@@ -209,14 +214,15 @@ def _fail(error: OSError) -> None:
 
 
 def normalize(text: str) -> str:
-    """One form of texts that look the same: NFKC, with single spaces."""
+    """Normalise text that looks the same to one form: NFKC with single spaces."""
     return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
 def decode_text(path: Path) -> str:
     """Read an English text file in UTF-16 (with or without BOM), UTF-8, GBK or Windows-1252.
 
-    GBK is rejected if the text has Chinese characters: full-width punctuation is expected, but not hanzi.
+    GBK is rejected if the text then has Chinese characters. Full-width punctuation is expected, Chinese characters are
+    not.
 
     Raises:
         InputError: the file is missing.
@@ -238,13 +244,13 @@ def decode_text(path: Path) -> str:
 
 
 def _find_root(folder: Path, mark: str, name: str) -> Path:
-    """The folder that contains ``mark``: ``folder`` itself, or one up to two levels below it."""
+    """Find the folder that contains ``mark``: ``folder`` itself, or a folder up to two levels below it."""
     if not folder.is_dir():
         raise InputError(f"--corpus_dir {folder}: no such folder")
     for pattern in (mark, f"*/{mark}", f"*/*/{mark}"):
         found = sorted({path.parent for path in folder.glob(pattern) if path.is_dir()})
         if len(found) > 1:
-            raise InputError(f"--corpus_dir {folder}: holds {name} twice, in {found[0]} and {found[1]}")
+            raise InputError(f"--corpus_dir {folder}: contains {name} twice, in {found[0]} and {found[1]}")
         if found:
             return found[0]
-    raise InputError(f"--corpus_dir {folder}: not {name}, there is no {mark} in it")
+    raise InputError(f"--corpus_dir {folder}: does not contain {name} (no {mark} found)")

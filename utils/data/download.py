@@ -1,4 +1,4 @@
-"""Resumable downloads, verified by git blob ids."""
+"""Resumable downloads that are verified by git blob id."""
 
 import errno
 import io
@@ -25,16 +25,16 @@ _CHUNK = 1 << 20
 
 
 def download_verified(url: str, path: Path, blob: str) -> None:
-    """Download ``url`` to ``path`` and verify it; a file that is already there is only verified.
+    """Download ``url`` to ``path`` and verify it. If ``path`` exists, only verify it.
 
     An interrupted transfer is kept as ``<path>.part`` and resumed by the next call.
 
     Args:
-        blob: git blob id of the file.
+        blob: the expected git blob id.
 
     Raises:
-        InputError: ``path`` is another file (it is kept), the transfer fails, or the received file is another one (it
-            is removed), or ``<path>.part`` is no regular file.
+        InputError: ``path`` is a different file (it is kept), the transfer fails, the received file is a different one
+            (it is removed), or ``<path>.part`` is not a regular file.
         OSError: ``<path>.part`` cannot be written.
     """
     if not os.path.lexists(path):
@@ -42,21 +42,21 @@ def download_verified(url: str, path: Path, blob: str) -> None:
         part = path.with_name(f"{path.name}.part")
         with open(part, "ab", opener=_open_regular) as file, try_lock(file) as locked:
             if not locked:
-                raise InputError(f"{part}: another command is fetching this file")
+                raise InputError(f"{part}: another command is downloading this file")
             if path.exists():  # another command has finished it in the meantime
                 part.unlink(missing_ok=True)
             else:
                 _complete(url, part, file, blob)
                 part.replace(path)
     if not path.is_file():
-        raise InputError(f"{path}: a folder or a broken link; move it elsewhere")
+        raise InputError(f"{path}: is a folder or a broken link; move it elsewhere")
     found = blob_id(read_file(path))
     if found != blob:
         raise InputError(f"{path}: not the published file (git blob {found}, not {blob}); move it elsewhere")
 
 
 def _open_regular(path: str, flags: int) -> int:
-    """Open a regular file or a new one; never write where a link leads, or wait for the reader of a pipe."""
+    """Open an existing regular file or create one. Never follow a link, and never wait for the reader of a pipe."""
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:
@@ -69,11 +69,11 @@ def _open_regular(path: str, flags: int) -> int:
 
 
 def _complete(url: str, part: Path, file: BinaryIO, blob: str) -> None:
-    """Complete ``part``, open as ``file``; remove it if nothing was received, or something else."""
+    """Complete ``part``, which is open as ``file``. Remove it if it stays empty or turns out to be another file."""
     resumed = part.stat().st_size > 0
     try:
         _transfer(url, file, blob)
-        if resumed and blob_id(read_file(part)) != blob:  # the part was the beginning of another file
+        if resumed and blob_id(read_file(part)) != blob:  # the partial file belonged to another file
             file.truncate(0)
             _transfer(url, file, blob)
     except (OSError, HTTPException, ValueError) as error:
@@ -82,7 +82,7 @@ def _complete(url: str, part: Path, file: BinaryIO, blob: str) -> None:
             part.unlink()
         if getattr(error, "filename", None) == str(part):  # an error of the disk, not of the network
             raise
-        hint = "; the partial file is kept, the same command resumes" if kept else ""
+        hint = "; the partial file is kept, and the same command resumes the download" if kept else ""
         raise InputError(f"{url}: {one_line(error)}{hint}") from error
     found = blob_id(read_file(part))
     if found != blob:
@@ -91,7 +91,7 @@ def _complete(url: str, part: Path, file: BinaryIO, blob: str) -> None:
 
 
 def _transfer(url: str, file: BinaryIO, blob: str) -> None:
-    """Append the missing rest of ``url`` to ``file``, or write it from byte 0 if the server does not support ranges."""
+    """Append the rest of ``url`` to ``file``. If the server does not support ranges, write it from byte 0."""
     have = file.seek(0, os.SEEK_END)
     opener = request.build_opener(_HTTP, _HTTPS)
     try:
@@ -111,11 +111,11 @@ def _transfer(url: str, file: BinaryIO, blob: str) -> None:
             if response.status != HTTPStatus.OK or (shorter and blob_id(whole) != blob):
                 raise HTTPException(f"HTTP {response.status} with {length} bytes, fewer than already received")
             file.truncate(0)
-            if shorter:  # it is the part that was too long
+            if shorter:  # the partial file was too long
                 _write(file, whole)
                 return
             have = 0
-        total = None if length is None or length > LARGEST else have + length  # no file here is as long as that
+        total = None if length is None or length > LARGEST else have + length  # no published file is that long
         with tqdm(
             total=total, initial=have, desc=url.rpartition("/")[2], unit="B", unit_scale=True, dynamic_ncols=True
         ) as bar:
@@ -131,13 +131,13 @@ def _transfer(url: str, file: BinaryIO, blob: str) -> None:
 
 
 def _write(file: BinaryIO, chunk: bytes) -> None:
-    with naming(Path(file.name)):  # which the system does not do for a full disk
+    with naming(Path(file.name)):  # the system does not name the file when the disk is full
         file.write(chunk)
         file.flush()
 
 
 class _Paced(io.RawIOBase):
-    """What a socket receives, down to the last header, at a rate and of a size that come to an end."""
+    """The data that a socket receives, headers included, with a minimum rate and a maximum size."""
 
     def __init__(self, socket: io.RawIOBase):
         self.socket, self.received = socket, 0

@@ -1,9 +1,13 @@
-"""EmoBox's metadata (https://github.com/emo-box/EmoBox): the utterances and test folds of a corpus as lines of JSON.
+"""EmoBox's metadata (https://github.com/emo-box/EmoBox): the utterances and test folds of a corpus as JSON lines.
 
-A corpus is ``<corpus>.jsonl``, one utterance per line with ``key``, ``wav`` and ``emo``; ``label_map.json`` beside it
-or above it, the class of each emotion; and for each fold the utterances of test,
-``fold_1/<corpus>_test_fold_1.jsonl`` or ``folds/test_fold_1.jsonl``. EmoBox has neither transcripts nor speakers: a
-line may have a key ``raw_text`` or ``text``, and ``speaker`` or ``spk``. Needs no pandas and no torch.
+A corpus consists of:
+
+- ``<corpus>.jsonl``: one utterance per line, with ``key``, ``wav`` and ``emo``;
+- ``label_map.json``, in the same folder or the one above: the class of each emotion;
+- for each fold, the test utterances: ``fold_1/<corpus>_test_fold_1.jsonl`` or ``folds/test_fold_1.jsonl``.
+
+EmoBox has neither transcripts nor speakers. You can add them to each line with the key ``raw_text`` or ``text``, and
+``speaker`` or ``spk``. Does not import pandas or torch.
 """
 
 import json
@@ -21,22 +25,27 @@ _TEST_FOLD = re.compile(r"(?:.*_)?test_fold_([1-9]\d{0,3})\.jsonl")
 
 
 def read_emobox(path: Path, dataset: str, corpus_dir: Path | None) -> list[dict[str, str]]:
-    """The utterances of a file: ``audio_file``, ``raw_text``, ``label``, ``speaker`` and ``where``, its file and line.
+    """Read the utterances of a file.
 
-    The label is the emotion's class in ``label_map.json``. It is the emotion itself for a known ``dataset``, which has
-    classes of its own, and without that file. Transcripts that a known dataset's file lacks are those of its release in
-    ``corpus_dir``; what is not known is "".
+    The label is the class of the emotion in ``label_map.json``. It is the emotion itself if there is no such file, or
+    if ``dataset`` is known, because a known dataset has its own classes. If the file of a known dataset lacks
+    transcripts, they are read from its release in ``corpus_dir``. Unknown values are "".
+
+    Returns:
+        Rows with ``audio_file``, ``raw_text``, ``label``, ``speaker`` and ``where`` (file and line).
 
     Raises:
-        InputError: a line is not JSON, lacks a key, repeats an utterance, is a part of a recording, or its emotion has
-            no class; names file and line.
+        InputError: a line is not JSON, lacks a key, repeats an utterance, is only a part of a recording, or has an
+            emotion without a class; names file and line.
     """
     corpus, classes = CORPORA.get(dataset), _label_map(path)
     rows, first = [], {}
     for where, row in _lines(path):
         key, wav, emotion = (_required(row, where, name) for name in ("key", "wav", "emo"))
         if "start_time" in row:
-            raise InputError(f"{where}: start_time {shown(row['start_time'])}: a part of a recording; cut it out first")
+            raise InputError(
+                f"{where}: start_time {shown(row['start_time'])}: this is a part of a recording; cut it out first"
+            )
         for name, value in (("key", key), ("wav", wav)):
             if other := first.get((name, value)):
                 raise InputError(f"{where}: {name} {value!r} is also in {other}")
@@ -62,20 +71,20 @@ def read_emobox(path: Path, dataset: str, corpus_dir: Path | None) -> list[dict[
 
 
 def emobox_classes(paths: Sequence[Path], emotions: set[str]) -> Classes:
-    """The ``emotions`` that are classes in the ``label_map.json`` of these files, in its order."""
+    """The ``emotions`` that are classes in the ``label_map.json`` of these files, in the order of that file."""
     names = dict.fromkeys(name for path in paths if path.suffix == SUFFIX for name in _label_map(path).values())
     return {name: () for name in names if name in emotions}
 
 
 def read_folds(folder: Path) -> dict[str, int]:
-    """The fold, from 1, in which each utterance is tested, by the name of its recording without folder and suffix.
+    """The fold (from 1) that tests each utterance, by the name of the recording without folder and suffix.
 
     Args:
-        folder: EmoBox's folder of a corpus, or the one of the folds.
+        folder: EmoBox's folder of a corpus, or its folder of folds.
 
     Raises:
-        InputError: there are no files of folds, or one is missing, twice there or damaged; or an utterance is twice in
-            them.
+        InputError: there are no fold files; a fold file is missing, present twice, or damaged; or an utterance occurs
+            twice.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
@@ -84,9 +93,9 @@ def read_folds(folder: Path) -> dict[str, int]:
         if match := _TEST_FOLD.fullmatch(path.name):
             other = files.setdefault(int(match[1]), path)
             if other != path:
-                raise InputError(f"{path}: fold {match[1]} is also {other}")
+                raise InputError(f"{path}: fold {match[1]} is also in {other}")
     if not files:
-        raise InputError(f"{folder}: no files of folds (test_fold_1.jsonl, or fold_1/<corpus>_test_fold_1.jsonl)")
+        raise InputError(f"{folder}: no fold files found (test_fold_1.jsonl, or fold_1/<corpus>_test_fold_1.jsonl)")
     if absent := sorted(set(range(1, max(files) + 1)) - set(files)):
         raise InputError(f"{folder}: fold {absent[0]} of {max(files)} has no file")
     folds: dict[str, int] = {}
@@ -101,7 +110,7 @@ def read_folds(folder: Path) -> dict[str, int]:
 
 
 def _name(row: dict, where: str) -> str:
-    """``Ses01F_impro04_F000``, of a recording's path, or of the key ``iemocap-Ses01F_impro04_F000``."""
+    """The name ``Ses01F_impro04_F000`` from the path of a recording or from the key ``iemocap-Ses01F_impro04_F000``."""
     if "wav" in row:
         return PureWindowsPath(_required(row, where, "wav")).stem
     key = _required(row, where, "key")
@@ -109,7 +118,7 @@ def _name(row: dict, where: str) -> str:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, dict]]:
-    """The JSON object of each line that is not blank, after its file and line."""
+    """The location (file and line) and JSON object of each line that is not blank."""
     for number, line in enumerate(read_file(path).splitlines(), 1):
         if not line.strip():
             continue
@@ -124,21 +133,21 @@ def _lines(path: Path) -> Iterator[tuple[str, dict]]:
 
 
 def _text(row: dict, where: str, name: str) -> str:
-    """The text of a key; a whole number, as speakers may be named, is one."""
+    """The text value of a key. An integer is accepted too, because speakers may be numbered."""
     if name not in row:
-        raise InputError(f"{where}: no key {name} (there are {', '.join(row)})")
+        raise InputError(f"{where}: has no key {name} (it has {', '.join(row)})")
     value = str(row[name]) if type(row[name]) is int else row[name]
     try:
         value.encode()
-    except (AttributeError, UnicodeEncodeError) as error:  # no text, or half a character
-        raise InputError(f"{where}: {name} {shown(value)}: expected a text") from error
+    except (AttributeError, UnicodeEncodeError) as error:  # not a string, or a lone surrogate
+        raise InputError(f"{where}: {name} {shown(value)}: expected a string") from error
     return value.strip()
 
 
 def _required(row: dict, where: str, name: str) -> str:
     value = _text(row, where, name)
     if not value:
-        raise InputError(f"{where}: no {name}")
+        raise InputError(f"{where}: {name} is empty")
     return value
 
 
@@ -147,7 +156,7 @@ def _optional(row: dict, where: str, *names: str) -> str:
 
 
 def _label_map(path: Path) -> dict[str, str]:
-    """The class of each emotion in the ``label_map.json`` beside a file or in the folder above; {} without one."""
+    """The class of each emotion in the ``label_map.json`` of a file's folder or the folder above; {} without one."""
     found = next((each for folder in path.absolute().parents[:2] if (each := folder / _LABEL_MAP).is_file()), None)
     if found is None:
         return {}

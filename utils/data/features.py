@@ -1,4 +1,4 @@
-"""Feature pickles and the JSON beside them: reading and validation (schema in ``feature/README.md``)."""
+"""Reads and validates feature pickles and their JSON description (schema in ``feature/README.md``)."""
 
 import hashlib
 import math
@@ -18,7 +18,7 @@ from utils.data.safe_pickle import MEMORY, load_pickle
 from utils.errors import InputError, is_printable, shown
 from utils.io import bounded_memory, read_file, read_json
 
-LARGEST = 1e9  # a greater value is a mistake, and would overflow in the network
+LARGEST = 1e9  # a greater value is a mistake and would overflow in the network
 _KEYS = ("text_embed", "audio_embed", "label")
 _PICKLE = re.compile(rf"(.*_BERT_WAV2VEC)_(?:{'|'.join(SPLITS)})\.pkl")
 
@@ -27,7 +27,7 @@ _PICKLE = re.compile(rf"(.*_BERT_WAV2VEC)_(?:{'|'.join(SPLITS)})\.pkl")
 class Features:
     """The features of one split.
 
-    Shapes: text [N, D_text] and audio [N, D_audio] in float32, label [N] in int64; identity of the N rows.
+    Shapes: text [N, D_text] and audio [N, D_audio] in float32, label [N] in int64. ``identity`` describes the N rows.
     """
 
     path: Path
@@ -49,16 +49,16 @@ def load_features(path: str | Path) -> Features:
     """Read and validate one feature pickle.
 
     Raises:
-        InputError: any row is invalid; names the file, the row (from 0) and the value. No row is ever skipped.
+        InputError: a row is invalid; names the file, the row (from 0) and the value. No row is ever skipped.
     """
     path = Path(path)
-    data = read_file(path)  # once: the SHA-256 is that of what is read
+    data = read_file(path)  # read only once, so that the SHA-256 matches the contents
     try:
         with bounded_memory(MEMORY + 8 * len(data)):
             return _features(path, load_pickle(data, path), hashlib.sha256(data).hexdigest())
     except MemoryError as error:
-        size = f"its {len(data)} bytes need"
-        raise InputError(f"{path}: does not fit into memory, or asks for more than {size}") from error
+        size = f"a file of {len(data)} bytes should need"
+        raise InputError(f"{path}: needs more memory than is available, or more than {size}") from error
 
 
 def _features(path: Path, rows: object, sha256: str) -> Features:
@@ -96,15 +96,15 @@ def _vector(where: str, value: object) -> np.ndarray:
         raise InputError(f"{where} is not a vector of numbers but a {type(value).__name__} of lists") from error
     if vector.dtype.kind not in "iuf" and vector.size:
         raise InputError(f"{where} is not a vector of numbers but a {type(value).__name__} of {vector.dtype}")
-    with np.errstate(over="ignore"):  # values out of range for float32 become inf, reported below
+    with np.errstate(over="ignore"):  # values out of range for float32 become inf, which is reported below
         vector = vector.astype(np.float32)
     if vector.ndim == 2 and vector.shape[0] == 1:
         vector = vector[0]
     if vector.ndim != 1 or vector.size == 0:
         raise InputError(f"{where} has shape {list(vector.shape)}, expected [D] or [1, D]")
-    invalid = np.flatnonzero(~(np.abs(vector) <= LARGEST))  # NaN is among them
+    invalid = np.flatnonzero(~(np.abs(vector) <= LARGEST))  # True for NaN
     if len(invalid):
-        raise InputError(f"{where} holds {vector[invalid[0]]} at position {invalid[0]}")
+        raise InputError(f"{where} has the invalid value {vector[invalid[0]]} at position {invalid[0]}")
     if not vector.any():
         raise InputError(f"{where} is a zero vector, which has no cosine similarity")
     return vector
@@ -124,14 +124,14 @@ def load_splits(paths: dict[str, Path], num_classes: int | None) -> tuple[dict[s
     """Read several splits, including train, and check that they agree.
 
     Args:
-        num_classes: number of classes; None for the greatest train label + 1.
+        num_classes: number of classes. None means the greatest train label + 1.
 
     Returns:
         The features of each split, and the number of classes.
 
     Raises:
-        InputError: a split's dimensions differ from train's, a label >= num_classes, a class missing from train, or a
-            single class.
+        InputError: the dimensions of a split differ from those of train, a label is >= num_classes, train lacks a
+            class, or there is only one class.
     """
     splits = {split: load_features(path) for split, path in paths.items()}
     train = splits["train"]
@@ -147,18 +147,18 @@ def load_splits(paths: dict[str, Path], num_classes: int | None) -> tuple[dict[s
 
 
 def check_disjoint(splits: dict[str, Features]) -> None:
-    """Print how many utterances of a split have the very embeddings of one in another split.
+    """Print how many utterances of a split have exactly the same embeddings as one in another split.
 
     Raises:
-        InputError: two splits have the same utterances.
+        InputError: two splits contain the same utterances.
     """
     rows = {name: [_digest(*row) for row in zip(each.text, each.audio, strict=True)] for name, each in splits.items()}
     for one, other in combinations(splits, 2):
         known, path = set(rows[one]), splits[other].path
         if known == set(rows[other]):
-            raise InputError(f"{path}: the {other} split has the same utterances as {one}, {splits[one].path}")
+            raise InputError(f"{path}: the {other} split has the same utterances as {one} ({splits[one].path})")
         if shared := sum(row in known for row in rows[other]):
-            print(f"note: {shared} of {len(rows[other])} utterances of {path} are in {splits[one].path}, too")
+            print(f"note: {shared} of {len(rows[other])} utterances of {path} are also in {splits[one].path}")
 
 
 def _digest(text: Tensor, audio: Tensor) -> bytes:
@@ -166,11 +166,11 @@ def _digest(text: Tensor, audio: Tensor) -> bytes:
 
 
 def check_sizes(features: Features, dims: tuple[int, int], num_classes: int, reference: Path) -> None:
-    """Raise an InputError if the dimensions differ from ``dims``, those of ``reference``, or a label is too great."""
+    """Raise an InputError if the dimensions differ from ``dims`` (those of ``reference``) or a label is too great."""
     if features.dims != dims:
-        hint = "; text and audio look swapped" if features.dims == dims[::-1] else ""
+        hint = "; text and audio seem to be swapped" if features.dims == dims[::-1] else ""
         found, expected = (f"text {t}, audio {a}" for t, a in (features.dims, dims))
-        raise InputError(f"{features.path}: dimensions are {found}, in {reference} they are {expected}{hint}")
+        raise InputError(f"{features.path}: dimensions are {found}, but {expected} in {reference}{hint}")
     rows = (features.label >= num_classes).nonzero()
     if len(rows):
         where = f"{features.path}: row {int(rows[0])}: label {int(features.label[rows[0]])}"
@@ -187,7 +187,7 @@ def info_path(feature_path: Path) -> Path | None:
 
 
 def read_info(feature_path: Path) -> dict | None:
-    """Read the JSON beside a feature pickle; None if there is none.
+    """Read the JSON file that describes a feature pickle; None if there is none.
 
     Raises:
         InputError: the JSON was not written by extract_features.py.
@@ -209,20 +209,20 @@ def read_info(feature_path: Path) -> dict | None:
 
 
 def check_class_names(names: object, path: Path) -> None:
-    """Raise an InputError unless ``names``, read from ``path``, are two or more different printable texts."""
+    """Raise an InputError unless ``names``, read from ``path``, are at least two distinct printable strings."""
     texts = isinstance(names, list) and all(isinstance(each, str) and is_printable(each) for each in names)
     if not texts or len(set(names)) < max(2, len(names)):
-        raise InputError(f"{path}: its class names are {shown(names)}")
+        raise InputError(f"{path}: invalid class names: {shown(names)}")
 
 
 def check_encoders(encoders: object, path: Path) -> None:
-    """Raise an InputError unless ``encoders``, read from ``path``, are descriptions by modality, or {}."""
+    """Raise an InputError unless ``encoders``, read from ``path``, describes an encoder per modality, or is {}."""
     for each in encoders.values() if isinstance(encoders, dict) else [None]:
         match each:
             case {"name": str(name), "revision": str() | None, "pooling": str(), "weights_sha256": str()}:
                 if is_printable(name):
                     continue
-        raise InputError(f"{path}: does not name its encoders")
+        raise InputError(f"{path}: the description of its encoders is invalid")
 
 
 def encoder_name(description: dict) -> str:
@@ -232,10 +232,10 @@ def encoder_name(description: dict) -> str:
 
 
 def check_described(features: Features, split: str, class_names: Iterable[str] | None) -> None:
-    """Check a pickle against the JSON beside it, if there is one; ``class_names`` None accepts any.
+    """Check a pickle against its JSON description, if there is one. ``class_names`` None accepts any classes.
 
     Raises:
-        InputError: another SHA-256 (the files come from two extractions), or other classes.
+        InputError: the SHA-256 differs (the files come from two extractions), or the classes differ.
     """
     info = read_info(features.path)
     if info is None:
@@ -243,8 +243,8 @@ def check_described(features: Features, split: str, class_names: Iterable[str] |
     if info["files"][split].get("sha256") != features.sha256:
         raise InputError(
             f"{features.path}: not the {split} file that {info_path(features.path).name} describes "
-            "(another SHA-256); run extract_features.py again, or remove the JSON"
+            "(the SHA-256 differs); run extract_features.py again, or remove the JSON"
         )
     if class_names is not None and list(class_names) != info["class_names"]:
         found, expected = ", ".join(info["class_names"]), ", ".join(class_names)
-        raise InputError(f"{features.path}: its classes are {found}, those of the training {expected}")
+        raise InputError(f"{features.path}: its classes are {found}, but the training used {expected}")

@@ -8,18 +8,19 @@ from utils.data.corpora import GROUPS
 
 
 def leakage_report(table: pd.DataFrame) -> dict:
-    """Count what test shares with train, and score a lookup of the transcript alone on test.
+    """Count what test shares with train, and score a transcript lookup on test.
 
-    The lookup predicts the most frequent train label of the same transcript, and the most frequent train class for an
-    unseen transcript.
+    The lookup predicts the most frequent train label of the same transcript. For an unseen transcript, it predicts the
+    most frequent train class.
 
     Args:
         table: utterances with ``split``, ``label``, ``raw_text`` and the columns :data:`~utils.data.corpora.GROUPS`.
 
     Returns:
-        ``test_utterances``; ``shared``: for speaker, session, dialogue and transcript (None if unknown) the number of
-        values in test, the number of these also in train, and the number of test utterances with the latter;
-        ``lookup`` and ``majority``: WA and UA, as fractions, of the lookup and of the most frequent class.
+        - ``test_utterances``: the number of test utterances.
+        - ``shared``: for speaker, session, dialogue and transcript (None if unknown), the number of values in test, how
+          many of these are also in train, and the number of test utterances that have one of the shared values.
+        - ``lookup`` and ``majority``: WA and UA, as fractions, of the lookup and of the most frequent class.
     """
     train, test = (table[table["split"] == split] for split in ("train", "test"))
     shared = {group: _shared(train[group], test[group]) for group in GROUPS}

@@ -1,4 +1,4 @@
-"""Manifests (CSVs of utterances, or EmoBox's JSON): strict reading, finding recordings, interpreting labels."""
+"""Manifests (CSVs of utterances, or EmoBox's JSON): reads them strictly, finds recordings, interprets labels."""
 
 import os
 import re
@@ -18,20 +18,20 @@ from utils.errors import InputError, is_printable
 REQUIRED = ("audio_file", "raw_text", "label")
 OPTIONAL = (*GROUPS, "gender", "split")
 _GENDERS = {"female": "F", "f": "F", "male": "M", "m": "M"}
-_NAMES = ("label", *OPTIONAL)  # cells that are compared with each other
+_NAMES = ("label", *OPTIONAL)  # columns whose values are compared with each other
 
 
 def read_manifest(path: Path, required: Sequence[str] = REQUIRED, optional: Sequence[str] = OPTIONAL) -> pd.DataFrame:
-    """Read the ``required`` columns of a CSV, and the ``optional`` ones that it has, as stripped text.
+    """Read the ``required`` columns of a CSV, and the ``optional`` ones that it has, as stripped strings.
 
-    Labels, groups and splits are normalised: one that is typed in two ways is one.
+    Labels, groups and splits are normalised, so that different encodings of the same text are equal.
 
     Returns:
         These columns, and ``where``: the file and line of each row, for error messages.
 
     Raises:
-        InputError: a malformed file, a missing or duplicate column, an empty required value, a label, group or split
-            that cannot be printed; names file and line.
+        InputError: the file is malformed, a column is missing or duplicated, a required value is empty, or a label,
+            group or split is not printable; names file and line.
     """
     rows = read_rows(path)
     if len(rows) < 2:
@@ -39,7 +39,7 @@ def read_manifest(path: Path, required: Sequence[str] = REQUIRED, optional: Sequ
     (_, header), *rows = rows
     for name in (*required, *optional):
         if header.count(name) > 1 or (name in required and name not in header):
-            raise InputError(f"{path}: needs one column {name} (it has {', '.join(header)})")
+            raise InputError(f"{path}: needs exactly one column {name} (it has {', '.join(header)})")
     for where, row in rows:
         if len(row) != len(header):
             counts = f"{len(row)} values for {len(header)} columns"
@@ -50,17 +50,17 @@ def read_manifest(path: Path, required: Sequence[str] = REQUIRED, optional: Sequ
     for name in required:
         empty = table.loc[table[name] == "", "where"]
         if len(empty) and name != "raw_text":
-            raise InputError(f"{empty.iloc[0]}: no {name}")
+            raise InputError(f"{empty.iloc[0]}: {name} is empty")
     return table
 
 
 def _normalized(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with one form of labels, groups and splits that look the same; these must be printable."""
+    """Normalise labels, groups and splits that look the same to one form. They must be printable."""
     for name in table.columns.intersection(_NAMES):
         table[name] = table[name].map(normalize)
         for value, where in table[[name, "where"]].drop_duplicates(name).itertuples(index=False):
             if not is_printable(value):
-                raise InputError(f"{where}: {name} '{value}' cannot be printed")
+                raise InputError(f"{where}: {name} '{value}' is not printable")
     return table
 
 
@@ -69,18 +69,18 @@ def utterances_of(
 ) -> pd.DataFrame:
     """Combine one or more manifests into one table of utterances, and find their recordings (see :func:`locate`).
 
-    Class numbers become emotions, and missing groups and genders are derived from file names, for a known ``dataset``.
+    For a known ``dataset``, class numbers become emotions, and missing groups and genders are derived from file names.
 
     Args:
-        paths: one manifest, or one per split: train and val, or train, val and test. The latter set ``split``.
+        paths: one manifest, or one per split (train and val, or train, val and test), which sets ``split``.
         need_texts: whether a CSV needs a column ``raw_text``.
 
     Returns:
         :data:`~utils.data.corpora.COLUMNS`, ``where`` (file and line) and, if the manifests have it, ``split``.
 
     Raises:
-        InputError: a malformed manifest, a class number out of range, a split that is not that of its file, groups that
-            differ by case only, a recording with an unprintable name, or two rows that name one recording.
+        InputError: a manifest is malformed, a class number is out of range, a split differs from that of its file, two
+            groups differ only in case, the name of a recording is not printable, or two rows name the same recording.
     """
     columns = (REQUIRED, OPTIONAL) if need_texts else (("audio_file", "label"), ("raw_text", *OPTIONAL))
     tables = [
@@ -125,7 +125,7 @@ def utterances_of(
 
 
 def check_spelling(first: pd.Series, column: str) -> None:
-    """Raise an InputError if two values of a column differ by case only; ``first`` is where each value occurs first."""
+    """Raise an InputError if two values of a column differ only in case; ``first`` is where each value first occurs."""
     spelled: dict[str, str] = {}
     for value in sorted(first.index):
         one = spelled.setdefault(value.casefold(), value)
@@ -134,7 +134,7 @@ def check_spelling(first: pd.Series, column: str) -> None:
 
 
 def _emotion(label: str, where: str, names: list[str] | None) -> str:
-    """The emotion of a class number of a known dataset; any other label as it is (2.0 is 2)."""
+    """The emotion of a class number of a known dataset. Other labels are unchanged, except that 2.0 becomes 2."""
     match = re.fullmatch(r"(\d{1,9})(?:\.0*)?", label)
     if not match:
         return label
@@ -150,16 +150,16 @@ def _emotion(label: str, where: str, names: list[str] | None) -> str:
 def locate(files: Sequence[str], corpus_dir: Path | None, base: Path) -> list[tuple[Path, str]]:
     """Find the recordings that a manifest names, including by paths of another machine.
 
-    A path that exists relative to ``corpus_dir`` or ``base`` is taken as is. Otherwise it is the file of the same name
-    below ``corpus_dir`` with the longest common path suffix. Unless names are unique in ``files``, the folder before
-    the name must also occur in the found path.
+    A path that exists relative to ``corpus_dir`` or ``base`` is used as is. Otherwise, the recording is the file of the
+    same name below ``corpus_dir`` with the longest common path suffix. If file names are not unique in ``files``, the
+    name of the parent folder must also occur in the found path.
 
     Args:
-        corpus_dir: folder to search; None to search nothing.
-        base: folder of the manifest.
+        corpus_dir: the folder to search. None searches nothing.
+        base: the folder of the manifest.
 
     Returns:
-        The absolute path of each recording, and "" or why it was not found.
+        For each recording, its absolute path and "", or the given path and the reason why it was not found.
     """
     if corpus_dir is not None and not corpus_dir.is_dir():
         raise InputError(f"--corpus_dir {corpus_dir}: no such folder")
@@ -167,7 +167,7 @@ def locate(files: Sequence[str], corpus_dir: Path | None, base: Path) -> list[tu
     wanted = {path.name for path in paths}
     by_name, unread = _files_by_name(corpus_dir, wanted) if corpus_dir else ({}, [])
     starts = [folder for folder in (corpus_dir, base) if folder]
-    where = f" in {corpus_dir}" if corpus_dir else "; --corpus_dir names the folder to search"
+    where = f" in {corpus_dir}" if corpus_dir else "; use --corpus_dir to name the folder to search"
     found = []
     for file, path in zip(files, paths, strict=True):
         best, denied = [], []
@@ -179,20 +179,20 @@ def locate(files: Sequence[str], corpus_dir: Path | None, base: Path) -> list[tu
                     break
             except PermissionError as error:
                 denied.append(f"{each}: {error.strerror}")
-            except OSError:  # a name longer than the system allows
+            except OSError:  # the name is longer than the system allows
                 pass
         if not best:
             best = _longest_common_suffix(path, by_name.get(path.name, []))
             if len(wanted) < len(files) and path.parent.name:
                 best = [each for each in best if path.parent.name in each.parts]
-        problem = f"{len(best)} recordings of this name" if best else "no such recording"
+        problem = f"{len(best)} recordings have this name" if best else "no such recording"
         reason = "".join(f" ({each})" for each in (denied + unread)[:1]) if not best else ""
         found.append((best[0], "") if len(best) == 1 else (Path(path.as_posix()), problem + where + reason))
     return found
 
 
 def _files_by_name(root: Path, wanted: set[str]) -> tuple[dict[str, list[Path]], list[str]]:
-    """Files below ``root`` with these names, and the folders that cannot be read, each with the reason."""
+    """Find the files below ``root`` with these names. Also return the unreadable folders, each with the reason."""
     by_name: dict[str, list[Path]] = {}
     unread: list[str] = []
     for path in files_below(root, lambda error: unread.append(f"{error.filename}: {error.strerror}")):

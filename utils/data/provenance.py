@@ -1,4 +1,4 @@
-"""Provenance of fine-tuned encoders: they must not be evaluated on the recordings they were fine-tuned on."""
+"""Provenance of fine-tuned encoders, which must not be evaluated on recordings that they were fine-tuned on."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ def tuned_on(encoder: str) -> set[str]:
     """SHA-256 of every train and val recording that an encoder has been fine-tuned on, over all fine-tunings.
 
     Args:
-        encoder: a folder or a hub name; empty set if it has no :data:`PROVENANCE_FILE`.
+        encoder: a folder or a hub name. The result is empty if it has no :data:`PROVENANCE_FILE`.
 
     Raises:
         InputError: the file is damaged.
@@ -23,7 +23,7 @@ def tuned_on(encoder: str) -> set[str]:
         return set()
     known = read_json(path).get("recording_sha256")
     if not isinstance(known, list) or not all(isinstance(digest, str) for digest in known):
-        raise InputError(f"{path}: no recording_sha256 in it; it is not the file that finetune.py wrote")
+        raise InputError(f"{path}: has no recording_sha256; it is not the file that finetune.py wrote")
     return set(known)
 
 

@@ -1,7 +1,7 @@
 """The authors' feature pickles and checkpoints (github.com/nhut-ngnn/CemoBAM): download and verification.
 
-Every file is verified by its git blob id at commit :data:`COMMIT`, so a mirror need not be trusted. ``$CEMOBAM_MIRROR``
-is the URL of a folder that contains ``feature/``, ``metadata/`` and ``saved_models/``.
+Every file is verified by its git blob id at commit :data:`COMMIT`, so a mirror does not need to be trusted. Set
+``$CEMOBAM_MIRROR`` to the URL of a folder that contains ``feature/``, ``metadata/`` and ``saved_models/``.
 """
 
 import os
@@ -41,27 +41,27 @@ _KILOBYTES = 7.0  # per utterance in a published pickle
 def find_features(
     dataset: str, feature_dir: Path, given: Mapping[str, str | Path | None], download: bool
 ) -> dict[str, Path]:
-    """Locate the feature pickle of each split; make the synthetic DEMO first, unless a split is given.
+    """Locate the feature pickle of each split. Generate the synthetic DEMO first, unless a split is given.
 
     Args:
-        given: path of each split; None for the default in ``feature_dir``.
-        download: fetch the published features to ``feature_dir``.
+        given: path of each split. None selects the default in ``feature_dir``.
+        download: download the published features to ``feature_dir``.
 
     Raises:
-        InputError: a file is missing, ``download`` with a given path, or as :func:`write_demo` or
+        InputError: a file is missing, or ``download`` is combined with a given path. See also :func:`write_demo` and
             :func:`fetch_features`.
     """
     paths = {split: Path(given.get(split) or feature_path(feature_dir, dataset, split)) for split in SPLITS}
     defaults = not any(given.values())
     if dataset == "DEMO" and defaults:
         if not all(map(os.path.lexists, paths.values())):
-            print(f"making the synthetic DEMO features in {feature_dir}")
-        from utils.data.demo import write_demo  # only DEMO needs what simulates it
+            print(f"generating the synthetic DEMO features in {feature_dir}")
+        from utils.data.demo import write_demo  # only DEMO needs this module
 
         write_demo(feature_dir)
     if download:
         if not defaults:
-            raise InputError("--download: fetches to --feature_dir; omit --train_path, --valid_path and --test_path")
+            raise InputError("--download: downloads to --feature_dir; omit --train_path, --valid_path and --test_path")
         fetch_features(feature_dir, dataset)
     for split, path in paths.items():
         if not path.is_file():
@@ -72,7 +72,7 @@ def find_features(
 
 
 def features_missing_error(dataset: str, path: Path) -> InputError:
-    """The error for missing features of a published dataset: three lines, with two ways to obtain them."""
+    """The error for missing features of a published dataset: three lines, which include two ways to get them."""
     size = sum(UTTERANCES[dataset].values()) * _KILOBYTES / 1000
     return InputError(
         f"{path}: no such file: the features of {dataset} are missing",
@@ -82,11 +82,12 @@ def features_missing_error(dataset: str, path: Path) -> InputError:
 
 
 def fetch_features(feature_dir: Path, dataset: str, splits: Sequence[str] = SPLITS) -> None:
-    """Download the published pickles of a dataset to ``feature_dir``, and the CSVs that name their rows; verify those
-    already there.
+    """Download the published pickles of a dataset and the CSVs that name their rows to ``feature_dir``.
+
+    Existing files are only verified.
 
     Raises:
-        InputError: no features of this dataset are published, or as :func:`~utils.data.download.download_verified`.
+        InputError: no features of this dataset are published. See also :func:`~utils.data.download.download_verified`.
     """
     if dataset not in UTTERANCES:
         raise InputError(f"--download: the authors publish features of {' and '.join(UTTERANCES)}, not of {dataset}")
@@ -97,7 +98,8 @@ def fetch_features(feature_dir: Path, dataset: str, splits: Sequence[str] = SPLI
         path = feature_path(feature_dir, dataset, split)
         files[path] = f"feature/{path.name}"
         files[path.with_suffix(".csv")] = f"metadata/{dataset}_metadata_{split}.csv"
-    for path in sorted(files, key=lambda path: not path.exists()):  # existing ones first: nothing is mixed with them
+    # existing files first, so that nothing is mixed with wrong ones
+    for path in sorted(files, key=lambda path: not path.exists()):
         fetch(files[path], path)
 
 
@@ -113,8 +115,8 @@ def published_checkpoint(target: str, save_path: Path, download: bool) -> Path |
     path = save_path / "published" / target
     if not path.is_file() and not download:
         raise InputError(
-            f"{target}: no such file, nor {path}; it is one of the published checkpoints",
-            f"fetch it: add --download (about 45 MB from {REPOSITORY}, verified)",
+            f"{target}: a published checkpoint, but neither this file nor {path} exists",
+            f"download it: add --download (about 45 MB from {REPOSITORY}, verified)",
             "or give the path of a copy, with --profile official",
         )
     fetch(name, path)
@@ -128,7 +130,7 @@ def is_published(path: Path) -> bool:
 
 
 def fetch(name: str, path: Path) -> None:
-    """Download the published file ``name`` (a key of :data:`BLOBS`) to ``path``; see :func:`download_verified`."""
+    """Download the published file ``name`` (a key of :data:`BLOBS`) to ``path``. See :func:`download_verified`."""
     from utils.data.download import download_verified  # network code, loaded only to download
 
     download_verified(f"{os.environ.get('CEMOBAM_MIRROR') or _GITHUB}/{name}", path, BLOBS[name])

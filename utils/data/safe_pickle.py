@@ -1,4 +1,4 @@
-"""Pickles, ``.pt`` and safetensors files that may come from anyone: data is rebuilt, code is never executed."""
+"""Loads untrusted pickles, ``.pt`` and safetensors files. It rebuilds data and never executes code."""
 
 import io
 import math
@@ -18,19 +18,19 @@ from utils.errors import InputError, one_line, out_of_memory, shown
 from utils.io import atomic_write, bounded_memory, read_file
 
 SAFETENSORS = ".safetensors"  # suffix
-MEMORY = 4 << 30  # bytes that reading a file may take, besides a multiple of its size
+MEMORY = 4 << 30  # bytes; memory that reading a file may use, in addition to a multiple of its size
 
 
 class _Dtype:
-    """Stand-in for ``numpy.dtype``, limited to numbers.
+    """Replaces ``numpy.dtype`` and allows only numbers.
 
-    A real dtype restores flags from the pickle; a crafted file could make numpy follow arbitrary pointers.
+    A real dtype restores flags from the pickle, so a crafted file could make numpy follow arbitrary pointers.
     """
 
     def __init__(self, code: str, align: bool = False, copy: bool = False):
         self.dtype = np.dtype(code) if isinstance(code, str) else None
         if self.dtype is None or self.dtype.kind not in "biuf":
-            raise pickle.UnpicklingError(f"an array of {shown(code)} is not allowed, only numbers")
+            raise pickle.UnpicklingError(f"an array of {shown(code)} is not allowed; only numbers are")
 
     def __setstate__(self, state: tuple) -> None:
         byte_order = state[1]
@@ -39,7 +39,7 @@ class _Dtype:
 
 
 class _Array(np.ndarray):
-    """An array whose contents arrive with the stand-in for its dtype."""
+    """An array that takes its contents with a :class:`_Dtype`."""
 
     def __setstate__(self, state: tuple) -> None:
         version, shape, dtype, fortran, data = state
@@ -63,14 +63,14 @@ def _scalar(dtype: _Dtype, data: bytes) -> np.generic:
 
 
 def _bytes(data: object) -> bytes:
-    """The contents of an array; of an integer, ``bytes`` would make that many zeros."""
+    """The contents of an array. ``bytes`` of an integer would create that many zeros."""
     if not isinstance(data, bytes | bytearray | memoryview | pickle.PickleBuffer):
-        raise pickle.UnpicklingError(f"an array with {shown(data)} for contents")
+        raise pickle.UnpicklingError(f"an array with the contents {shown(data)}")
     return bytes(data)
 
 
 def _tensor(storage, offset: int, size: tuple, stride: tuple, requires_grad=False, hooks=None) -> Tensor:
-    """A tensor [size] whose elements all lie in its storage; torch would enlarge the storage by undefined memory."""
+    """A tensor [size] that fits into its storage. torch would extend a small storage with undefined memory."""
     held, count = storage._size(), math.prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if min((offset, *size, *stride)) < 0 or count > held or (count and last >= held):
@@ -87,7 +87,7 @@ def _storage(data: bytes) -> torch.storage.TypedStorage:
 
 
 def _encode_latin1(text: str, encoding: str) -> bytes:
-    """The codec of numpy arrays in protocol 2."""
+    """The codec that numpy arrays use in protocol 2."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"codec {shown(encoding)} is not allowed")
     return text.encode("latin1")
@@ -98,7 +98,7 @@ _ALLOWED = {
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch.storage", "_load_from_bytes"): _storage,
     ("_codecs", "encode"): _encode_latin1,
-    ("numpy", "ndarray"): None,  # an argument, never called
+    ("numpy", "ndarray"): None,  # only passed as an argument, never called
     ("numpy", "dtype"): _Dtype,
 }
 # numpy 2 renamed numpy.core to numpy._core
@@ -111,7 +111,7 @@ for _core in ("numpy.core", "numpy._core"):
 class _AllowListUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str):
         if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module[:80]}.{name[:80]}, which is not on the allow-list")
+            raise pickle.UnpicklingError(f"it requests {module[:80]}.{name[:80]}, which is not on the allow-list")
         return _ALLOWED[module, name]
 
 
@@ -122,8 +122,8 @@ def load_pickle(data: bytes, path: Path) -> object:
         data: the contents of the file ``path``.
 
     Raises:
-        InputError: the file is damaged, or names anything off the allow-list, which is not executed.
-        MemoryError: it asks for more memory than there is.
+        InputError: the file is damaged, or it names something that is not on the allow-list. Nothing is executed.
+        MemoryError: it needs more memory than is available.
     """
     try:
         return _AllowListUnpickler(io.BytesIO(data)).load()
@@ -133,7 +133,7 @@ def load_pickle(data: bytes, path: Path) -> object:
         if out_of_memory(error):
             raise MemoryError from error
         if isinstance(error, pickle.UnpicklingError) and "allow" in str(error):
-            raise InputError(f"{path}: refused: {one_line(error)}; nothing in it was run") from error
+            raise InputError(f"{path}: refused: {one_line(error)}; nothing in it was executed") from error
         raise InputError(f"{path}: not a complete pickle ({one_line(error)})") from error
 
 
@@ -141,31 +141,30 @@ def load_pickle(data: bytes, path: Path) -> object:
 
 
 def save_tensors(path: Path, data: dict) -> None:
-    """Write a dict of tensors, numbers, texts and containers of these: as safetensors if ``path`` ends so.
+    """Write a dict of tensors, numbers, strings and containers of these, as safetensors if ``path`` has that suffix.
 
     Raises:
         OSError: names ``path``.
         TypeError, ValueError: see :func:`~utils.data.safetensors_file.to_safetensors`.
     """
     if path.suffix == SAFETENSORS:
-        from utils.data.safetensors_file import to_safetensors  # a training needs none
+        from utils.data.safetensors_file import to_safetensors  # not needed for training
 
         atomic_write(path, to_safetensors(data))
         return
-    buffer = io.BytesIO()  # on a full disk torch.save raises no OSError, a plain write does
+    buffer = io.BytesIO()  # on a full disk, a plain write raises an OSError, torch.save does not
     torch.save(data, buffer)
     atomic_write(path, buffer.getvalue())
 
 
 def load_tensors(path: Path) -> dict:
-    """Read a file of :func:`save_tensors` to the CPU: a ``.pt`` with ``weights_only=True``, so nothing in it can run.
+    """Read a file of :func:`save_tensors` to the CPU. No code in it can run (``weights_only=True`` for ``.pt``).
 
-    torch does not check the checksums of the records in the file, and safetensors has none; this does: a flipped bit is
-    found.
+    Checksums are verified, so a flipped bit is found. torch does not verify them, and safetensors has none.
 
     Raises:
-        InputError: missing, damaged (names the record), asking for code, not a dict by name, or with a tensor that is
-            not dense or is larger than its contents.
+        InputError: the file is missing, is damaged (names the record), requests code, or is not a dict with string
+            keys; or a tensor is not dense or is larger than its contents.
     """
     content = read_file(path)
     try:
@@ -174,26 +173,28 @@ def load_tensors(path: Path) -> dict:
     except InputError:
         raise
     except pickle.UnpicklingError as error:
-        raise InputError(f"{path}: refused: not a file of plain weights; nothing in it was run") from error
+        raise InputError(f"{path}: refused: not a file of plain weights; nothing in it was executed") from error
     except Exception as error:  # damaged bytes raise errors of many types in torch
         if out_of_memory(error):
-            size = f"its {len(content)} bytes need"
-            raise InputError(f"{path}: does not fit into memory, or asks for more than {size}") from error
+            size = f"a file of {len(content)} bytes should need"
+            raise InputError(f"{path}: needs more memory than is available, or more than {size}") from error
         raise InputError(f"{path}: not a complete checkpoint ({one_line(error)})") from error
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected a dict, found a {type(data).__name__}")
     if odd := [name for name in data if not isinstance(name, str)]:
-        raise InputError(f"{path}: expected names for keys, found {shown(odd[0])}")
+        raise InputError(f"{path}: expected strings as keys, found {shown(odd[0])}")
     for tensor in _tensors(data):
         if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_nested:
-            raise InputError(f"{path}: holds a tensor that is not a dense one")
+            raise InputError(f"{path}: contains a tensor that is not dense")
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise InputError(f"{path}: holds a tensor of shape {list(tensor.shape)}, larger than its contents")
+            raise InputError(
+                f"{path}: contains a tensor of shape {list(tensor.shape)}, which is larger than its contents"
+            )
     return data
 
 
 def _read_safetensors(content: bytes, path: Path) -> dict:
-    from utils.data.safetensors_file import from_safetensors  # a training needs none
+    from utils.data.safetensors_file import from_safetensors  # not needed for training
 
     return from_safetensors(content, path)
 
@@ -201,34 +202,36 @@ def _read_safetensors(content: bytes, path: Path) -> dict:
 def _read_torch(content: bytes, path: Path) -> object:
     _check_records(content, path)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on sparse tensors, which load_tensors refuses
+        warnings.simplefilter("ignore")  # about sparse tensors, which load_tensors refuses
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def _check_records(content: bytes, path: Path) -> None:
-    """Compare every record with its checksum. torch.save stores them as they are; a compressed one may be of any size.
+    """Verify the checksum of every record. torch.save never compresses records; a compressed one could have any size.
 
     Raises:
-        InputError: names the first record that differs, or is not stored so.
+        InputError: names the first record that is damaged or not stored uncompressed.
     """
     if not content.startswith(b"PK"):
-        raise InputError(f"{path}: not a complete checkpoint (nor a zip file, which torch.save writes since 1.6)")
+        raise InputError(
+            f"{path}: not a complete checkpoint (not a zip file, which torch.save has written since version 1.6)"
+        )
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             records = archive.infolist()
-            # a flipped attribute makes a record a folder, of which torch reads nothing
+            # a flipped attribute turns a record into a folder, which torch skips
             odd = [each.filename for each in records if each.compress_type or each.external_attr]
             damaged = None if odd else archive.testzip()
     except Exception as error:  # damaged bytes raise errors of many types in zipfile
         raise InputError(f"{path}: not a complete checkpoint ({one_line(error)})") from error
     if odd:
-        raise InputError(f"{path}: not a file of torch.save, its record {odd[0]} is not stored as it is")
+        raise InputError(f"{path}: not a file of torch.save: its record {odd[0]} is compressed or has attributes")
     if damaged:
-        raise InputError(f"{path}: damaged: the checksum of its record {damaged} is wrong")
+        raise InputError(f"{path}: damaged: its record {damaged} has a wrong checksum")
 
 
 def _tensors(data: object) -> Iterator[Tensor]:
-    """Every tensor in nested containers, however deep."""
+    """Yield every tensor in nested containers of any depth."""
     left, seen = [data], set()
     while left:
         each = left.pop()
@@ -240,7 +243,7 @@ def _tensors(data: object) -> Iterator[Tensor]:
 
 
 def check_like(saved: object, fresh: object, name: str) -> None:
-    """Raise a ValueError if types, names, lengths, shapes or dtypes differ, or a number is not finite."""
+    """Raise a ValueError if types, names, lengths, shapes or dtypes differ, or if a number is not finite."""
     if isinstance(fresh, Tensor):
         fits = isinstance(saved, Tensor) and (saved.shape, saved.dtype) == (fresh.shape, fresh.dtype)
         fits = fits and bool(saved.isfinite().all())
@@ -248,7 +251,7 @@ def check_like(saved: object, fresh: object, name: str) -> None:
         fits = isinstance(saved, dict) and saved.keys() == fresh.keys()
     elif isinstance(fresh, list | tuple):
         fits = type(saved) is type(fresh) and len(saved) == len(fresh)
-    elif isinstance(fresh, float):  # a best score so far is infinite before the first
+    elif isinstance(fresh, float):  # the best score is infinite before the first evaluation
         fits = type(saved) in (int, float) and (abs(saved) <= sys.float_info.max or saved == fresh)
     else:
         fits = type(saved) is type(fresh) and (type(saved) is not int or abs(saved) < 2**63)

@@ -1,12 +1,12 @@
 """Train, val and test splits of a table of utterances.
 
-The kind of split, unless one is asked for:
+Without ``--split``, the first rule that applies selects the kind of split:
 
-1. ``official`` where the manifest has a column ``split``, or three manifests are given;
-2. else by group, where every usable utterance names its speaker and there are at least 3 speakers: by ``session`` where
-   every one also names its session, there are at least 3 sessions and no speaker is in two of them, else by
-   ``speaker``; in at most 10 folds of whole groups;
-3. else ``random``, and a line that says why.
+1. ``official``: the manifest has a column ``split``, or three manifests are given.
+2. By group, in at most 10 folds of whole groups: every usable utterance names its speaker, and there are at least 3
+   speakers. The group is ``session`` if every usable utterance also names its session, there are at least 3 sessions
+   and no speaker is in two of them; otherwise it is ``speaker``.
+3. ``random``: a note explains why.
 """
 
 from collections.abc import Sequence
@@ -32,12 +32,12 @@ def split_utterances(
 
     Args:
         manifests: the files that the table was read from.
-        kind: one of :data:`~utils.data.config.KINDS`; None for the rule above.
-        fold, folds: of a split by group, see :func:`group_split`; ``fold`` is 1 by default.
-        seed: of a random split, :data:`~utils.data.config.SEED` by default.
+        kind: one of :data:`~utils.data.config.KINDS`. None applies the rules above.
+        fold, folds: for a split by group; see :func:`group_split`. ``fold`` is 1 by default.
+        seed: for a random split; :data:`~utils.data.config.SEED` by default.
 
     Returns:
-        The split of each row, and the description for the features' JSON.
+        The split of each row, and a description for the JSON of the features.
     """
     default = kind is None
     if default:
@@ -59,7 +59,7 @@ def split_utterances(
 
 
 def _default_kind(table: pd.DataFrame) -> str:
-    """The kind of a split that nobody asks for; prints why it is random."""
+    """The kind of split without ``--split``. If it is random, print why."""
     if "split" in table:
         return "official"
     unnamed = {group: int(((table[group] == "") & (table["problem"] == "")).sum()) for group in GROUPED}
@@ -69,7 +69,7 @@ def _default_kind(table: pd.DataFrame) -> str:
             why = f"{unnamed['speaker']} of {len(table)} utterances name no speaker"
         else:
             why = f"there are only {counts['speaker']} speakers"
-        print(f"note: {why}, so the split is random: speakers of test may be in train")
+        print(f"note: {why}, so the split is random: speakers in test may also be in train")
         return "random"
     if unnamed["session"] or counts["session"] < FEWEST_GROUPS:
         return "speaker"
@@ -78,7 +78,7 @@ def _default_kind(table: pd.DataFrame) -> str:
 
 
 def _names(table: pd.DataFrame, group: str) -> list[str]:
-    """The groups of a column, sorted."""
+    """The names of the groups in a column, sorted."""
     return sorted(set(table[group]) - {""})
 
 
@@ -86,7 +86,7 @@ def _official_split(table: pd.DataFrame) -> pd.Series:
     if "split" not in table:
         raise InputError(
             "--split official: needs manifests; give --metadata TRAIN.csv VAL.csv TEST.csv "
-            "(the published ones are in the authors' repository), or one CSV with a column split"
+            "(the authors' repository has the published ones), or one CSV with a column split"
         )
     invalid = table[~table["split"].isin(SPLITS)]
     if len(invalid):
@@ -101,11 +101,11 @@ def random_split(table: pd.DataFrame, seed: int) -> pd.Series:
     Raises:
         InputError: a class has fewer than 10 utterances.
     """
-    from sklearn.model_selection import train_test_split  # scikit-learn takes a second to import
+    from sklearn.model_selection import train_test_split  # takes a second to import
 
     smallest = table["label"].value_counts().min()
     if smallest < 10:
-        raise InputError(f"--split random: a class has {smallest} utterances; at least 10 are required")
+        raise InputError(f"--split random: a class has only {smallest} utterances; at least 10 are required")
     _, rest = train_test_split(table["label"], test_size=0.2, stratify=table["label"], random_state=seed)
     val, test = train_test_split(rest, test_size=0.5, stratify=rest, random_state=seed)
     split = pd.Series("train", index=table.index)
@@ -117,7 +117,7 @@ def group_split(table: pd.DataFrame, group: str, fold: int, folds: int | None) -
     """Split by speaker or session: no group is in two splits.
 
     The groups, sorted by name, are divided into ``folds`` folds of nearly equal size (None: one fold per group). Fold
-    ``fold``, counted from 1, is test, the next one (cyclically) val, the others are train.
+    number ``fold``, counted from 1, is test. The next fold (cyclically) is val. The others are train.
 
     Returns:
         The split of each row, and the groups of each split.
@@ -140,8 +140,8 @@ def group_split(table: pd.DataFrame, group: str, fold: int, folds: int | None) -
 
 
 def check_splits(table: pd.DataFrame, class_names: list[str], kind: str) -> None:
-    """Raise an InputError if a split is empty or train lacks a class; ``kind`` is that of the split."""
-    way_out = f" (split by {kind}; another --fold or --split random may do)" if kind in GROUPED else ""
+    """Raise an InputError if a split is empty or train lacks a class. ``kind`` is the kind of split."""
+    way_out = f" (split by {kind}; try another --fold or --split random)" if kind in GROUPED else ""
     for split in SPLITS:
         if not (table["split"] == split).any():
             raise InputError(f"the {split} split is empty{way_out}")

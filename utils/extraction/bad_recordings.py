@@ -1,4 +1,4 @@
-"""Recordings that cannot be used, and the report that lists them."""
+"""Collects recordings that cannot be used, and writes the report that lists them."""
 
 from collections.abc import Container
 from pathlib import Path
@@ -10,11 +10,11 @@ from utils.errors import InputError, problem_of
 from utils.extraction.feature_writer import csv_bytes
 from utils.io import atomic_write
 
-SHOWN = 20  # printed at most; the report lists all
+SHOWN = 20  # number of recordings to print; the report lists all
 
 
 class BadRecordings:
-    """Collects bad recordings for the report at ``report``, or raises the first error unless ``skip`` is set."""
+    """Collects bad recordings for the file ``report`` if ``skip`` is set. Otherwise raises the first error."""
 
     def __init__(self, report: Path, skip: bool):
         self.report = report
@@ -24,14 +24,14 @@ class BadRecordings:
     def add(self, path: str, error: InputError) -> None:
         if not self.skip:
             raise error
-        if path not in dict(self.found):  # both the recogniser and the encoder meet it
+        if path not in dict(self.found):  # the recogniser and the encoder may both report it
             self.found.append((path, problem_of(path, error)))
 
     def add_rows(self, table: pd.DataFrame) -> None:
         """Print and add all rows with a ``problem``.
 
         Raises:
-            InputError: There are such rows, and ``skip`` is not set.
+            InputError: There is such a row, and ``skip`` is not set.
         """
         rows = table[table["problem"] != ""]
         if rows.empty:
@@ -45,15 +45,15 @@ class BadRecordings:
         if not self.skip:
             self.write()
             count = f"{len(rows)} of {len(table)} utterances cannot be used"
-            raise InputError(f"{count}, all listed in {self.report}; --skip_bad skips them")
+            raise InputError(f"{count} (listed in {self.report}); use --skip_bad to skip them")
 
     def usable(
         self, table: pd.DataFrame, recordings: Container[str], class_names: list[str], kind: str
     ) -> pd.DataFrame:
-        """The rows of good recordings; ``kind`` is that of the split.
+        """Select the rows of good recordings. ``kind`` is the kind of split.
 
         Raises:
-            InputError: A split lacks a class that training needs. The report is written.
+            InputError: A split is empty, or train lacks a class. The report is written first.
         """
         rows = table[[path in recordings for path in table["audio_file"]]]
         try:
@@ -65,7 +65,7 @@ class BadRecordings:
         return rows
 
     def write(self) -> None:
-        """Write the report, or remove an old one if no recording is bad."""
+        """Write the report. If no recording is bad, remove an old report."""
         if self.found:
             atomic_write(self.report, csv_bytes(pd.DataFrame(self.found, columns=["audio_file", "reason"])))
         else:

@@ -1,4 +1,4 @@
-"""Checkpoints of transformers models in a folder or on the Hugging Face hub; every failure is a one-line error."""
+"""Loads transformers checkpoints from a folder or the Hugging Face hub. Every failure is a one-line error."""
 
 import hashlib
 import json
@@ -23,21 +23,21 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from utils.errors import InputError, one_line
 
-# a Whisper decoder as small as its configuration allows
+# the smallest Whisper decoder that the configuration allows
 NO_DECODER = {"decoder_layers": 0, "vocab_size": 8, "max_target_positions": 1, "pad_token_id": 0}
 NO_DECODER |= {"bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
 NETWORK_SECONDS = 10
-_HTTPError = HfHubHTTPError.__bases__[0]  # of the HTTP library, which depends on the hub client's version
+_HTTPError = HfHubHTTPError.__bases__[0]  # from the HTTP library, which depends on the version of the hub client
 _TRAINING_ONLY = ("masked_spec_embed",)  # weights that a checkpoint may lack
 _IRRELEVANT = ("_name_or_path", "transformers_version", "dtype", "architectures")  # configuration keys
-_NO_CODE = {"trust_remote_code": False}  # else transformers asks whether to run code from the folder
+_NO_CODE = {"trust_remote_code": False}  # otherwise transformers asks whether to run code from the folder
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A model as the user names it (``option``, ``name``), and where ``from_pretrained`` finds it.
 
-    ``source`` is a folder and ``revision`` None, or a hub name and the commit.
+    ``source`` is a folder and ``revision`` is None, or ``source`` is a hub name and ``revision`` a commit.
     """
 
     option: str
@@ -49,10 +49,10 @@ class Checkpoint:
         return InputError(f"{self.option} {self.name}: {message}")
 
     def load(self, kind: type, **options):
-        """``kind.from_pretrained``, from the folder or the hub's cache, else from the hub.
+        """Call ``kind.from_pretrained`` on the folder or the local hub cache, and if both fail on the hub.
 
         Raises:
-            InputError: The files are missing or damaged, or the hub cannot be reached.
+            InputError: The files are missing or damaged, or the hub is not reachable.
         """
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
@@ -63,9 +63,9 @@ class Checkpoint:
             except OSError:
                 if self.revision is None:
                     raise
-                # fails at once without a network, unlike from_pretrained
+                # unlike from_pretrained, fails at once without a network
                 huggingface_hub.model_info(self.source, revision=self.revision, timeout=NETWORK_SECONDS)
-                transformers.logging.enable_progress_bar()  # of the downloads
+                transformers.logging.enable_progress_bar()  # for the downloads
                 return kind.from_pretrained(self.source, **options)
         except (_HTTPError, OSError) as error:
             raise self.error(_how_to_fetch(self.name) if self.revision else one_line(error)) from error
@@ -73,10 +73,12 @@ class Checkpoint:
             raise self.error(f"cannot be loaded ({one_line(error)})") from error
 
     def file(self, name: str) -> Path | None:
-        """A further file, None if there is none. From the hub it is fetched only where the model is, too.
+        """The path of another file of the model; None if there is none.
+
+        For a model that is already in the hub cache, nothing is downloaded.
 
         Raises:
-            InputError: The hub cannot be reached.
+            InputError: The hub is not reachable.
         """
         if self.revision is None:
             path = Path(self.source) / name
@@ -97,29 +99,29 @@ class Checkpoint:
     def load_model(
         self, types: tuple[str, ...], untrained: tuple[str, ...] = (), kind: type = AutoModel
     ) -> PreTrainedModel:
-        """The model in float32, whatever the precision of its file.
+        """Load the model in float32, regardless of the precision of its file.
 
         Args:
             types: Accepted model types.
             untrained: Prefixes of weights that the checkpoint may lack.
-            kind: With a head, or without.
+            kind: The auto class, with or without a head.
 
         Raises:
-            InputError: The type is another one, the checkpoint has more layers than the configuration, or it lacks a
+            InputError: The model has another type, or its checkpoint has more layers than the configuration or lacks a
                 weight, which would be random.
         """
         config = self.load(AutoConfig)
         if config.model_type not in types:
-            raise self.error(f"a {config.model_type} model; expected one of {', '.join(types)}")
+            raise self.error(f"is a {config.model_type} model; expected one of {', '.join(types)}")
         model, info = self.load(kind, config=config, dtype=torch.float32, output_loading_info=True)
         surplus = sorted(key for key in info["unexpected_keys"] if re.search(r"(^|\.)encoder\.", key))
         if surplus:
-            raise self.error(f"its checkpoint has {surplus[0]}, which its config.json has no layer for")
+            raise self.error(f"its checkpoint has {surplus[0]}, for which its config.json has no layer")
         allowed = (key.startswith(untrained) or key.endswith(_TRAINING_ONLY) for key in info["missing_keys"])
         absent = sorted(key for key, may in zip(info["missing_keys"], allowed, strict=True) if not may)
         if absent:
             hint = "; use --text_pooling mean" if absent[0].startswith("pooler.") else ""
-            raise self.error(f"its checkpoint has no {absent[0]}, which would be random{hint}")
+            raise self.error(f"its checkpoint lacks {absent[0]}, which would be random{hint}")
         return model
 
     @torch.inference_mode()
@@ -131,10 +133,10 @@ class Checkpoint:
             raise self.error(f"cannot be used ({type(error).__name__}: {one_line(error)})") from error
 
     def describe(self, model: nn.Module, unused: tuple[str, ...] = ()) -> dict:
-        """Identity of the model: equal ``weights_sha256`` give equal embeddings.
+        """Describe the identity of the model. Models with equal ``weights_sha256`` give equal embeddings.
 
         Args:
-            unused: Prefixes of weights without influence on the embeddings, random if the checkpoint lacks them.
+            unused: Prefixes of weights that do not affect the embeddings. They are random if the checkpoint lacks them.
         """
         ignored = (*_IRRELEVANT, *(NO_DECODER if model.config.model_type == "whisper" else ()))
         digest = hashlib.sha256(
@@ -153,7 +155,7 @@ class Checkpoint:
 
 
 def find_checkpoint(name: str, option: str) -> Checkpoint:
-    """Locate a model. The network is not used for a model in the hub's cache."""
+    """Locate a model. A model in the hub cache needs no network."""
     if Path(name).is_dir():
         if not (Path(name) / "config.json").is_file():
             raise InputError(f"{option} {name}: no config.json in this folder; expected a transformers model")
@@ -169,13 +171,13 @@ def find_checkpoint(name: str, option: str) -> Checkpoint:
 
 @contextmanager
 def asking_the_hub(name: str, option: str) -> Iterator[None]:
-    """Turn what the hub's client raises in the block into an InputError on ``name``, the value of ``option``."""
+    """Convert errors of the hub client to an InputError about ``name``, the value of ``option``."""
     try:
         yield
     except HFValidationError as error:
-        raise InputError(f"{option} {name}: neither a folder nor a name of the Hugging Face hub") from error
+        raise InputError(f"{option} {name}: neither a folder nor a valid model name on the Hugging Face hub") from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise InputError(f"{option} {name}: the Hugging Face hub has no such model (or it is private)") from error
+        raise InputError(f"{option} {name}: no such model on the Hugging Face hub (or it is private)") from error
     except (_HTTPError, OSError) as error:
         raise InputError(f"{option} {name}: {_how_to_fetch(name)}") from error
 
@@ -184,7 +186,7 @@ def _how_to_fetch(name: str) -> str:
     repository, _, revision = name.partition("@")
     fetch = f"hf download {repository}" + (f" --revision {revision}" if revision else "")
     return (
-        "not on this machine, and the Hugging Face hub cannot be reached; "
+        "not on this machine, and the Hugging Face hub is not reachable; "
         f"run '{fetch}' on a machine with network access and copy its cache, or give the folder of a copy"
     )
 

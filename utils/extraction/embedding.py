@@ -1,4 +1,4 @@
-"""Embeddings of transcripts and recordings, in batches of similar length and through a cache."""
+"""Computes embeddings of transcripts and recordings in batches of similar length, with a cache."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -26,14 +26,14 @@ from utils.extraction.encoding import (
 def embed_texts(
     encoder: TextEncoder, texts: Sequence[str], cache: EmbeddingCache, batch_tokens: int, desc: str | None = "text"
 ) -> int:
-    """Compute the embedding [D] of every text that is not in the cache; the text is its key.
+    """Compute the embedding [D] of every text that is not in the cache. The text is the cache key.
 
     Args:
-        batch_tokens: Tokens per batch, padding included.
-        desc: Title of the progress bar; None for no bar.
+        batch_tokens: Tokens per batch, including padding.
+        desc: Title of the progress bar. None shows no bar.
 
     Returns:
-        The number of texts that are truncated to the encoder's ``max_tokens``.
+        The number of texts that are truncated to ``max_tokens`` of the encoder.
     """
     tokens = {text: encoder.tokenize(text) for text in dict.fromkeys(texts)}
     fresh = sorted((text for text in tokens if text not in cache), key=lambda text: -len(tokens[text]))
@@ -50,7 +50,7 @@ def embed_texts(
 
 
 def probe_all(paths: Sequence[str], on_bad: OnBad) -> dict[str, Recording]:
-    """Read the headers of all recordings, to find missing and unreadable files before anything is computed."""
+    """Read the headers of all recordings, to find missing and unreadable files before any computation."""
     recordings = {}
     for path in tqdm(paths, desc="headers", unit="file", leave=False):
         try:
@@ -61,7 +61,7 @@ def probe_all(paths: Sequence[str], on_bad: OnBad) -> dict[str, Recording]:
 
 
 def hash_all(recordings: dict[str, Recording], on_bad: OnBad) -> dict[str, str]:
-    """SHA-256 of the contents of each recording; ``on_bad`` is called for each that cannot be read."""
+    """SHA-256 of the contents of each recording. Calls ``on_bad`` for each recording that cannot be read."""
     digests = {}
     for path, recording in tqdm(recordings.items(), desc="contents", unit="file", leave=False, delay=1):
         try:
@@ -79,12 +79,12 @@ def embed_recordings(
     on_bad: OnBad,
     desc: str = "audio",
 ) -> dict[str, np.ndarray]:
-    """Embeddings of recordings: the mean over time, of a long recording over all its segments.
+    """Compute embeddings of recordings: the mean over time, for a long recording over all its segments.
 
-    The contents of a recording are its key in the cache: a moved recording is found again, a changed one is not.
+    The cache key is the SHA-256 of a recording, so a moved recording is found again and a changed one is not.
 
     Args:
-        batch_seconds: Seconds of speech per batch, padding included; a longer segment is a batch of its own.
+        batch_seconds: Seconds of speech per batch, including padding. A longer segment forms a separate batch.
         on_bad: Called for each recording that cannot be read or decoded.
         desc: Title of the progress bar.
 
@@ -113,15 +113,15 @@ def hear_all(
     desc: str,
     head: nn.Module | None = None,
 ) -> Iterator[tuple[str, Heard]]:
-    """The path and the :class:`Heard` of each recording, in batches of similar length, with a progress bar.
+    """Yield the path and the :class:`Heard` of each recording, in batches of similar length, with a progress bar.
 
     Args:
-        head: Of :mod:`models.recognizers`, for transcripts.
+        head: A head of :mod:`models.recognizers`, for transcripts.
     """
     longest = longest_segment(encoder)
     paths = {recording.whole: path for path, recording in recordings.items()}
     pieces = [piece for whole in paths for piece in split(whole, longest, encoder.sampling_rate)]
-    pieces.sort(key=lambda piece: -piece.seconds)  # the batch that needs most memory comes first
+    pieces.sort(key=lambda piece: -piece.seconds)  # the batch that needs the most memory comes first
     ranges = batches_by_length([encoder.cost(piece.seconds) for piece in pieces], batch_seconds)
     batches = [pieces[rows.start : rows.stop] for rows in ranges]
 

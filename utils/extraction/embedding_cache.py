@@ -1,4 +1,4 @@
-"""Embeddings on disk, for resuming an extraction and for other splits of the same corpus."""
+"""Stores embeddings on disk, to resume an extraction and to extract other splits of the same corpus."""
 
 import hashlib
 import json
@@ -15,20 +15,21 @@ from utils.data.safe_pickle import load_tensors, save_tensors
 from utils.errors import InputError
 from utils.io import check_writable
 
-SAVE_SECONDS = 30  # computing time that a kill -9 loses at most
+SAVE_SECONDS = 30  # at most this much computing time is lost by kill -9
 
 
 class EmbeddingCache:
-    """Vectors by key, in the files of one folder, to which several processes may add.
+    """A store of vectors by key, in the files of one folder. Several processes may add vectors to it.
 
-    As a context manager, it saves when the block ends.
+    Used as a context manager, it saves when the block ends.
 
     Args:
-        folder: A separate one for each encoder and device (see :func:`open_cache`); None keeps vectors in memory only.
+        folder: Use a separate folder for each encoder and device (see :func:`open_cache`). None keeps vectors only in
+            memory.
         dim: Length of the vectors.
 
     Raises:
-        InputError: A file of the folder is damaged, or its vectors have another length.
+        InputError: A file in the folder is damaged, or its vectors have a different length.
     """
 
     def __init__(self, folder: Path | None, dim: int):
@@ -55,13 +56,13 @@ class EmbeddingCache:
         self.save()
 
     def add(self, key: str, vector: np.ndarray) -> None:
-        """Add a vector [dim] in float32, and save if the last time is :data:`SAVE_SECONDS` ago."""
+        """Add a vector [dim] in float32. Save if more than :data:`SAVE_SECONDS` have passed since the last save."""
         self._vectors[_digest(key)] = self._unsaved[_digest(key)] = vector
         if time.monotonic() - self._saved_at > SAVE_SECONDS:
             self.save()
 
     def save(self) -> None:
-        """Write the vectors added since the last time to a new file."""
+        """Write the vectors added since the last save to a new file."""
         if self._unsaved and self.folder:
             vectors = torch.from_numpy(np.stack(list(self._unsaved.values())))
             save_tensors(self.folder / f"{uuid.uuid4().hex}.pt", {"keys": list(self._unsaved), "vectors": vectors})
@@ -70,7 +71,7 @@ class EmbeddingCache:
 
 
 def open_cache(root: Path, modality: str, description: dict, device: str) -> EmbeddingCache:
-    """The cache of one encoder, in a folder named after everything that its embeddings depend on."""
+    """Open the cache of one encoder. Its folder is named after everything that the embeddings depend on."""
     parts = {name: value for name, value in description.items() if name not in ("name", "revision")}
     parts |= {"device": device, "versions": [version(name) for name in ("torch", "torchaudio", "transformers")]}
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -80,7 +81,7 @@ def open_cache(root: Path, modality: str, description: dict, device: str) -> Emb
 
 
 def _digest(key: str) -> str:
-    """Fixed-length form of a key, which may be a whole transcript."""
+    """A fixed-length digest of a key, which may be a whole transcript."""
     return hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Batches through an encoder: batch planning, decoding in worker processes, pooling of segments."""
+"""Encodes recordings in batches: plans batches, decodes in worker processes, pools segments."""
 
 import ctypes
 import os
@@ -21,8 +21,8 @@ from utils.errors import InputError, fitting_into_memory, printable
 
 SEGMENT_SECONDS = 30.0  # Whisper's window; IEMOCAP's longest turn is 34 s
 MAX_WORKERS = 4
-MIN_SEGMENTS = 8  # fewer are decoded faster than worker processes start
-_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
+MIN_SEGMENTS = 8  # below this, decoding is faster than starting worker processes
+_PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
 
 DecodedSegment = tuple[Segment, AudioInput, bool]  # the model's input, and whether any sample is not 0
 OnBad = Callable[[str, InputError], None]  # takes the path of a recording and its error; may raise the error
@@ -35,20 +35,20 @@ def stop_at_bad(what: str | Segment, error: InputError) -> None:
 
 
 class Heard(NamedTuple):
-    """What a model makes of a segment: its embedding [D] and, with a recogniser, its transcript."""
+    """The output for a segment: its embedding [D] and, with a recogniser, its transcript."""
 
     embedding: np.ndarray
     text: str | None
 
 
 def longest_segment(encoder: AudioEncoder) -> float:
-    """Seconds above which a recording is split into segments."""
+    """The length in seconds above which a recording is split into segments."""
     return min(SEGMENT_SECONDS, encoder.max_seconds or SEGMENT_SECONDS)
 
 
 @dataclass
 class PieceMean:
-    """Running mean of the embeddings of a segment's pieces, weighted by their frames, and their transcripts."""
+    """The running mean of the embeddings of a segment's pieces, weighted by frames, and their transcripts."""
 
     missing: int
     frames: int = 0
@@ -57,7 +57,7 @@ class PieceMean:
     texts: dict[int, str] = field(default_factory=dict)
 
     def add(self, vector: np.ndarray, frames: int, text: str | None = None, start: int = 0) -> Heard | None:
-        """Add a piece, in any order; returns the whole with the last one, None before. ``start`` orders the texts."""
+        """Add a piece, in any order. Returns the result with the last piece, otherwise None. ``start`` orders texts."""
         self.missing -= 1
         self.frames += frames
         self.total = self.total + vector * np.float32(frames)
@@ -72,13 +72,13 @@ class PieceMean:
 def stream_embeddings(
     encoder: AudioEncoder, batches: list[list[Piece]], on_bad: OnBadSegment, head: nn.Module | None = None
 ) -> Iterator[tuple[float, dict[Segment, Heard]]]:
-    """Encode batches in order. ``on_bad`` is called once for each bad segment.
+    """Encode batches in order. Calls ``on_bad`` once for each bad segment.
 
     Args:
-        head: Of :mod:`models.recognizers`, for transcripts.
+        head: A head of :mod:`models.recognizers`, for transcripts.
 
     Yields:
-        For each batch, its seconds of speech, and the segments completed in it.
+        For each batch, its seconds of speech and the segments that it completes.
     """
     counts = Counter(piece.whole for batch in batches for piece in batch)
     means = {whole: PieceMean(count) for whole, count in counts.items()}
@@ -108,7 +108,7 @@ def stream_embeddings(
                     path = whole.recording.path
                     check_finite(heard.embedding, str(path))
                     if not means[whole].audible:
-                        raise InputError(f"{path}: silence, every sample of its mix to mono is 0")
+                        raise InputError(f"{path}: contains only silence (every sample is 0 after mixing to mono)")
                 except InputError as error:
                     report(whole, error)
                 else:
@@ -117,10 +117,10 @@ def stream_embeddings(
 
 
 def batches_by_length(lengths: Sequence[float], budget: float) -> Iterator[range]:
-    """Consecutive ranges of items whose padded size (number times greatest length) is within the budget.
+    """Yield consecutive ranges of items whose padded size (count times greatest length) is within the budget.
 
     Args:
-        lengths: In descending order. An item longer than the budget is a batch of its own.
+        lengths: In descending order. An item longer than the budget forms a separate batch.
     """
     start = 0
     while start < len(lengths):
@@ -130,7 +130,7 @@ def batches_by_length(lengths: Sequence[float], budget: float) -> Iterator[range
 
 
 def batches_in_order(segments: Sequence[Piece], encoder: AudioEncoder, batch_seconds: float) -> list[list[Piece]]:
-    """Batches of consecutive segments, each of at most ``batch_seconds`` with its padding, or of one segment."""
+    """Batches of consecutive segments. Each has at most ``batch_seconds`` including padding, or one segment."""
     batches: list[list[Piece]] = []
     longest = 0.0
     for segment in segments:
@@ -146,10 +146,10 @@ def batches_in_order(segments: Sequence[Piece], encoder: AudioEncoder, batch_sec
 def decode_batches(
     encoder: AudioEncoder, batches: list[list[Segment]], on_bad: OnBadSegment
 ) -> Iterator[tuple[float, list[DecodedSegment]]]:
-    """Decode batches in order and prepare them for the encoder, ahead of their use in worker processes.
+    """Decode batches in order and prepare them for the encoder. Worker processes decode ahead of use.
 
     Yields:
-        For each batch, its seconds of speech and its good segments. ``on_bad`` is called for each of the others.
+        For each batch, its seconds of speech and its good segments. ``on_bad`` is called for each bad segment.
     """
 
     def decode(segment: Segment) -> tuple[AudioInput, bool] | InputError:
@@ -159,15 +159,15 @@ def decode_batches(
             return error
         return encoder.prepare(waveform), bool(waveform.any())
 
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else the tokenizers library warns about every fork
-    # elsewhere than on Linux, forking a process with threads is not safe
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # otherwise the tokenizers library warns about every fork
+    # forking a process with threads is safe only on Linux
     few = sum(map(len, batches)) < MIN_SEGMENTS or sys.platform != "linux"
     loader = DataLoader(
         batches,
         batch_size=None,
         collate_fn=lambda batch: [decode(segment) for segment in batch],
         num_workers=0 if few else min(MAX_WORKERS, os.cpu_count() or 1),
-        multiprocessing_context=None if few else "fork",  # nothing is imported again; the workers never touch CUDA
+        multiprocessing_context=None if few else "fork",  # nothing is imported again; workers never use CUDA
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # the global generator's state belongs to the training
     )
@@ -182,15 +182,15 @@ def decode_batches(
 
 
 def _start_worker(_: int) -> None:
-    """Tie the life of a worker to the main process, which alone handles Ctrl-C."""
-    os.setpgid(0, 0)  # the terminal sends Ctrl-C to the group of the main process
-    # If the main process is killed, a worker with a batch in its pipe would wait for a reader forever.
+    """Make a worker end with the main process. Only the main process handles Ctrl-C."""
+    os.setpgid(0, 0)  # the terminal sends Ctrl-C to the process group of the main process
+    # Otherwise, if the main process is killed, a worker with a batch in its pipe waits forever for a reader.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @torch.inference_mode()
 def recognize(encoder: AudioEncoder, head: nn.Module, inputs: list[AudioInput]) -> tuple[np.ndarray, list[str]]:
-    """Embeddings [B, D] in float32 and B transcripts, from one pass through the encoder.
+    """Compute embeddings [B, D] in float32 and B transcripts in one pass through the encoder.
 
     Raises:
         InputError: The batch does not fit into memory.
@@ -204,7 +204,7 @@ def recognize(encoder: AudioEncoder, head: nn.Module, inputs: list[AudioInput]) 
 
 @torch.inference_mode()
 def encode(encoder: TextEncoder | AudioEncoder, batch: list, budget_option: str) -> np.ndarray:
-    """Embeddings [B, D] in float32.
+    """Compute embeddings [B, D] in float32.
 
     Raises:
         InputError: The batch does not fit into memory.

@@ -1,4 +1,4 @@
-"""Feature pickles on disk, with the manifest of their rows and a JSON that describes their origin."""
+"""Writes feature pickles, with a manifest of their rows and a JSON that describes their origin."""
 
 import csv
 import hashlib
@@ -23,12 +23,12 @@ _ELSEWHERE = "give another --dataset or --feature_dir"
 
 
 def manifest_path(feature_dir: Path, dataset: str, split: str) -> Path:
-    """The manifest beside a split's pickle."""
+    """The manifest that belongs to the pickle of a split."""
     return feature_path(feature_dir, dataset, split).with_suffix(".csv")
 
 
 def report_path(feature_dir: Path, dataset: str) -> Path:
-    """The list of recordings that cannot be used; removed if there are none."""
+    """The list of recordings that cannot be used. It is removed if there are none."""
     return feature_dir / f"{dataset}_bad_recordings.csv"
 
 
@@ -38,7 +38,7 @@ def output_paths(folder: Path, dataset: str) -> list[Path]:
 
 
 def check_sources(folder: Path, dataset: str, sources: Sequence[Path]) -> None:
-    """Raise an InputError if an input file, also by a link to it, would be overwritten or removed."""
+    """Raise an InputError if an input file, or a link to it, would be overwritten or removed."""
     described = info_path(feature_path(folder, dataset, SPLITS[0]))
     outputs = [*output_paths(folder, dataset), described, report_path(folder, dataset)]
     present = [path for path in outputs if path.exists()]
@@ -48,38 +48,40 @@ def check_sources(folder: Path, dataset: str, sources: Sequence[Path]) -> None:
 
 
 def check_target(folder: Path, dataset: str, info: dict, utterances: int, overwrite: bool) -> None:
-    """Raise an InputError if features of another extraction, or of more utterances, would be overwritten."""
+    """Raise an InputError if this would overwrite features of another extraction or of more utterances."""
     present = [path for path in output_paths(folder, dataset) if path.exists()]
     if overwrite or not present:
         return
     description = info_path(feature_path(folder, dataset, SPLITS[0]))
     old = read_info(feature_path(folder, dataset, SPLITS[0]))
     if old is None:
-        raise InputError(f"{present[0]}: exists and is not from extract_features.py; {_ELSEWHERE}, or --overwrite")
+        raise InputError(
+            f"{present[0]}: exists and was not written by extract_features.py; {_ELSEWHERE}, or use --overwrite"
+        )
     for key in _IDENTITY:
         if old.get(key) != info[key]:
             what = key.removesuffix("_sha256").replace("_", " ")
             raise InputError(
-                f"{description}: features of another extraction (another {what}); {_ELSEWHERE}, or --overwrite"
+                f"{description}: features of another extraction (different {what}); {_ELSEWHERE}, or use --overwrite"
             )
-    with reading(description, "does not count its utterances"):
+    with reading(description, "has no valid utterance counts"):
         before = sum(old["files"][split]["utterances"] for split in SPLITS)
     if utterances < before:
         raise InputError(
-            f"{description}: has features of {before} utterances, only {utterances} are usable now; "
-            "--overwrite replaces them"
+            f"{description}: has features of {before} utterances, but only {utterances} are usable now; "
+            "use --overwrite to replace them"
         )
 
 
 def write_features(
     folder: Path, dataset: str, table: pd.DataFrame, text: EmbeddingCache, audio: dict[str, np.ndarray], info: dict
 ) -> Path:
-    """Write the three pickles, the manifest of each (same rows, same order), and the JSON.
+    """Write the three pickles, the manifest of each (same rows in the same order), and the JSON.
 
-    The JSON is written first: its SHA-256s let readers detect a partly written set.
+    The JSON is written first. Its SHA-256 values let readers detect an incomplete set of files.
 
     Args:
-        table: ``audio_file``, ``raw_text``, ``label``, ``split`` and the groups.
+        table: Columns ``audio_file``, ``raw_text``, ``label``, ``split`` and the groups.
         text: Embeddings by transcript.
         audio: Embeddings by recording.
         info: Further content of the JSON.
@@ -112,7 +114,7 @@ def write_features(
 
 
 def csv_bytes(table: pd.DataFrame) -> bytes:
-    """A manifest or report as CSV."""
+    """Format a manifest or report as CSV."""
     names = ("audio_file", "raw_text", "label", *GROUPS, "gender", "recognizer", "reason")
     columns = [name for name in names if name in table]
     return table[columns].to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n").encode()

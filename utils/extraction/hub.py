@@ -1,4 +1,4 @@
-"""Pretrained encoders, loaded and written as transformers models."""
+"""Loads and saves pretrained encoders as transformers models."""
 
 import errno
 import json
@@ -36,24 +36,25 @@ from utils.extraction.checkpoint import NO_DECODER, Checkpoint, digest_of, find_
 from utils.io import read_file, read_json, write_json
 
 WEIGHTS = "model.safetensors"
-POOLING_FOLDER = "1_Pooling"  # sentence-transformers' name
-_MODES = {"cls": "cls", "cls_token": "cls", "mean": "mean", "mean_tokens": "mean"}  # both forms of its names
-_CHOICE = f"give --text_pooling, one of {', '.join(POOLINGS)}"
+POOLING_FOLDER = "1_Pooling"  # name in sentence-transformers
+# both spellings of sentence-transformers
+_MODES = {"cls": "cls", "cls_token": "cls", "mean": "mean", "mean_tokens": "mean"}
+_CHOICE = f"set --text_pooling to one of {', '.join(POOLINGS)}"
 _TOKENIZER_TRIAL = ("Oh God, it's awesome...", "NAÏVE  [LAUGHTER] über-cool", "12 o'clock\t– “so what?”")
 
 
 def load_text_encoder(
     name: str, pooling: str | None, device: torch.device, option: str = "--text_model"
 ) -> tuple[TextEncoder, dict]:
-    """A BERT-family encoder in evaluation mode, and its description.
+    """Load a BERT-family encoder in evaluation mode, and describe it.
 
     Args:
         name: Folder, hub name, or ``NAME@REVISION``.
-        pooling: One of :data:`models.config.POOLINGS`; None for :func:`own_pooling`.
+        pooling: One of :data:`models.config.POOLINGS`. None selects :func:`own_pooling`.
         option: The option that error messages name.
 
     Raises:
-        InputError: The model does not exist, is damaged or of another type, or has no (trained) pooler; see also
+        InputError: The model does not exist, is damaged, has another type, or has no (trained) pooler. See also
             :func:`own_pooling`.
     """
     checkpoint = find_checkpoint(name, option)
@@ -63,37 +64,38 @@ def load_text_encoder(
     tokenizer = checkpoint.load(AutoTokenizer)
     if not len(tokenizer.all_special_tokens) < len(tokenizer) <= model.config.vocab_size:
         raise checkpoint.error(
-            f"its tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}; "
-            "is a tokenizer file missing (tokenizer.json or a vocabulary)?"
+            f"its tokenizer has {len(tokenizer)} tokens, but the model has {model.config.vocab_size}; "
+            "a tokenizer file (tokenizer.json or a vocabulary) may be missing"
         )
     try:
         encoder = TextEncoder(model, tokenizer, pooling).to(device).eval()
     except ValueError as error:
         raise checkpoint.error(f"{error}; use --text_pooling mean") from error
     checkpoint.check_usable(lambda: encoder([encoder.tokenize("yes"), encoder.tokenize("no")]))
-    trial = [encoder.tokenize(text) for text in _TOKENIZER_TRIAL]  # shows the handling of case, accents, punctuation
+    trial = [encoder.tokenize(text) for text in _TOKENIZER_TRIAL]  # shows how case, accents, punctuation are handled
     settings = {"vocabulary": tokenizer.get_vocab(), "trial": trial, "max_tokens": encoder.max_tokens}
     description = checkpoint.describe(model, untrained) | {"pooling": pooling, "dim": encoder.dim}
     return encoder, description | {"tokenizer_sha256": digest_of(settings)}
 
 
 def own_pooling(checkpoint: Checkpoint) -> str:
-    """The pooling that a folder of sentence-transformers asks for, ``pooler`` for any other model.
+    """The pooling that a sentence-transformers model requests; ``pooler`` for any other model.
 
-    Modules after the pooling are not applied. Normalize changes no cosine, so no neighbour in the graph.
+    Modules after the pooling are not applied. One of them, Normalize, would not change any cosine similarity or
+    neighbour.
 
     Raises:
-        InputError: The model asks for a pooling, or for modules before it, that we do not have; or a file is damaged.
+        InputError: The model requests a pooling that is not supported, or a file is damaged.
     """
     folder, listed = POOLING_FOLDER, checkpoint.file("modules.json")
     if listed:
-        with reading(listed, "not the modules of sentence-transformers"):
+        with reading(listed, "not a list of sentence-transformers modules"):
             modules = json.loads(read_file(listed))
             poolings = [(each["type"].rpartition(".")[2], each["path"].strip("/")) for each in modules]
         poolings = [each for each in poolings if each[0].endswith("Pooling")]
         kind, folder = poolings[0] if poolings else ("Pooling", folder)
         if kind != "Pooling":
-            raise InputError(f"{listed}: asks for {kind}; {_CHOICE}")
+            raise InputError(f"{listed}: requests {kind}, which is not supported; {_CHOICE}")
     path = checkpoint.file(f"{folder}/config.json")
     if path is None:
         if listed and poolings:
@@ -105,11 +107,11 @@ def own_pooling(checkpoint: Checkpoint) -> str:
     match [asked] if isinstance(asked, str) else asked:
         case [str(mode)] if mode in _MODES:
             return _MODES[mode]
-    raise InputError(f"{path}: asks for the pooling {shown(asked)}; {_CHOICE}")
+    raise InputError(f"{path}: requests the pooling {shown(asked)}, which is not supported; {_CHOICE}")
 
 
 def load_audio_encoder(name: str, device: torch.device, option: str = "--audio_model") -> tuple[AudioEncoder, dict]:
-    """A Wav2Vec2, HuBERT, WavLM or Whisper encoder in evaluation mode, and its description.
+    """Load a Wav2Vec2, HuBERT, WavLM or Whisper encoder in evaluation mode, and describe it.
 
     Arguments and errors are those of :func:`load_text_encoder`.
     """
@@ -118,7 +120,7 @@ def load_audio_encoder(name: str, device: torch.device, option: str = "--audio_m
 
 
 def recognizes_speech(name: str) -> bool:
-    """Whether a model as its configuration names it, Whisper's or with a CTC head, gives transcripts, too.
+    """Whether a model can transcribe: its configuration names a Whisper model or a CTC head.
 
     Raises:
         InputError: The model does not exist.
@@ -128,8 +130,11 @@ def recognizes_speech(name: str) -> bool:
 
 
 def load_recognizer(name: str, device: torch.device, option: str) -> tuple[AudioEncoder, nn.Module, dict, str]:
-    """A speech recogniser: its encoder, its head (:mod:`models.recognizers`), the description of the encoder, and a
-    SHA-256 of all that its transcripts depend on.
+    """Load a speech recogniser.
+
+    Returns:
+        Its encoder, its head (:mod:`models.recognizers`), the description of the encoder, and a SHA-256 of everything
+        that the transcripts depend on.
 
     Arguments and errors are those of :func:`load_text_encoder`.
     """
@@ -149,7 +154,7 @@ def load_recognizer(name: str, device: torch.device, option: str) -> tuple[Audio
 
 
 def _audio_encoder(checkpoint: Checkpoint, model: PreTrainedModel, device: torch.device) -> tuple[AudioEncoder, dict]:
-    """A loaded model with its feature extractor, and its description."""
+    """Combine a loaded model with its feature extractor, and describe the encoder."""
     extractor = checkpoint.load(AutoFeatureExtractor)
     kind = ConvTransformerEncoder if model.config.model_type in CONVOLUTIONAL else WhisperEncoder
     expected = WhisperFeatureExtractor if kind is WhisperEncoder else Wav2Vec2FeatureExtractor
@@ -157,7 +162,7 @@ def _audio_encoder(checkpoint: Checkpoint, model: PreTrainedModel, device: torch
         raise checkpoint.error(f"its feature extractor is not a {expected.__name__}")
     rate = extractor.sampling_rate
     if not isinstance(rate, int) or not SOURCE_RATES[0] <= rate <= SOURCE_RATES[1]:
-        raise checkpoint.error(f"its feature extractor has a sampling rate of {rate!r}")
+        raise checkpoint.error(f"its feature extractor has the unsupported sampling rate {rate!r}")
     try:
         encoder = kind(model, extractor).to(device).eval()
     except ValueError as error:
@@ -168,7 +173,7 @@ def _audio_encoder(checkpoint: Checkpoint, model: PreTrainedModel, device: torch
 
 
 def save_pretrained(encoder: TextEncoder | AudioEncoder, folder: Path) -> None:
-    """Write an encoder as a folder for ``--text_model`` or ``--audio_model``, with all weights in one file.
+    """Save an encoder to a folder for ``--text_model`` or ``--audio_model``, with all weights in one file.
 
     Raises:
         OSError: The folder cannot be written.
@@ -179,11 +184,11 @@ def save_pretrained(encoder: TextEncoder | AudioEncoder, folder: Path) -> None:
         model.encoder.load_state_dict(encoder.model.state_dict())
     try:
         model.save_pretrained(folder, max_shard_size="1TB")
-    except SafetensorError as error:  # safetensors' form of an OSError, without its number
+    except SafetensorError as error:  # safetensors raises this instead of an OSError
         raise OSError(errno.EIO, one_line(error), str(folder)) from error
     mode = (folder / "config.json").stat().st_mode
-    (folder / WEIGHTS).chmod(mode)  # safetensors makes it readable by its owner only
-    if isinstance(encoder, TextEncoder) and encoder.pooling != "pooler":  # else it would be read as pooler
+    (folder / WEIGHTS).chmod(mode)  # safetensors makes the file readable only by its owner
+    if isinstance(encoder, TextEncoder) and encoder.pooling != "pooler":  # otherwise pooler would be assumed
         asked = {f"pooling_mode_{mode}": _MODES[mode] == encoder.pooling for mode in ("cls_token", "mean_tokens")}
         write_json(folder / POOLING_FOLDER / "config.json", {"word_embedding_dimension": encoder.dim, **asked})
     (encoder.tokenizer if isinstance(encoder, TextEncoder) else encoder.feature_extractor).save_pretrained(folder)

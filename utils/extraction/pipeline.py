@@ -1,4 +1,4 @@
-"""Feature extraction: from prepared utterances to feature pickles."""
+"""Feature extraction: converts prepared utterances to feature pickles."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -26,13 +26,13 @@ from utils.io import check_writable
 def usable_recordings(
     utterances: pd.DataFrame, class_names: list[str], split: str, bad: BadRecordings
 ) -> tuple[pd.DataFrame, dict[str, Recording]]:
-    """Read the headers of all recordings; print the split's sizes and, if no transcript is missing, the leakage report.
+    """Read the headers of all recordings. Print the split sizes and, if no transcript is missing, the leakage report.
 
     Returns:
-        The utterances of the good recordings, and these by path.
+        The utterances of the good recordings, and the recordings by path.
 
     Raises:
-        InputError: A recording is bad and ``bad`` does not skip, or a split lacks a class.
+        InputError: A recording is bad and ``bad`` does not skip it, a split is empty, or train lacks a class.
     """
     bad.add_rows(utterances)
     good = utterances.loc[utterances["problem"] == "", "audio_file"]
@@ -48,7 +48,7 @@ def usable_recordings(
 def load_encoders(
     text_model: str, text_pooling: str | None, audio_model: str, device: torch.device
 ) -> tuple[TextEncoder, AudioEncoder, dict[str, dict]]:
-    """Load both encoders and print their descriptions; returns these by modality."""
+    """Load both encoders and print their descriptions, which are also returned by modality."""
     text, text_info = load_text_encoder(text_model, text_pooling, device)
     audio, audio_info = load_audio_encoder(audio_model, device)
     audio_info["segment_seconds"] = SEGMENT_SECONDS
@@ -59,7 +59,7 @@ def load_encoders(
 
 @dataclass(frozen=True)
 class Extraction:
-    """Output and limits of an extraction, as the options of extract_features.py."""
+    """Output and limits of an extraction. The fields are options of extract_features.py."""
 
     folder: Path
     dataset: str
@@ -79,15 +79,15 @@ class Extraction:
         """Embed the utterances and write the features.
 
         Args:
-            info: Content of the JSON that is known beforehand: corpus, classes, split, encoders and, if some were
+            info: The part of the JSON that is already known: corpus, classes, split, encoders and, if some were
                 recognised, transcripts.
 
         Yields:
             Notes, then the summary, one line each.
 
         Raises:
-            InputError: The target holds other features, an encoder was fine-tuned on a test recording, or a recording
-                is bad and ``bad`` does not skip.
+            InputError: The target contains other features, an encoder was fine-tuned on a test recording, or a
+                recording is bad and ``bad`` does not skip it.
         """
         tested = table.loc[table["split"] == "test", "audio_file"].tolist()
         for modality, each in info["encoders"].items():
@@ -102,7 +102,7 @@ class Extraction:
         tokens = self.batch_tokens or BATCH_TOKENS[device]
         truncated = embed_texts(text_encoder, list(table["raw_text"]), text, tokens)
         if truncated:
-            yield f"note: {truncated} transcripts are truncated to {text_encoder.max_tokens} tokens"
+            yield f"note: {truncated} transcripts were truncated to {text_encoder.max_tokens} tokens"
         seconds = self.batch_seconds or BATCH_SECONDS[device]
         asked = {path: recordings[path] for path in table["audio_file"]}
         embeddings = embed_recordings(audio_encoder, asked, audio, seconds, bad.add)
@@ -117,7 +117,7 @@ class Extraction:
         info |= {"leakage": report, "device": device, "skipped": len(bad.found), "transcripts_truncated": truncated}
         path = write_features(self.folder, self.dataset, decoded, text, embeddings, info)
         if bad.found:
-            yield f"{len(bad.found)} recordings skipped, listed with their reasons in {bad.report}"
+            yield f"{len(bad.found)} recordings were skipped; {bad.report} lists them with the reasons"
         for split in SPLITS:
             counts = Counter(decoded.loc[decoded["split"] == split, "label"])
             per_class = ", ".join(f"{counts[i]} {name}" for i, name in enumerate(info["class_names"]))

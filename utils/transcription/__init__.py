@@ -1,1 +1,1 @@
-"""Transcripts of recordings that have none, by a speech recogniser."""
+"""Transcribes recordings that have no transcript with a speech recogniser."""

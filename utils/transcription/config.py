@@ -1,4 +1,4 @@
-"""Options of the recogniser. Needs no torch, so that a wrong option is reported at once."""
+"""Options of the recogniser. Does not import torch, so that a wrong option is reported at once."""
 
 import argparse
 import os
@@ -8,11 +8,11 @@ from utils.config import ROOT
 from utils.errors import InputError
 
 TRANSCRIPTS = ROOT / "feature" / "transcripts.csv"
-RECOGNIZER = "openai/whisper-base.en"  # where the audio encoder gives no transcripts
+RECOGNIZER = "openai/whisper-base.en"  # default if the audio encoder cannot transcribe
 
 
 def check_transcripts(args: argparse.Namespace) -> None:
-    """Set ``args.transcripts`` to its default; raise an InputError if it was given without ``--transcribe``."""
+    """Set the default of ``args.transcripts``. Raise an InputError if it was given without ``--transcribe``."""
     if args.transcripts is not None and args.transcribe is None:
         raise InputError("--transcripts: only with --transcribe")
     args.transcripts = args.transcripts or TRANSCRIPTS
@@ -25,12 +25,12 @@ def add_transcribe_options(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="MODEL",
-        help="recognise missing transcripts by a Whisper or CTC model (default: the audio model if it is one, "
-        f"else {RECOGNIZER})",
+        help="transcribe recordings that have no transcript, with a Whisper or CTC model (default: the audio model if "
+        f"it is one, otherwise {RECOGNIZER})",
     )
     group.add_argument(
         "--transcripts",
         type=Path,
         metavar="CSV",
-        help=f"keeps recognised transcripts, which you may edit (default: {os.path.relpath(TRANSCRIPTS)})",
+        help=f"file that stores the recognised transcripts; you may edit it (default: {os.path.relpath(TRANSCRIPTS)})",
     )

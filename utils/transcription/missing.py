@@ -1,4 +1,4 @@
-"""Transcripts for the utterances of an extraction that have none."""
+"""Fills in the missing transcripts of an extraction."""
 
 import numpy as np
 import pandas as pd
@@ -18,18 +18,18 @@ def fill_missing(
     bad: BadRecordings,
     cache: EmbeddingCache | None,
 ) -> tuple[pd.DataFrame, dict]:
-    """Recognise the missing transcripts; print their number, and the word error rate on given ones.
+    """Recognise the missing transcripts. Print their number, and the word error rate on given transcripts.
 
     Args:
-        table: ``audio_file`` and ``raw_text``, which is "" where it is missing.
+        table: Has the columns ``audio_file`` and ``raw_text``, which is "" where it is missing.
         cache: As in :func:`~utils.transcription.recognizer.transcribe`.
 
     Returns:
-        The table with a column ``recognizer``, its name for recognised transcripts and "" for given ones; a bad
-        recording stays without a transcript. And what the features' JSON says of it.
+        The table with a column ``recognizer`` (the name of the recogniser, or "" for given transcripts), and an entry
+        for the JSON of the features. A bad recording stays without a transcript.
 
     Raises:
-        InputError: A recording is bad and ``bad`` does not skip.
+        InputError: A recording is bad and ``bad`` does not skip it.
     """
     missing = table.loc[table["raw_text"] == "", "audio_file"]
     given = table.loc[table["raw_text"] != ""].set_index("audio_file")["raw_text"]
@@ -45,8 +45,8 @@ def fill_missing(
         recognizer=[recognizer.name if path in found else "" for path in table["audio_file"]],
     )
     described = {"recognizer": recognizer.name, "recognized": len(found)}
-    print(f"{len(found)} of {len(table)} transcripts recognised by {recognizer.name}")
-    print(f"they are kept in {recognizer.transcripts.path}; a raw_text that you change there is used as it is")
+    print(f"{len(found)} of {len(table)} transcripts were recognised by {recognizer.name}")
+    print(f"they are stored in {recognizer.transcripts.path}; if you edit a raw_text there, the edited text is used")
     pairs = [(text, texts[path]) for path, text in compared.items() if path in texts]
     if (rate := word_error_rate(pairs)) is not None:
         described["word_error_rate"] = rate

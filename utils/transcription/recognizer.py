@@ -15,7 +15,7 @@ from utils.extraction.hub import load_recognizer, recognizes_speech
 from utils.transcription.config import RECOGNIZER
 from utils.transcription.transcripts import Transcripts
 
-COMPARED = 50  # given transcripts that are recognised, too, for the word error rate
+COMPARED = 50  # number of given transcripts that are also recognised, for the word error rate
 _WORDS = jiwer.Compose(
     [
         jiwer.ToLowerCase(),
@@ -28,13 +28,13 @@ _WORDS = jiwer.Compose(
 
 
 class Recognizer:
-    """A speech recogniser of transformers, and the transcripts that it, or a person, has written so far.
+    """A speech recogniser of transformers, and the transcripts that it or a person has written so far.
 
     Args:
-        model: Folder, hub name or ``NAME@REVISION`` of a Whisper or CTC model. "" is the run's audio encoder if that
-            is one, else :data:`RECOGNIZER`.
-        audio_model: The run's audio encoder.
-        transcripts: The CSV that keeps the transcripts.
+        model: Folder, hub name or ``NAME@REVISION`` of a Whisper or CTC model. "" selects the audio encoder of the run
+            if it is such a model, otherwise :data:`RECOGNIZER`.
+        audio_model: The audio encoder of the run.
+        transcripts: The CSV that stores the transcripts.
 
     Raises:
         InputError: The model cannot be loaded, or the CSV cannot be read.
@@ -47,7 +47,7 @@ class Recognizer:
         self.transcripts = Transcripts(transcripts, self.name)
 
     def is_encoder(self, description: dict) -> bool:
-        """Whether its encoder is the described one: its embeddings are those of a run's features, then."""
+        """Whether its encoder is the described one, so that its embeddings can be used as features."""
         return all(description.get(k) == v for k, v in self._description.items() if k not in ("name", "revision"))
 
 
@@ -58,13 +58,16 @@ def transcribe(
     on_bad: OnBad,
     cache: EmbeddingCache | None,
 ) -> dict[str, str]:
-    """Transcripts of recordings by path, without the bad recordings; "" where no words are recognised.
+    """Transcribe recordings.
 
     Args:
-        batch_seconds: Seconds of speech per batch, padding included.
+        batch_seconds: Seconds of speech per batch, including padding.
         on_bad: Called for each recording that cannot be read or decoded.
-        cache: Of the run's audio encoder if the recogniser has the same one. It gets the embeddings, which are
-            computed on the way.
+        cache: The cache of the run's audio encoder, if the recogniser has the same encoder. It receives the embeddings,
+            which are computed anyway.
+
+    Returns:
+        Transcripts by path, without the bad recordings; "" where no words are recognised.
     """
     keys = hash_all(recordings, on_bad)
     known = {path: recognizer.transcripts.get(recordings[path].whole) for path in keys}
@@ -80,13 +83,13 @@ def transcribe(
 
 
 def word_error_rate(pairs: Sequence[tuple[str, str]]) -> float | None:
-    """Word error rate as a fraction, without regard to case and punctuation.
+    """Word error rate as a fraction, ignoring case and punctuation.
 
     Args:
-        pairs: True and recognised transcripts. True ones without a word are left out.
+        pairs: True and recognised transcripts. Pairs whose true transcript has no words are ignored.
 
     Returns:
-        None if nothing is left.
+        The rate; None if no pair is left.
     """
     pairs = [pair for pair in pairs if _WORDS([pair[0]])[0]]
     if not pairs:

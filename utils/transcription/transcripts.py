@@ -1,4 +1,4 @@
-"""Recognised transcripts on disk: a CSV that people may edit, and that is then used as it is."""
+"""Stores recognised transcripts in a CSV. People may edit it, and edited transcripts are used as they are."""
 
 import time
 from pathlib import Path
@@ -17,14 +17,14 @@ _Key = tuple[str, ...]
 class Transcripts:
     """Transcripts by segment and recogniser: rows of :data:`COLUMNS`, one per segment.
 
-    The SHA-256 of the recording finds a moved recording again, and not a changed one. ``start`` and ``stop`` are
-    seconds; they are empty for a whole recording. As a context manager, it saves when the block ends.
+    Recordings are identified by SHA-256, so a moved recording is found again and a changed one is not. ``start`` and
+    ``stop`` are seconds. They are empty for a whole recording. Used as a context manager, it saves when the block ends.
 
     Args:
-        recognizer: Name of the one whose transcripts are read and added.
+        recognizer: Name of the recogniser whose transcripts are read and added.
 
     Raises:
-        InputError: The file is malformed, or has two rows of one segment; names file and line.
+        InputError: The file is malformed, or has two rows for one segment; names file and line.
         OSError: The folder cannot be written.
     """
 
@@ -43,7 +43,7 @@ class Transcripts:
         self.save()
 
     def get(self, segment: Segment) -> str | None:
-        """The transcript of a segment, "" if no words were recognised, None if it is not known.
+        """The transcript of a segment; "" if no words were recognised, None if it is unknown.
 
         Raises:
             OSError: The recording cannot be read.
@@ -52,17 +52,17 @@ class Transcripts:
         return row and row[1]
 
     def add(self, segment: Segment, text: str) -> None:
-        """Add a transcript, and save if the last time is :data:`SAVE_SECONDS` ago."""
+        """Add a transcript. Save if more than :data:`SAVE_SECONDS` have passed since the last save."""
         key = self._key(segment)
         self._rows[key] = self._unsaved[key] = (str(segment.recording.path), text)
         if time.monotonic() - self._saved_at > SAVE_SECONDS:
             self.save()
 
     def save(self) -> None:
-        """Write what was added since the last time. Rows that the file has in the meantime are kept as they are.
+        """Write what was added since the last save. Rows that the file has gained in the meantime are not changed.
 
         Raises:
-            InputError: The file was damaged in the meantime. The new rows are in another one, which the error names.
+            InputError: The file was damaged in the meantime. The new rows are in another file, which the error names.
         """
         if self._unsaved:
             with lock(self.path, wait=True):
@@ -71,7 +71,7 @@ class Transcripts:
                 except InputError as error:
                     aside = self.path.with_suffix(".unsaved.csv")
                     _write(aside, self._unsaved)
-                    raise InputError(f"{error}; new transcripts are in {aside}") from error
+                    raise InputError(f"{error}; the new transcripts are in {aside}") from error
                 _write(self.path, known | self._unsaved | known)
             self._unsaved = {}
         self._saved_at = time.monotonic()
@@ -101,12 +101,12 @@ def _read(path: Path) -> dict[_Key, tuple[str, str]]:
                 f"{where}: {len(row)} values for {len(COLUMNS)} columns (a text with a comma needs quotes)"
             )
         audio_file, raw_text, sha256, recognizer, *bounds = row
-        try:  # a spreadsheet writes 0.100 as 0.1
+        try:  # a spreadsheet may write 0.100 as 0.1
             seconds = [f"{float(bound):.3f}" if bound else "" for bound in bounds]
         except ValueError as error:
             raise InputError(f"{where}: start and stop {shown(bounds)} are not seconds") from error
         key = (sha256, recognizer, *seconds)
         if first.setdefault(key, where) != where:
-            raise InputError(f"{where}: the same segment and recogniser as {first[key]}")
+            raise InputError(f"{where}: has the same segment and recogniser as {first[key]}")
         found[key] = (audio_file, raw_text)
     return found
