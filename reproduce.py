@@ -1,6 +1,6 @@
 """Train everything in the paper's tables and figures, and the ablation steps between the profiles; write a report.
 
-Finished runs are kept: the same command resumes, and two at once share the runs.
+Finished runs are kept. Repeat the command to resume. Several commands at once share the runs.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
 
 def main() -> int:
     args, arguments = parse_args()
-    # torch and what builds on it: they take seconds, for which --help and a wrong option need not wait
+    # torch and its dependents take seconds to import; --help and option errors do not wait for them
     from utils.device import describe, open_device
     from utils.reproduction.folds import train_folds
     from utils.reproduction.report import write_report

@@ -1,6 +1,6 @@
 """Train every k_text x k_audio x seed and select the best trial on validation (the paper's Fig. 2).
 
-Finished runs are kept: the same command resumes, and two at once share the runs.
+Finished runs are kept. Repeat the command to resume. Several commands at once share the runs.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def check_cluster_options(args: argparse.Namespace) -> None:
 
 def main() -> int:
     args, config = parse_args()
-    # torch and what builds on it: they take seconds, for which --help and a wrong option need not wait
+    # torch and its dependents take seconds to import; --help and option errors do not wait for them
     from utils.device import describe, open_device
     from utils.sweep.ray_backend import train_on_ray
     from utils.sweep.results import training_command

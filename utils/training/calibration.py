@@ -135,13 +135,11 @@ def calibration_table(results: dict[str, dict], fitted_here: bool) -> str:
         of_all = zip(np.mean(values, 0), np.std(values, 0, ddof=1), digits, strict=True)
         rows.append(["mean ± std", *(plus_minus(*each) for each in of_all)])
     notes = [
-        f"ECE: expected calibration error, {BINS} confidence bins; Brier: Brier score, 0 to 2; nats: cross entropy.",
+        f"ECE: expected calibration error, {BINS} confidence bins; Brier: score from 0 to 2; nats: cross entropy.",
         "Plain: softmax of the logits; otherwise: of the logits divided by T, as in predict.py and the CSV files.",
     ]
     if all(each["temperature"] == 1 for each in results.values()):
         notes[1] = "No temperature was fitted, so T is 1."
     elif fitted_here:
-        notes.append(
-            "T was fitted on these utterances; on other utterances, the probabilities are less well calibrated."
-        )
+        notes.append("T was fitted on these utterances; on others, the probabilities are less well calibrated.")
     return "\n".join([*align([header, *rows]), *notes])

@@ -264,9 +264,7 @@ def load_checkpoint(path: Path) -> dict:
     if missing:
         raise InputError(f"{path}: not a checkpoint of train.py, {missing[0]!r} is missing")
     for name in ("seed", "text_dim", "audio_dim"):
-        if (
-            type(data[name]) is not int or not (name != "seed") <= data[name] < 2**45
-        ):  # a wider matrix exceeds 2^63 bytes
+        if type(data[name]) is not int or not (name != "seed") <= data[name] < 2**45:  # a wider matrix has 2^63 bytes
             raise InputError(f"{path}: invalid {name} {shown(data[name])}")
     temperature = data.get("temperature", 1.0)  # an unfinished training has none yet
     if not (type(temperature) is float and isfinite(temperature) and temperature > 0):

@@ -50,7 +50,7 @@ class TrainingState:
         """Load what :meth:`state_dict` returned.
 
         Raises:
-            LookupError, TypeError, ValueError, RuntimeError: ``saved`` is not such a state. This state is then undefined.
+            LookupError, TypeError, ValueError, RuntimeError: ``saved`` is something else. The state is then undefined.
         """
         check_state(saved, self.state_dict() | {"best_weights": self.model.state_dict()}, self.optimizer)
         if not 1 <= saved["best_epoch"] <= saved["epoch"]:
@@ -113,7 +113,7 @@ def start_training(model: CemoBAM, config: Config) -> TrainingState:
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, config: Config) -> Scheduler:
-    """Decay the learning rate every ``lr_patience`` epochs (III.B), or when the validation loss stalls (the published code)."""
+    """Decay ``lr`` every ``lr_patience`` epochs (III.B), or when the validation loss stalls (the published code)."""
     if config.lr_schedule == "step":
         return torch.optim.lr_scheduler.StepLR(optimizer, config.lr_patience, config.lr_decay)
     return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=config.lr_decay, patience=config.lr_patience)
@@ -136,9 +136,8 @@ def fit(
         if config.train_mode == "every_step" or state.epoch == 0:
             model.train()
         of_train = train_step(state, train, config).double().view(1)
-        train_loss, *of_val = torch.cat(
-            [of_train, tally(predict(model, val), val)]
-        ).tolist()  # the only wait in an epoch
+        # tolist() is the only wait for the device in an epoch
+        train_loss, *of_val = torch.cat([of_train, tally(predict(model, val), val)]).tolist()
         check_loss(train_loss, "training", state.epoch + 1)
         metrics = read_tally(of_val)
         check_loss(metrics["loss"], "validation", state.epoch + 1)

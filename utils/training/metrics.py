@@ -34,7 +34,7 @@ PRINTED = {
 }
 SWAPPED = (
     "The paper's WA and UA of IEMOCAP are most likely swapped. Every printed UA is a multiple of 1/2755\n"
-    "(5 seeds x 551 test utterances), which only plain accuracy must be, and the code computes WA as balanced accuracy.\n"
+    "(5 seeds x 551 test utterances), as plain accuracy must be, and the code computes WA as balanced accuracy.\n"
     "Here, WA is the accuracy over all utterances and UA the mean of the per-class recalls."
 )
 

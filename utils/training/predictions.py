@@ -77,8 +77,8 @@ def read_predictions(paths: Sequence[Path]) -> Predictions:
     """Read the predictions of several seeds, one file each.
 
     Raises:
-        InputError: a file was not written by :func:`write_predictions`, a class is out of range, probabilities are not
-            a distribution, or the files differ in utterances, labels or classes. The message names file, line and value.
+        InputError: a file was not written by :func:`write_predictions`, a class is out of range, the probabilities are
+            no distribution, or the files differ in utterances, labels or classes. The message names file, line, value.
     """
     parts = [_read(path) for path in paths]
     first = parts[0]
