@@ -1,5 +1,6 @@
-"""Cross-validate by session, by speaker or at random. Probes serve as baselines, and the results have intervals.
+"""Cross-validate by session, by speaker or at random: every utterance is tested once.
 
+The report compares the network with simple classifiers (probes) and gives 95 % intervals.
 Finished runs are kept. Repeat the command to resume. Several commands at once share the runs.
 """
 

@@ -159,7 +159,7 @@ class Protocol:
 
 
 def choose_by(pool: Pool) -> str:
-    """``session`` or ``speaker``: the first with at least 3 values and one for every utterance; otherwise ``random``."""
+    """``session`` or ``speaker`` if every utterance has one and there are at least 3; otherwise ``random``."""
     for name in ("session", "speaker"):
         groups = set(pool.groups(name))
         if "" not in groups and len(groups) >= 3:

@@ -31,7 +31,7 @@ class RowResult(Scored):
     seeds: tuple[int, ...]
 
     def over_folds(self, metric: str) -> tuple[float, float]:
-        """Mean and sample standard deviation over the folds, in percent. Each fold counts with its mean over the seeds."""
+        """Mean and sample standard deviation in percent over the folds; each fold has its mean over the seeds."""
         found, of_fold = self.predictions, self.protocol.fold - 1
         counts = cluster_counts(found.label, found.prediction, of_fold, len(found.class_names))
         values = [100 * metric_over_seeds(metric)(each) for each in counts]
@@ -111,7 +111,7 @@ def reading(protocols: Sequence[Protocol], seeds: Sequence[int]) -> str:
         "Random folds divide the same utterances. The optimism is the amount by which they overestimate a row."
     )
     if kind == "speaker" and count < FEW:
-        text += f" There are only {count} speakers: other speakers may differ by more than these intervals suggest."
+        text += f" With only {count} speakers, other speakers may differ by more than these intervals suggest."
     return text
 
 
