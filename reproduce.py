@@ -1,4 +1,4 @@
-"""Train everything in the paper's tables and figures, and the ablation steps between the profiles, and report.
+"""Train the paper's tables and figures and the ablation steps between the profiles, and write a report.
 
 Finished runs are kept. Repeat the command to resume. Several commands at once share the runs.
 """
@@ -78,9 +78,7 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
     if plan["k_values"][0] < 1:
         raise InputError(f"--k_values {plan['k_values'][0]}: must be at least 1")
     for dataset, profile in product(plan["datasets"], plan["profiles"]):
-        make_config(
-            {"dataset": dataset, "profile": profile, **plan["shared"]}
-        )  # raises an InputError for invalid options
+        make_config({"dataset": dataset, "profile": profile, **plan["shared"]})  # reports invalid options
     return args, plan
 
 

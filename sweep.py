@@ -32,13 +32,8 @@ def parse_args() -> tuple[argparse.Namespace, Config]:
         allow_abbrev=False,
     )
     grid = parser.add_argument_group("grid (with --seeds)")
-    grid_option = {
-        "type": int,
-        "nargs": "+",
-        "default": list(K_VALUES),
-        "metavar": "K",
-        "help": "values to try (default: 1 to 10)",
-    }
+    doc = "values to try (default: 1 to 10)"
+    grid_option = {"type": int, "nargs": "+", "default": list(K_VALUES), "metavar": "K", "help": doc}
     grid.add_argument("--k_text", dest="k_texts", **grid_option)
     grid.add_argument("--k_audio", dest="k_audios", **grid_option)
     add_shared_options(parser)
