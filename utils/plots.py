@@ -71,7 +71,7 @@ def plot_training_curves(
 def plot_confusion(path: Path, confusions: Sequence[Sequence], class_names: Sequence[str], title: str) -> None:
     """Shares of each true class and counts of utterances, both pooled over the seeds.
 
-    Above :data:`NUMBERED` classes, there are only colours. Above :data:`CELLS`, a cell covers several adjacent classes.
+    Above :data:`NUMBERED` classes, there are only colours. Above :data:`CELLS`, each cell covers several classes.
     """
     pool = math.ceil(len(class_names) / CELLS)
     first = np.arange(0, len(class_names), pool)  # class of each cell
@@ -103,7 +103,7 @@ def _pooled(confusion: Sequence[Sequence], first: np.ndarray) -> np.ndarray:
 def plot_tsne(path: Path, embeddings: np.ndarray, labels: np.ndarray, class_names: Sequence[str], title: str) -> None:
     """t-SNE of the classifier's last hidden layer [N, D], N at least 4, coloured by true class.
 
-    Above :data:`ENTRIES` classes, those with the fewest utterances are grey. If all embeddings are equal, all points are.
+    Above :data:`ENTRIES` classes, those with the fewest utterances are grey. Equal embeddings are one point.
     """
     from sklearn.manifold import TSNE  # takes a second to import, which no other figure needs
 
@@ -193,7 +193,7 @@ def plot_explanation(
 
     Args:
         answers: class probabilities by name.
-        attention: name, weight and class index (None for the utterance itself), largest weight first. Empty without graph.
+        attention: name, weight and class index (None for the utterance itself), largest first. Empty without graph.
     """
     styles = [{"color": COLORS[i % len(COLORS)], "hatch": "/" * (i // len(COLORS))} for i in range(len(class_names))]
     height = 1.8 + 0.26 * max(len(attention), 2 * len(answers))

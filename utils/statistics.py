@@ -133,16 +133,15 @@ def clustered(
 
     Args:
         counts: [clusters, ...].
-        statistic: a function of ``counts.sum(0)`` that returns a fraction. It is also called without one cluster.
+        statistic: a function of ``counts.sum(0)`` that returns a fraction; also called without one cluster.
         limits: limits in percent at which the interval is cut off; (-100, 100) for differences.
     """
     total, clusters = counts.sum(0), len(counts)
     value = 100 * statistic(total)
     if clusters < FEWEST:
         return Clustered(value, None, None, None, clusters)
-    rows, times = np.unique(
-        counts.reshape(clusters, -1), axis=0, return_counts=True
-    )  # few kinds, if clusters are utterances
+    # equal rows are computed once; if clusters are utterances, few rows differ
+    rows, times = np.unique(counts.reshape(clusters, -1), axis=0, return_counts=True)
     without = np.array([100 * statistic(total - row.reshape(total.shape)) for row in rows])
     mean = (times * without).sum() / clusters
     std_error = math.sqrt((clusters - 1) / clusters * (times * (without - mean) ** 2).sum())

@@ -137,7 +137,7 @@ def _better(claim: str, full: Result, without: Result) -> Verdict:
 
 
 def _best(claim: str, fusions: dict[str, Result]) -> Verdict:
-    """The verdict that the first fusion is better than every other one. Args: fusions by title."""
+    """The verdict on the claim that the first fusion is better than every other one; ``fusions`` is by title."""
     first, *others = fusions
     each = {title: _better(claim, fusions[first], fusions[title]) for title in others}
     paper, ours = (

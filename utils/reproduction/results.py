@@ -222,7 +222,7 @@ class Results:
         return is_published(path) and file_sha256(path) == result.sha256["test"]
 
     def check_data(self, dataset: str, required: dict[str, Features] | None = None) -> None:
-        """Raise an InputError unless all runs of a dataset have the same features, and those of ``required`` if given."""
+        """Raise an InputError unless all runs of a dataset have the same features, ``required`` if given."""
         trials = self.plan.trials([dataset], ["tables", "ablation"])
         for profile in self.plan.profiles:
             trials += dict.fromkeys(run.trial for run in self._grid_runs(dataset, profile))
