@@ -122,7 +122,7 @@ def test_calibration_and_groups_are_in_the_json_as_printed(trained, run):
             scores = {name: score(predictions.probability, predictions.label)[i] for name, score in SCORES.items()}
             assert found["scaled"] == pytest.approx(scores, abs=1e-4)
             assert f"{found['temperature']:.3f}" in output
-        assert ("T was fitted on these very utterances" in output) == (split == "val")
+        assert ("T was fitted on these utterances" in output) == (split == "val")
         mean = np.mean([saved[f"seed {seed}"]["wa"] for seed in (1, 2)])
         rows = [row for row in saved["groups"] if row["kind"] == "speaker"]
         assert [(row["group"] in "uv", row["utterances"]) for row in rows] == [(True, 12)] * 2
@@ -140,7 +140,7 @@ def test_logits_that_are_not_finite_are_said(trained, call):
         if tensor.is_floating_point():
             tensor *= 1e30
     torch.save(saved, path)
-    assert call(evaluation.main, path) == (2, f"error: {path}: its logits are not finite; is the checkpoint damaged?")
+    assert call(evaluation.main, path) == (2, f"error: {path}: the logits are not finite; the checkpoint may be damaged")
 
 
 def test_graph_with_training_utterances_is_evaluated_from_the_path_alone(tmp_path, feature_dir, call, capsys):
@@ -191,7 +191,7 @@ def test_a_tsne_takes_a_hundred_utterances(trained, tmp_path, run):
         code, output, _ = run(evaluation.main, "TOY", *options)
         drawn = {p.name for p in (tmp_path / f"{count}").iterdir()} - EVALUATED - OF_OTHERS
         assert (code, drawn) == (0, {"test_tsne.png", "test_tsne.pdf"} if count == 100 else set())
-        assert ("no t-SNE of 99 utterances; it takes 100" in output) == (count == 99)
+        assert ("no t-SNE: 99 utterances, at least 100 are needed" in output) == (count == 99)
 
 
 def test_predictions_of_other_features_and_of_train_are_written(trained, tmp_path, run):
@@ -274,7 +274,7 @@ def test_run_folder_of_another_configuration_is_refused(trained, call):
     for extra in ([], ["--resume"]):
         code, line = call(train.main, "--dataset", "TOY", *options, *extra)
         assert code == 2
-        assert "holds a run of another configuration (dropout was 0.3, now 0.1)" in line
+        assert "contains a run with another configuration (dropout was 0.3, now 0.1)" in line
     assert before == {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
 
 
@@ -310,7 +310,7 @@ def test_checkpoints_of_two_configurations_are_not_averaged(trained, call):
     (runs / "TOY" / "other" / "seed9").rename(run / "seed9")
     code, line = call(evaluation.main, run)
     assert code == 2
-    assert re.search(r"seed9/best\.pt: another configuration than .*seed1/best\.pt", line)
+    assert re.search(r"seed9/best\.pt: its configuration differs from that of .*seed1/best\.pt", line)
 
 
 def test_paths_alone_name_the_dataset(tmp_path, feature_dir, call):

@@ -451,12 +451,12 @@ def test_runs_of_other_features_are_not_compared(finished):
     for seed in SEEDS:
         path = trial.folder / f"seed{seed}" / "config.json"
         path.write_text(path.read_text().replace('"sha256": "train"', '"sha256": "other"'))
-    with pytest.raises(InputError, match=r"step-03-channel_gate: other features than .*IEMOCAP/official"):
+    with pytest.raises(InputError, match=r"step-03-channel_gate: features differ from those of .*IEMOCAP/official"):
         write_report(finished)
-    with pytest.raises(InputError, match=r"step-03-channel_gate: other features than .*step-01"):
+    with pytest.raises(InputError, match=r"step-03-channel_gate: features differ from those of .*step-01"):
         read_result(trial, SEEDS).minus(read_result(first, SEEDS))
     path.write_text(path.read_text().replace('"sha256": "other"', '"sha256": "train"'))
-    with pytest.raises(InputError, match=r"seed3/config.json: not a run of this trial \(the train data is another"):
+    with pytest.raises(InputError, match=r"seed3/config.json: not a run of this trial \(the train data is different"):
         write_report(finished)
 
 
@@ -619,7 +619,7 @@ def test_an_interrupted_command_resumes_and_trains_nothing_twice(command, tmp_pa
     monkeypatch.setattr(jobs, "train_run", lambda run, *args: (trained.append(run.folder), real(run, *args)))
     code, output, error = command("--profiles", "paper", "--parts", "tables")
     assert code == 0, error
-    assert "20 runs, 6 of them finished before" in output
+    assert "20 runs, 6 of them already finished" in output
     assert len(trained) == len(set(trained)) == 20
     text = report.read_text()
     assert "missing (" not in text
@@ -777,7 +777,7 @@ def test_features_that_changed_are_refused_before_anything_is_trained(command, f
     path.write_bytes(pickle.dumps(make_rows(40, seed=9)))
     code, _, error = command("--profiles", "official", "--parts", "tables")
     assert code == 2
-    assert re.search(r"TOY/paper.*: other features than this command", error)
+    assert re.search(r"TOY/paper.*: features differ from those of this command", error)
     assert not (tmp_path / "out" / "TOY" / "official").exists()
 
 
@@ -797,7 +797,7 @@ def test_few_utterances_have_no_tsne(command, tmp_path, feature_dir):
     code, output, _ = command("--profiles", "paper", "--parts", "tables")
     assert code == 0
     assert "no t-SNE of TOY, paper: 99 utterances, fewer than 100" in output
-    assert "t-SNE: of 100 utterances or more" in (tmp_path / "out" / "report.md").read_text()
+    assert "t-SNE: needs at least 100 utterances" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_a_part_without_trials_is_named(command):

@@ -174,8 +174,8 @@ def test_validation_selects_and_the_optimism_of_the_test_split_is_reported():
     summary = summary_table(run_table(results))
     assert best_trial(summary, 2).name == (1, 1)
     text = report(summary, "IEMOCAP", 2)
-    assert "warning: selected on the test split it would be k_text 1, k_audio 2" in text
-    assert "40.00 points of optimism" in text
+    assert "warning: selection on the test split would choose k_text 1, k_audio 2" in text
+    assert "too optimistic by 40.00 points" in text
     assert "the paper's best" not in text  # not in this grid
     half = [*results, result(7, 8, 1, 0.1, 0.1)]
     assert "the paper's best" not in report(summary_table(run_table(half)), "IEMOCAP", 2)
@@ -293,7 +293,7 @@ def test_a_second_command_trains_only_what_is_new(tmp_path, options, run_sweep, 
     code, output = run_sweep([*options, "--k_text", "3", "2"])
     assert code == 0
     assert {config.k_text for config in trained} == {2}
-    assert "8 runs, 4 of them finished before" in output
+    assert "8 runs, 4 of them already finished" in output
     assert set(pd.read_csv(folder_of(tmp_path) / "sweep.csv")["k_text"]) == {2, 3}  # those asked for
 
 
@@ -307,7 +307,7 @@ BAD = {
     "no CPU": (["--ray", "auto", "--cpus_per_run", "0"], "--cpus_per_run 0: must be at least 1"),
     "GPU and a half": (
         ["--ray", "auto", "--gpus_per_run", "1.5"],
-        "--gpus_per_run 1.5: must be a fraction of 1, or",
+        "--gpus_per_run 1.5: must be a fraction from 0 to 1, or",
     ),
     "no job": (["--jobs", "0"], "--jobs 0: must be above 0"),
     "jobs of a cluster": (["--ray", "auto", "--jobs", "2"], "--jobs 2: with --ray, use --cpus_per_run"),
@@ -327,7 +327,7 @@ def test_another_configuration_or_data_is_refused(tmp_path, options, run_sweep, 
     run_sweep([*options, "--model_name", "mine"])
     other = write_pickle(tmp_path / "other.pkl", make_rows(12, seed=9))
     for extra, message in (
-        (["--dropout", "0.5"], r"seed\d: holds a run of another configuration \(dropout was 0\.3, now 0\.5\)"),
+        (["--dropout", "0.5"], r"seed\d: contains a run with another configuration \(dropout was 0\.3, now 0\.5\)"),
         (["--train_path", other], "the train data"),
     ):
         code, line = call(sweep.main, *options, "--model_name", "mine", *extra)
@@ -405,7 +405,7 @@ def test_killed_at_any_moment_and_resumed(tmp_path, options, run_sweep):
     assert 2 <= len(finished) < RUNS
     code, output = run_sweep([*options, "stopped"])
     assert code == 0
-    assert f"{RUNS} runs, {len(finished)} of them finished before" in output
+    assert f"{RUNS} runs, {len(finished)} of them already finished" in output
     assert finished.items() <= finished_runs(stopped).items()
     assert run_sweep([*options, "whole"])[0] == 0
     assert all(a.equals(b) for a, b in zip(sweep_tables(whole), sweep_tables(stopped), strict=True))
@@ -425,7 +425,7 @@ def test_interrupt_says_what_is_kept(tmp_path, options):
     process.send_signal(signal.SIGINT)
     error = process.communicate()[1].decode()
     assert process.returncode == 130
-    assert re.search(r"\d of 8 runs are finished; the same command resumes", error)
+    assert re.search(r"\d of 8 runs are finished; repeat the command to resume", error)
 
 
 def test_two_at_once_share_the_runs_and_take_over_from_the_killed(tmp_path, options):
@@ -490,7 +490,7 @@ def test_jobs_interrupted_in_a_terminal_and_resumed(tmp_path, options, run_sweep
         os.killpg(process.pid, signum)
         error = process.communicate(timeout=60)[1]
         assert process.returncode == 130
-        assert error.endswith("of 8 runs are finished; the same command resumes\ninterrupted\n")
+        assert error.endswith("of 8 runs are finished; repeat the command to resume\ninterrupted\n")
         assert "Traceback" not in error
         assert len(finished_runs(folder)) < RUNS
     assert error.count(": saved after epoch ") == len(unfinished(folder)) >= 1

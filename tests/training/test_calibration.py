@@ -123,6 +123,6 @@ def test_the_table_names_temperatures_and_what_they_were_fitted_on():
     assert first.split()[:5] == ["seed", "1", "1.500", *(f"{value:.2f}" for value in values)]
     assert mean.split()[:6] == ["mean", "±", "std", "2.000", "±", "0.707"]
     assert not any("very utterances" in note for note in notes)
-    assert "T was fitted on these very utterances" in calibration_table(results, True).splitlines()[-1]
+    assert "T was fitted on these utterances" in calibration_table(results, True).splitlines()[-1]
     none = calibration_results({"a": 1.0}, probability[:1], probability[:1], label)
     assert calibration_table(none, True).splitlines()[-1] == "No temperature was fitted, so T is 1."

@@ -156,7 +156,7 @@ def test_bad_input_found_in_a_process_is_one_line_here(make_runs):
     runs = make_runs("runs", {}, {"k_text": 1})
     path = runs[0].folder / "config.json"
     path.write_text(path.read_text().replace('"lr": 0.01', '"lr": 0.5'))
-    with pytest.raises(InputError, match=r"^.*0/seed1: holds a run of another configuration \(lr was 0\.5, now 0\.01"):
+    with pytest.raises(InputError, match=r"^.*0/seed1: contains a run with another configuration \(lr was 0\.5, now 0\.01"):
         train(runs, 2)
 
 

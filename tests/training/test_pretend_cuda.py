@@ -204,7 +204,7 @@ def test_a_run_may_go_on_on_another_device_and_says_so(make_run, monkeypatch, ca
     with PretendCuda():
         open_runs([run, other])  # as a sweep does, and again below
         assert train_in_two(run, monkeypatch, torch.device(first), torch.device(second)) == expected
-        assert f"note: moved, seed 3: begun on {names[first]}, goes on on {names[second]}: " in capsys.readouterr().err
+        assert f"note: moved, seed 3: begun on {names[first]}, continues on {names[second]}: " in capsys.readouterr().err
         open_runs([run, other])
         train(other, torch.device(first))
     assert "note" not in capsys.readouterr().err

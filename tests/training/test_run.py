@@ -89,7 +89,7 @@ def test_without_weights_the_metrics_are_the_same(make_run):
     train(make_run("with", keep_weights=False))
     assert (run.folder / "best.pt").is_file()  # weights that another command kept stay
     (light.trial.folder / "summary.json").write_text("{}")
-    with pytest.raises(InputError, match="its seeds keep no weights"):
+    with pytest.raises(InputError, match="its seeds have no weights"):
         find_checkpoints(str(light.trial.folder), light.trial.folder)
     with pytest.raises(InputError, match="nor a dataset with a finished run"):
         find_checkpoints(light.trial.folder.parent.name, light.trial.folder.parent.parent)  # nor is it a latest run
@@ -258,7 +258,7 @@ def test_open_runs_refuses_another_configuration_before_anything_is_written(make
 def test_open_runs_looks_at_every_seed_of_the_trial(make_run):
     train(make_run())
     for overwrite in (False, True):
-        with pytest.raises(InputError, match=r"seed3: holds a run of another configuration \(lr was 0\.01, now 0\.5\)"):
+        with pytest.raises(InputError, match=r"seed3: contains a run with another configuration \(lr was 0\.01, now 0\.5\)"):
             open_runs([make_run(seed=4, lr=0.5)], resume=False, overwrite=overwrite)
     open_runs([make_run(lr=0.5)], resume=False, overwrite=True)  # nothing else is there
 
@@ -405,7 +405,7 @@ def test_last_checkpoint_of_another_run_is_refused(make_run, other):
     (run.folder / "metrics.json").unlink()
     (run.folder / "last.pt").write_bytes((other.folder / "last.pt").read_bytes())
     train(run)
-    assert re.search(r"last\.pt: a checkpoint of another configuration .*(lr was 0\.5|seed was 4)", run.error())
+    assert re.search(r"last\.pt: its configuration differs .*(lr was 0\.5|seed was 4)", run.error())
 
 
 def test_summary(make_run):
@@ -454,14 +454,14 @@ def test_latest_run_of_a_dataset_is_taken_and_said(make_run, tmp_path, capsys):
     "change, message",
     [
         (lambda s: s["weights"].popitem(), "the weights do not fit their configuration"),
-        (lambda s: s.update(text_dim="x"), "its text_dim is 'x'"),
-        (lambda s: s.update(text_dim=2**63), "its text_dim is 9223372036854775808"),
+        (lambda s: s.update(text_dim="x"), "invalid text_dim 'x'"),
+        (lambda s: s.update(text_dim=2**63), "invalid text_dim 9223372036854775808"),
         (lambda s: s.update(text_dim=7), "the weights do not fit their configuration"),
         (lambda s: s["config"].update(heads=2), "the weights do not fit their configuration"),
         (lambda s: s["config"].pop("heads"), "written by another version"),
         (lambda s: s["config"].update(lr=-1.0), "--lr -1.0"),
         *(
-            (lambda s, value=value: s.update(temperature=value), f"its temperature is {value!r}")
+            (lambda s, value=value: s.update(temperature=value), f"invalid temperature {value!r}")
             for value in (0.0, -1.5, float("nan"), float("inf"), 2, None, "2")
         ),
     ],
@@ -533,7 +533,7 @@ def test_a_run_that_another_command_finished_with_other_options_is_not_taken_for
         next(mine)
         shutil.rmtree(runs[1].folder)
         train(other)
-        with pytest.raises(InputError, match=r"seed4: holds a run of another configuration \(lr was 0\.5, now 0\.01\)"):
+        with pytest.raises(InputError, match=r"seed4: contains a run with another configuration \(lr was 0\.5, now 0\.01\)"):
             next(mine)
 
 
@@ -552,14 +552,14 @@ def test_seeds_of_one_run_must_be_of_one_training(make_run, toy_data):
     assert [each.seed for each in load_run(paths)] == [3, 4]
     copy = runs[0].folder.with_name("seed5")
     shutil.copytree(runs[0].folder, copy)
-    with pytest.raises(InputError, match=r"seed5/best\.pt: holds seed 3, in the folder of another seed"):
+    with pytest.raises(InputError, match=r"seed5/best\.pt: contains seed 3, but is in the folder of another seed"):
         load_run([*paths, copy / "best.pt"])
     test = dataclasses.replace(toy_data.splits["test"], sha256="another")
     other_data = dataclasses.replace(toy_data, splits={**toy_data.splits, "test": test})
     narrow = {name: dataclasses.replace(each, text=each.text[:, :3]) for name, each in toy_data.splits.items()}
     for data, message in (
         (other_data, "trained on other test data than"),
-        (dataclasses.replace(toy_data, splits=narrow), "another configuration than"),
+        (dataclasses.replace(toy_data, splits=narrow), "its configuration differs from"),
     ):
         shutil.rmtree(copy)
         train(dataclasses.replace(make_run(seed=5), data=data))
@@ -612,10 +612,10 @@ def test_a_state_of_another_kind_is_a_failure_and_not_a_traceback(make_run, monk
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda s: s.update(seed=3.0), r"its seed is 3\.0"),
+        (lambda s: s.update(seed=3.0), r"invalid seed 3\.0"),
         (lambda s: s.update(class_names=["a", ["b"] * 99]), "its class names are "),
-        (lambda s: s["data"].update(train=None), "does not name its 'train' data"),
-        (lambda s: s["data"].update(x={}), "does not name its 'x' data"),
+        (lambda s: s["data"].update(train=None), "invalid entry for the 'train' data"),
+        (lambda s: s["data"].update(x={}), "invalid entry for the 'x' data"),
         (lambda s: s.update(data=[]), "not the description of a run"),
         (lambda s: s["config"].update(epochs=8.0), "--epochs 8.0: must be of type int"),
         (lambda s: s.update(weights=[]), "its weights are not a dict of tensors"),
@@ -670,7 +670,7 @@ def test_a_configuration_of_other_types_is_refused(make_run, content):
     train(run)
     (run.folder / "config.json").write_text(content)
     with pytest.raises(
-        InputError, match=r"config\.json: (not the description of a run|does not name its 'train' data)"
+        InputError, match=r"config\.json: (not the description of a run|invalid entry for the 'train' data)"
     ):
         open_runs([run])
 
