@@ -1,4 +1,4 @@
-"""The page, asked by a program and in a real browser, against predict.py."""
+"""The page, queried by a program and in a real browser, compared with predict.py."""
 
 import json
 import shutil

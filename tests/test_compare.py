@@ -62,7 +62,7 @@ def command(run, tmp_path):
 
 @pytest.fixture
 def refused(run):
-    """The one line with which a comparison is refused."""
+    """The one-line error of a comparison that is refused."""
 
     def refused(a: Path, b: Path, *options: object) -> str:
         code, output, error = run(compare.main, a, b, *options)
@@ -88,7 +88,7 @@ def test_runs_are_compared_by_the_mean_over_their_seeds_and_by_speaker(command, 
             low, high = (metric[side][bound] for bound in ("low", "high"))
             expected = clustered(each, metric_over_seeds(name))
             assert (low, high) == pytest.approx((expected.low, expected.high))
-        assert metric["test"]["p"] == metric["test"]["smallest"] == 2 / 2**SPEAKERS  # B is better in every speaker
+        assert metric["test"]["p"] == metric["test"]["smallest"] == 2 / 2**SPEAKERS  # B is better for every speaker
         assert metric["difference"]["low"] > 0
     assert (found["clusters"]["kind"], found["clusters"]["number"]) == ("speaker", SPEAKERS)
     assert found["clusters"]["wa"][3]["utterances"] == (SPEAKER == 3).sum()
@@ -221,14 +221,22 @@ GOOD = [("x/u1.wav", "anger", "joy"), ("x/u2.wav", "joy", "joy"), ("x/u3.wav", "
         (
             "seed,id,label,prediction",
             [*((1, *row) for row in GOOD), *((2, row[0], "joy", "joy") for row in GOOD)],
-            "line 5: label 'joy', in B.csv: line 2 'anger'",
+            "line 5: label 'joy', but 'anger' in B.csv: line 2",
         ),
-        (HEADER, [("y/v1.wav", "anger", "joy")], "shares no utterance with A.csv (first ids 'y/v1.wav' and 'x/u1.wav')"),
-        (HEADER, [("y/u1.wav", "joy", "joy"), ("z/u1.wav", "joy", "joy")], "shares no utterance"),  # one stem of two
+        (
+            HEADER,
+            [("y/v1.wav", "anger", "joy")],
+            "shares no utterance with A.csv (first ids 'y/v1.wav' and 'x/u1.wav')",
+        ),
+        (
+            HEADER,
+            [("y/u1.wav", "joy", "joy"), ("z/u1.wav", "joy", "joy")],
+            "shares no utterance",
+        ),  # two files with one stem
         (
             HEADER,
             [GOOD[0], ("x/u2.wav", "anger", "joy"), GOOD[2]],
-            "line 3: label 'anger', in A.csv: line 3 it is 'joy'",
+            "line 3: label 'anger', but 'joy' in A.csv: line 3",
         ),
         (HEADER, [*GOOD[:2], ("x/u3.wav", "anger", "")], "line 4: no prediction"),
         (HEADER, [*GOOD[:2], ("", "anger", "joy")], "line 4: no id"),

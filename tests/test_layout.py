@@ -1,4 +1,4 @@
-"""The rooms of the house: what may import what."""
+"""The layers of the code: which package may import which."""
 
 import ast
 from graphlib import TopologicalSorter
@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-# Each room may import those above it in this list, and itself
+# Each package may import itself and those above it in this list
 ROOMS = (
     "models",
     "utils",  # config, errors, io, device, plots
@@ -35,7 +35,7 @@ MODULES = modules()
 
 
 def imports(path: Path, everywhere: bool = True) -> set[str]:
-    """The modules of ours that a file imports; without ``everywhere``, at its top level only."""
+    """The project's modules that a file imports; without ``everywhere``, only those at its top level."""
     tree = ast.parse(path.read_text())
     nodes = ast.walk(tree) if everywhere else tree.body
     found = set()
@@ -62,7 +62,7 @@ def test_no_modules_import_each_other_in_a_circle():
 
 
 def test_train_py_needs_at_most_22_modules():
-    needed, left = set(), imports(ROOT / "train.py")  # the heavy ones inside main
+    needed, left = set(), imports(ROOT / "train.py")  # heavy modules are imported inside main
     while left:
         needed |= left
         left = {other for name in left for other in imports(MODULES[name], everywhere=False)} - needed

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.drawn
 
 @pytest.fixture
 def figures(monkeypatch):
-    """The figures that were saved, kept open for a look at what they hold."""
+    """The saved figures, kept open so that their contents can be checked."""
     saved = []
     monkeypatch.setattr(plots.plt, "close", saved.append)
     yield saved
@@ -23,7 +23,7 @@ def figures(monkeypatch):
 
 
 def is_png(path) -> bool:
-    """Whether a figure is there as a PNG, and beside it as a PDF."""
+    """Whether a figure exists as a PNG and, next to it, as a PDF."""
     pdf = path.with_suffix(".pdf").read_bytes()
     return path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n") and pdf.startswith(b"%PDF-")
 
@@ -61,7 +61,7 @@ def test_tsne_has_every_utterance_under_its_class_name(tmp_path, figures):
 
 @pytest.mark.parametrize("classes, ticks", [(21, 21), (150, 75), (2500, 93)])
 def test_confusion_of_many_classes_is_bounded(tmp_path, figures, classes, ticks):
-    """Of 2500 classes, three share a cell."""
+    """With 2500 classes, three share a cell."""
     confusion = np.eye(classes, dtype=int)
     names = [f"class {i} {'x' * 5000}" for i in range(classes)]
     plots.plot_confusion(tmp_path / "c.png", [confusion, 3 * confusion], names, "title")
@@ -125,7 +125,7 @@ def test_tsne_of_many_classes_names_the_most_frequent(tmp_path, figures):
 
 
 def test_tsne_of_equal_tiny_or_huge_embeddings(tmp_path):
-    """In a process of its own, since sklearn would take this one down."""
+    """In a separate process, since a crash in sklearn would end this one."""
     code = (
         "import sys, numpy as np\nfrom pathlib import Path\nfrom utils import plots\n"
         "offsets = lambda figure: figure.axes[0].collections[0].get_offsets()\n"

@@ -1,4 +1,4 @@
-"""The shell scripts and what stands behind them, end to end, as a user runs them."""
+"""The shell scripts and their Python scripts, end to end, as a user runs them."""
 
 import csv
 import io
@@ -28,7 +28,7 @@ from utils.training.predictions import read_predictions
 TINY = ["--hidden_dim", "16", "--epochs", "3", "--seeds", "1", "2", "--k_text", "3", "--k_audio", "2", "--lr", "0.01"]
 FIGURES = ("confusion_matrix", "reliability", "risk_coverage")
 EVALUATED = {"test.json", "test_groups.csv", *(f"test_{name}.{kind}" for name in FIGURES for kind in ("png", "pdf"))}
-OF_OTHERS = {f"test_seed{seed}_predictions.csv" for seed in (1, 2)}  # of features that the training did not have
+OF_OTHERS = {f"test_seed{seed}_predictions.csv" for seed in (1, 2)}  # for features that the training did not have
 
 
 def bash(script: str, *args: object, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
@@ -38,7 +38,7 @@ def bash(script: str, *args: object, cwd: Path = ROOT, **variables: str) -> subp
 
 @pytest.fixture(scope="module")
 def first_training(tmp_path_factory):
-    """A folder with ``feature`` and ``runs`` of TOY, a copy of it, the command of its training, and what it printed."""
+    """A folder with ``feature`` and ``runs`` of TOY, a copy of it, the command of its training, and its output."""
     folder, printed = tmp_path_factory.mktemp("trained"), io.StringIO()
     places = ["--save_path", str(folder / "runs"), "--feature_dir", str(write_toy(folder / "feature"))]
     command = ["train.py", "--dataset", "TOY", *TINY, *places]
@@ -51,9 +51,9 @@ def first_training(tmp_path_factory):
 
 @pytest.fixture
 def trained(first_training, monkeypatch):
-    """The ``runs`` folder with a finished run of TOY, beside its ``feature`` folder, and the output of its training."""
+    """The ``runs`` folder with a finished run of TOY, next to its ``feature`` folder, and the training's output."""
     folder, copy, command, printed = first_training
-    shutil.rmtree(folder)  # what another test made of it; checkpoints name their features, so the place is the same
+    shutil.rmtree(folder)  # another test may have changed it; checkpoints name their features, so the path is the same
     shutil.copytree(copy, folder)
     monkeypatch.setattr(sys, "argv", command)
     return folder / "runs", printed
@@ -140,7 +140,10 @@ def test_logits_that_are_not_finite_are_said(trained, call):
         if tensor.is_floating_point():
             tensor *= 1e30
     torch.save(saved, path)
-    assert call(evaluation.main, path) == (2, f"error: {path}: the logits are not finite; the checkpoint may be damaged")
+    assert call(evaluation.main, path) == (
+        2,
+        f"error: {path}: the logits are not finite; the checkpoint may be damaged",
+    )
 
 
 def test_graph_with_training_utterances_is_evaluated_from_the_path_alone(tmp_path, feature_dir, call, capsys):
@@ -162,7 +165,7 @@ def test_training_again_keeps_what_is_finished(trained, capsys):
 
 
 def test_one_seed_more_and_train_and_eval_still_agree(trained, monkeypatch, capsys):
-    """The table of train.py, summary.json and eval.py are of every finished seed of the folder."""
+    """The table of train.py, summary.json and eval.py contain every finished seed of the folder."""
     runs, _ = trained
     run = next((runs / "TOY").iterdir())
     place = sys.argv.index("--seeds")
@@ -322,7 +325,7 @@ def test_paths_alone_name_the_dataset(tmp_path, feature_dir, call):
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_and_resumed_ends_at_the_same_numbers(tmp_path, feature_dir, run, signum):
-    """Only what is stopped is a process of its own, of as many threads."""
+    """Only the stopped training is a separate process, with as many threads."""
 
     def options(folder: str) -> list:
         places = ["--feature_dir", feature_dir, "--save_path", tmp_path / folder, "--model_name", "m"]
@@ -380,7 +383,7 @@ def test_a_diverged_training_ends_with_exit_code_1_and_every_seed_named(tmp_path
 
 
 def test_unfit_environment_is_named_and_not_used(tmp_path):
-    """The check that decides whether the active environment serves, on a requirement that none can meet."""
+    """The check that decides whether the active environment is used, with a requirement that none can meet."""
     (tmp_path / "requirements.txt").write_text("torch==0.0.1\n")
     script = f'source <(sed "/^active=/,\\$d" {ROOT}/utils/environment.sh); ROOT={tmp_path}; satisfies {sys.executable}'
     result = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
@@ -389,7 +392,7 @@ def test_unfit_environment_is_named_and_not_used(tmp_path):
 
 
 def test_environment_is_made_once_and_mended_when_broken(tmp_path):
-    """On an empty requirements file, so that nothing is fetched."""
+    """With an empty requirements file, so that nothing is downloaded."""
     (tmp_path / "utils").mkdir()
     (tmp_path / "utils" / "environment.sh").write_text((ROOT / "utils" / "environment.sh").read_text())
     (tmp_path / "requirements.txt").write_text("# nothing\n")
@@ -413,7 +416,7 @@ def test_environment_is_made_once_and_mended_when_broken(tmp_path):
 @pytest.mark.parametrize("script", ["reproduce", "run_eval", "run_training", "selected_topK"])
 @pytest.mark.parametrize("folder, name", [(" a", "repo"), ("a b", "-r p$o")])
 def test_the_scripts_find_their_folder_from_any_other(tmp_path, monkeypatch, folder, name, script):
-    """By a relative path, with what a shell may have exported."""
+    """By a relative path, with variables that a shell may have exported."""
     root = tmp_path / folder / name
     (root / "utils").mkdir(parents=True)
     (tmp_path / "elsewhere" / name / "utils").mkdir(parents=True)
@@ -436,7 +439,7 @@ def test_the_scripts_find_their_folder_from_any_other(tmp_path, monkeypatch, fol
     command = ["bash", "--", f"{name}/{script}.sh", "--a b", "*"]
     result = subprocess.run(command, cwd=root.parent, env=environment(), capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert result.stdout == f"{root}/utils/here.py ['--a b', '*'] {root.parent}\n"  # where relative paths begin
+    assert result.stdout == f"{root}/utils/here.py ['--a b', '*'] {root.parent}\n"  # the base of relative paths
 
 
 @pytest.mark.slow
@@ -510,7 +513,7 @@ def test_one_file_as_all_splits_trains_nothing(tmp_path, feature_dir, call):
 
 @pytest.mark.drawn
 def test_a_folder_that_is_not_in_utf8(tmp_path, feature_dir, run):
-    """Its name is shown as it can be, also where the output has no plus-minus sign."""
+    """Its name is shown as far as possible, even if the output has no plus-minus sign."""
     runs = os.fsencode(tmp_path) + b"/ru\xffns"
     options = ["--dataset", "TOY", *TINY, "--feature_dir", feature_dir, "--save_path", runs]
     ascii_output = environment(PYTHONIOENCODING="ascii")

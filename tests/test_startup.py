@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import ROOT, environment
 
 HEAVY = {"torch", "torch_geometric", "transformers", "torchaudio", "sklearn", "scipy", "pandas", "matplotlib", "numpy"}
-WRONG = {  # options that the parser itself refuses, and options that our checks do
+WRONG = {  # options that the parser refuses, and options that our checks refuse
     "train": ["--epochs", "0"],
     "compare": ["run", "run", "--split", "train"],
     "eval": ["--split", "all"],

@@ -12,7 +12,7 @@ from utils.folds.protocol import TEST, TRAIN, VAL, choose_by, divide, read_pool
 
 
 def write(folder, split: str, rows: range, speakers: int = 6, dataset: str = "TOY") -> None:
-    """Utterances by speakers s0, s1, ..., two of them in each session, each with every class."""
+    """Utterances of speakers s0, s1, ...: two speakers per session, every class for each speaker."""
     path = folder / f"{dataset}_BERT_WAV2VEC_{split}.pkl"
     write_pickle(path, [make_rows(96)[row] for row in rows])
     who = [(f"u{row}.wav", row % 4, row // 4 % speakers) for row in rows]

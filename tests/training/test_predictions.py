@@ -1,4 +1,4 @@
-"""Predictions with identity: what is written is read, and nothing else."""
+"""Predictions with identity: written files can be read, and all others are refused."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Runs in their folders: layout, resuming, locks, failures, what is refused."""
+"""Runs in their folders: layout, resuming, locks, failures, refusals."""
 
 import dataclasses
 import json
@@ -39,7 +39,7 @@ KEPT = {"config.json", "log.jsonl", "metrics.json", "val_predictions.csv", "test
 
 @pytest.fixture
 def make_run(tmp_path, toy_data, small_config):
-    """A run in a folder of its own; further options are those of the configuration."""
+    """A run in its own folder; further options are those of the configuration."""
 
     def make(folder: str = "run", seed: int = 3, keep_weights: bool = True, **options) -> Run:
         config = small_config(**{"dataset": "TOY", "epochs": 8, **options})
@@ -49,7 +49,7 @@ def make_run(tmp_path, toy_data, small_config):
 
 
 def train(*runs: Run) -> dict | None:
-    """Train runs as a command does; the metrics of the first, if it is finished."""
+    """Train runs as a command does. Returns the metrics of the first run, if it is finished."""
     with Progress(runs) as progress:
         for run in claim(runs, progress):
             train_run(run, CPU, progress)
@@ -66,7 +66,7 @@ def weights_of(run: Run, name: str) -> dict:
 
 
 def train_interrupted(run: Run, monkeypatch, epochs: int, signum: int = signal.SIGINT) -> None:
-    """Train until a signal comes in the epoch of this number."""
+    """Train until a signal arrives in the epoch with this number."""
 
     def interrupted_fit(state, train, val, config, on_epoch):
         def after(line):
@@ -87,7 +87,7 @@ def test_without_weights_the_metrics_are_the_same(make_run):
     assert {p.name for p in light.folder.iterdir()} == KEPT
     assert train(light) == train(run)  # finished before
     train(make_run("with", keep_weights=False))
-    assert (run.folder / "best.pt").is_file()  # weights that another command kept stay
+    assert (run.folder / "best.pt").is_file()  # weights that another command kept remain
     (light.trial.folder / "summary.json").write_text("{}")
     with pytest.raises(InputError, match="its seeds have no weights"):
         find_checkpoints(str(light.trial.folder), light.trial.folder)
@@ -162,7 +162,7 @@ def test_interrupted_and_resumed_is_uninterrupted(make_run, monkeypatch, python_
     whole, stopped = (make_run(name, profile=profile, keep_weights=keep_weights) for name in ("whole", "stopped"))
     expected = train(whole)
     train_interrupted(stopped, monkeypatch, 5)
-    assert len(log_of(stopped)) == 5  # the epoch under way was finished
+    assert len(log_of(stopped)) == 5  # the current epoch was finished
     assert not stopped.finished
     load_trained(stopped.folder / "best.pt")  # the best weights so far can be evaluated
     path = stopped.folder / "log.jsonl"
@@ -258,9 +258,11 @@ def test_open_runs_refuses_another_configuration_before_anything_is_written(make
 def test_open_runs_looks_at_every_seed_of_the_trial(make_run):
     train(make_run())
     for overwrite in (False, True):
-        with pytest.raises(InputError, match=r"seed3: contains a run with another configuration \(lr was 0\.01, now 0\.5\)"):
+        with pytest.raises(
+            InputError, match=r"seed3: contains a run with another configuration \(lr was 0\.01, now 0\.5\)"
+        ):
             open_runs([make_run(seed=4, lr=0.5)], resume=False, overwrite=overwrite)
-    open_runs([make_run(lr=0.5)], resume=False, overwrite=True)  # nothing else is there
+    open_runs([make_run(lr=0.5)], resume=False, overwrite=True)  # there is no other run
 
 
 def test_overwriting_a_run_that_another_process_trains_is_refused(make_run):
@@ -363,7 +365,7 @@ def test_a_failure_of_another_process_is_not_tried_again(make_run, monkeypatch):
 
 
 def test_a_failed_run_whose_next_attempt_was_killed_is_trained(make_run):
-    """The attempt removes error.json; killed after that, it leaves neither a failure nor metrics."""
+    """The attempt removes error.json. If it is then killed, it leaves neither a failure nor metrics."""
     runs = [make_run(seed=seed) for seed in (3, 4)]
     write_json(runs[1].folder / "error.json", {"error": "before this command"})
     claimed = []
@@ -501,7 +503,7 @@ def test_neighbour_lists_are_computed_once_for_every_smaller_k(toy_data, small_c
 
 @pytest.mark.parametrize("name", ["metrics.json", "log.jsonl", "best.pt"])
 def test_what_is_in_a_folder_without_a_configuration_is_not_trusted(make_run, name):
-    """As an interrupted removal leaves it."""
+    """The state that an interrupted removal leaves."""
     run = make_run()
     train(run)
     content = (run.folder / name).read_bytes()
@@ -533,7 +535,9 @@ def test_a_run_that_another_command_finished_with_other_options_is_not_taken_for
         next(mine)
         shutil.rmtree(runs[1].folder)
         train(other)
-        with pytest.raises(InputError, match=r"seed4: contains a run with another configuration \(lr was 0\.5, now 0\.01\)"):
+        with pytest.raises(
+            InputError, match=r"seed4: contains a run with another configuration \(lr was 0\.5, now 0\.01\)"
+        ):
             next(mine)
 
 
@@ -695,7 +699,7 @@ def test_finished_runs_in_a_folder_that_cannot_be_written_are_kept(make_run, mon
 
 
 def test_a_run_folder_is_opened_by_one_command_at_a_time(make_run):
-    """Otherwise two with --overwrite could each claim some of the seeds."""
+    """Otherwise, two commands with --overwrite could each claim some of the seeds."""
     run = make_run()
     with lock(run.trial.folder / "open"):
         other = threading.Thread(target=open_runs, args=([run],))
