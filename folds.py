@@ -33,7 +33,7 @@ def parse_args() -> tuple[argparse.Namespace, Config]:
     folds.add_argument(
         "--by",
         choices=BY,
-        help="what no two folds share (default: session or speaker if the CSVs name it, otherwise random)",
+        help="the groups that no two folds share (default: session or speaker if the CSVs name it, otherwise random)",
     )
     folds.add_argument(
         "--folds", type=int, help=f"number of folds (default: one per session or speaker; random: {RANDOM_FOLDS})"

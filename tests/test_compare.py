@@ -228,11 +228,7 @@ GOOD = [("x/u1.wav", "anger", "joy"), ("x/u2.wav", "joy", "joy"), ("x/u3.wav", "
             [("y/v1.wav", "anger", "joy")],
             "shares no utterance with A.csv (first ids 'y/v1.wav' and 'x/u1.wav')",
         ),
-        (
-            HEADER,
-            [("y/u1.wav", "joy", "joy"), ("z/u1.wav", "joy", "joy")],
-            "shares no utterance",
-        ),  # two files with one stem
+        (HEADER, [("y/u1.wav", "joy", "joy"), ("z/u1.wav", "joy", "joy")], "shares no utterance"),  # equal stems
         (
             HEADER,
             [GOOD[0], ("x/u2.wav", "anger", "joy"), GOOD[2]],

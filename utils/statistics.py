@@ -10,7 +10,7 @@ from scipy.stats import norm, t
 
 LEVEL = 0.95
 POWER = 0.8
-MOST_SWAPPED = 16  # up to so many clusters, all 2^clusters swaps are tried
+MOST_SWAPPED = 16  # with up to this many clusters, all swaps are tried
 RANDOM_SWAPS, BLOCK = 100_000, 1000
 FEWEST = 3  # seeds or clusters for an interval; with two, Student's t is 12.7
 

@@ -195,7 +195,7 @@ def ablation_steps(results: Results, dataset: str) -> str:
     head = (
         f"### {dataset}: ablation steps between the profiles\n\n"
         "Each row adds one difference to the row above it, from profile `official` through `paper` to `refined`. The "
-        "effect of a step depends on the steps before it. With so many intervals, one may exclude zero by chance."
+        "effect of a step depends on the steps before it. With this many intervals, one may exclude zero by chance."
     )
     return "\n\n".join([head, *(_steps(results, dataset, row) for row in STEPPED)])
 
