@@ -28,7 +28,7 @@ def test_the_same_run_is_let_in_and_its_file_stays(tmp_path):
     "changes, message",
     [
         ({"config": {"lr": 0.2, "epochs": 5}}, r"lr was 0\.1, now 0\.2"),
-        ({"config": {"lr": 0.1}}, r"epochs was 5, now \(not there\)"),
+        ({"config": {"lr": 0.1}}, r"epochs was 5, now \(missing\)"),
         ({"data": {"train": OTHER}}, r"the train data is different \(u\.pkl\)"),
         ({"class_names": ["b", "a"]}, "the classes were a, b, now b, a"),
         ({"seed": 4}, "the seed was 3, now 4"),

@@ -60,5 +60,5 @@ def test_seeds_of_other_utterances_are_not_mixed(paths, old, new):
     text = paths[1].read_text()
     assert old in text
     paths[1].write_text(text.replace(old, new, 1))
-    with pytest.raises(InputError, match=rf"{paths[1]}: other (utterances|labels)"):
+    with pytest.raises(InputError, match=rf"{paths[1]}: (utterances|labels)"):
         read_predictions(paths)

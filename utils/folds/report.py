@@ -111,7 +111,7 @@ def reading(protocols: Sequence[Protocol], seeds: Sequence[int]) -> str:
         "Random folds divide the same utterances. The optimism is the amount by which they overestimate a row."
     )
     if kind == "speaker" and count < FEW:
-        text += f" With only {count} speakers, others may differ more than these intervals suggest."
+        text += f" There are only {count} speakers. Other speakers may differ by more than the intervals suggest."
     return text
 
 
