@@ -1,4 +1,4 @@
-"""Evaluate saved checkpoints: metrics, calibration, results by group, figures. The path is all that is needed."""
+"""Evaluate saved checkpoints: metrics, calibration, results by group and figures. Only the path is required."""
 
 import argparse
 from pathlib import Path
@@ -13,7 +13,7 @@ OFFICIAL_OPTIONS = ("dataset", "fusion_type", "k_text", "k_audio")
 
 
 def parse_args() -> tuple[argparse.Namespace, dict]:
-    """The options of the command, and the given ones of a checkpoint of the published code."""
+    """The options of the command, and those given for a checkpoint of the published code."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "target",
@@ -21,16 +21,16 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
         default="DEMO",
         help="dataset (its latest run), run or seed folder, .pt file, or the name of a published checkpoint",
     )
-    parser.add_argument("--split", choices=SPLITS, default="test")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="split to evaluate (default: test)")
     parser.add_argument("--test_path", help="feature pickle of the split (default: the one named in the checkpoint)")
     parser.add_argument("--save_path", default=default_save_path(), help="root of the run folders")
     parser.add_argument("--download", action="store_true", help="fetch the published checkpoint and features")
-    parser.add_argument("--out", help="folder of the results (default: eval beside the checkpoints)")
+    parser.add_argument("--out", help="folder of the results (default: eval next to the checkpoints)")
     add_device_option(parser)
     official = parser.add_argument_group("checkpoints of the published code")
     official.add_argument("--profile", choices=PROFILES, help="official: the target is a plain state dict")
     official.add_argument("--dataset", help="default: from the file's name")
-    official.add_argument("--fusion_type", choices=FUSIONS, help="likewise, else min")
+    official.add_argument("--fusion_type", choices=FUSIONS, help="default: from the file's name, otherwise min")
     official.add_argument("--k_text", type=int, help="default: the dataset's")
     official.add_argument("--k_audio", type=int, help="default: the dataset's")
     args = parser.parse_args()
@@ -39,7 +39,7 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
 
 def main() -> None:
     args, options = parse_args()
-    # torch and what builds on it: they take seconds, for which --help and a wrong option need not wait
+    # torch and its dependents take seconds to import; --help and option errors do not wait for them
     import numpy as np
 
     from utils.data.features import info_path, read_info
@@ -55,7 +55,7 @@ def main() -> None:
     first = trained[0]
     config = first.config
     device = pick_device(args.device)
-    if device.type == "cuda":  # a CPU evaluates in float32 what TF32 trained
+    if device.type == "cuda":  # on a CPU, a model trained in TF32 is evaluated in float32
         set_matmul_precision(config.matmul_precision, device)
     features, data = load_graph(first, args.split, args.test_path, args.download, device)
     print(f"{len(trained)} checkpoint{'s' * (len(trained) > 1)} of {folder}\nfeatures {printable(str(features.path))}")

@@ -1,6 +1,7 @@
-"""Cross-validate: every utterance is tested once, by session, speaker or at random, with probes and intervals beside.
+"""Cross-validate by session, by speaker or at random: every utterance is tested once.
 
-Finished runs are kept: the same command resumes, and two at once share the runs.
+The report compares the network with simple classifiers (probes) and gives 95 % intervals.
+Finished runs are kept. Repeat the command to resume. Several commands at once share the runs.
 """
 
 import argparse
@@ -30,16 +31,22 @@ def parse_args() -> tuple[argparse.Namespace, Config]:
     )
     folds = parser.add_argument_group("folds")
     folds.add_argument(
-        "--by", choices=BY, help="what no two folds share (default: session where the CSVs name it, else speaker)"
+        "--by",
+        choices=BY,
+        help="the groups that no two folds share (default: session or speaker if the CSVs name it, otherwise random)",
     )
-    folds.add_argument("--folds", type=int, help=f"default: one per session or speaker; random: {RANDOM_FOLDS}")
-    folds.add_argument("--fold_files", type=Path, metavar="FOLDER", help="folds of EmoBox (test_fold_*.jsonl) instead")
+    folds.add_argument(
+        "--folds", type=int, help=f"number of folds (default: one per session or speaker; random: {RANDOM_FOLDS})"
+    )
+    folds.add_argument("--fold_files", type=Path, metavar="FOLDER", help="use the folds of EmoBox (test_fold_*.jsonl)")
     validation = "; ".join(f"{name}: {what}" for name, what in VALIDATION.items())
     folds.add_argument(
-        "--val", choices=VALIDATION, help=f"validation part inside the training folds (default: group). {validation}"
+        "--val",
+        choices=VALIDATION,
+        help=f"validation part, taken from the training folds (default: group). {validation}",
     )
     folds.add_argument("--splits", nargs="+", choices=POOLED, help="pickles to pool (default: all that exist)")
-    folds.add_argument("--no_probes", action="store_true", help="the network on both modalities alone")
+    folds.add_argument("--no_probes", action="store_true", help="train only the network on both modalities")
     run = parser.add_argument_group("run")
     add_feature_options(run)
     run.add_argument("--save_path", default=default_save_path(), help="root of the run folders")
@@ -51,7 +58,7 @@ def parse_args() -> tuple[argparse.Namespace, Config]:
     check_seeds(args.seeds)
     check_above_zero(args, "jobs")
     if args.fold_files and (args.by or args.folds):
-        raise InputError("--fold_files: the files say what the folds are; omit --by and --folds")
+        raise InputError("--fold_files: the files define the folds; omit --by and --folds")
     if args.folds is not None and args.folds < 3:
         raise InputError(f"--folds {args.folds}: must be at least 3, for training, validation and test")
     args.val = args.val or ("random" if args.fold_files else "group")
@@ -60,7 +67,7 @@ def parse_args() -> tuple[argparse.Namespace, Config]:
 
 def main() -> int:
     args, config = parse_args()
-    # torch and what builds on it: they take seconds, for which --help and a wrong option need not wait
+    # torch and its dependents take seconds to import; --help and option errors do not wait for them
     from utils.data.emobox import read_folds
     from utils.device import describe, open_device
     from utils.folds.protocol import choose_by, divide, read_pool
@@ -72,7 +79,7 @@ def main() -> int:
     by = args.by or choose_by(pool)
     root = Path(args.save_path) / config.dataset
     protocols = [divide(pool, root, by, args.val, args.folds, given)]
-    if given is not None or by != "random":  # the same number of folds at random: what they flatter
+    if given is not None or by != "random":  # as many random folds, to show how much they overestimate
         protocols.append(divide(pool, root, "random", args.val, len(protocols[0].folds)))
     device = open_device(args.device, config.matmul_precision)
     print(f"{len(pool.features)} utterances, {len(protocols[0].folds)} folds, {protocols[0].title}")

@@ -1,6 +1,6 @@
-"""Train everything in the paper's tables and figures, and the ablation steps between the profiles; write a report.
+"""Train the paper's tables and figures and the ablation steps between the profiles, and write a report.
 
-Finished runs are kept: the same command resumes, and two at once share the runs.
+Finished runs are kept. Repeat the command to resume. Several commands at once share the runs.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from utils.folds.config import POOLED
 from utils.sweep.config import K_VALUES
 
 QUICK = {"seeds": SEEDS[:2], "k_values": (1, 8), "agreements": (0.0, 0.9)}
-# The options in which the trials differ, but those that make every trial shorter
+# The options in which the trials differ, except those that make every trial shorter
 OF_TRIALS = {"dataset", "profile", "k_text", "k_audio", "fusion_type", "ablation"}.union(*PROFILES.values())
 OF_TRIALS -= {"epochs", "hidden_dim"}
 
@@ -35,23 +35,25 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("datasets", nargs="*", metavar="DATASET", help=f"default: {' '.join(DATASETS)}")
+    parser.add_argument(
+        "datasets", nargs="*", metavar="DATASET", help=f"dataset to train (default: {' '.join(DATASETS)})"
+    )
     parser.add_argument("--quick", action="store_true", help="a test run: 2 seeds, 10 epochs, a 2 x 2 grid")
     parser.add_argument(
         "--parts",
         nargs="+",
         choices=PARTS,
-        help="train only: Tables I to IV, cross-validation by session or speaker, the ablation steps between the "
-        "profiles, DEMO over homophily, or the grid of Fig. 2 (default: all)",
+        help="train only these parts. tables: Tables I to IV; folds: cross-validation by session or speaker; "
+        "ablation: the steps between the profiles; homophily: DEMO over homophily; grid: Fig. 2 (default: all)",
     )
     parser.add_argument(
-        "--splits", nargs="+", choices=POOLED, default=[], help="pickles that the folds pool (default: all)"
+        "--splits", nargs="+", choices=POOLED, default=[], help="pickles that the folds pool (default: all that exist)"
     )
-    parser.add_argument("--report_only", action="store_true", help="train nothing, report what is finished")
+    parser.add_argument("--report_only", action="store_true", help="report the finished runs without training")
     parser.add_argument("--profiles", nargs="+", choices=PROFILES, default=list(PROFILES), help="default: all three")
     parser.add_argument("--seeds", type=int, nargs="+", help=f"default: {' '.join(map(str, SEEDS))}")
     parser.add_argument("--k_values", type=int, nargs="+", metavar="K", help="grid of Fig. 2 (default: 1 to 10)")
-    parser.add_argument("--save_path", help="runs and report (default: checkpoints/reproduction)")
+    parser.add_argument("--save_path", help="folder of runs and report (default: checkpoints/reproduction)")
     add_feature_options(parser)
     add_device_option(parser)
     add_jobs_option(parser)
@@ -76,13 +78,13 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
     if plan["k_values"][0] < 1:
         raise InputError(f"--k_values {plan['k_values'][0]}: must be at least 1")
     for dataset, profile in product(plan["datasets"], plan["profiles"]):
-        make_config({"dataset": dataset, "profile": profile, **plan["shared"]})  # names what is not possible
+        make_config({"dataset": dataset, "profile": profile, **plan["shared"]})  # reports invalid options
     return args, plan
 
 
 def main() -> int:
     args, arguments = parse_args()
-    # torch and what builds on it: they take seconds, for which --help and a wrong option need not wait
+    # torch and its dependents take seconds to import; --help and option errors do not wait for them
     from utils.device import describe, open_device
     from utils.reproduction.folds import train_folds
     from utils.reproduction.report import write_report
@@ -105,7 +107,7 @@ def main() -> int:
             failed += train_folds(plan, args.download, device, args.jobs)
     except KeyboardInterrupt:
         try:
-            print(f"\nreport of what is finished: {write_report(plan)}; the same command resumes")
+            print(f"\nreport of the finished runs: {write_report(plan)}; repeat the command to resume")
         except InputError as error:
             print(f"\nno report: {error}")
         raise

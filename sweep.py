@@ -1,6 +1,6 @@
-"""Train every k_text x k_audio x seed and select the best trial on validation (the paper's Fig. 2).
+"""Train every k_text x k_audio x seed, and select the best trial on validation (the paper's Fig. 2).
 
-Finished runs are kept: the same command resumes, and two at once share the runs.
+Finished runs are kept. Repeat the command to resume. Several commands at once share the runs.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from utils.sweep.config import K_VALUES, K, as_published, check_address, sweep_n
 
 
 def parse_args() -> tuple[argparse.Namespace, Config]:
-    """The options of the command, and the configuration with the greatest k."""
+    """The options of the command, and the configuration with the largest k."""
     parser = argparse.ArgumentParser(
         prog="selected_topK.sh",
         description=__doc__,
@@ -32,15 +32,16 @@ def parse_args() -> tuple[argparse.Namespace, Config]:
         allow_abbrev=False,
     )
     grid = parser.add_argument_group("grid (with --seeds)")
-    grid_option = {"type": int, "nargs": "+", "default": list(K_VALUES), "metavar": "K", "help": "default: 1 to 10"}
+    doc = "values to try (default: 1 to 10)"
+    grid_option = {"type": int, "nargs": "+", "default": list(K_VALUES), "metavar": "K", "help": doc}
     grid.add_argument("--k_text", dest="k_texts", **grid_option)
     grid.add_argument("--k_audio", dest="k_audios", **grid_option)
     add_shared_options(parser)
     add_jobs_option(parser)
     cluster = parser.add_argument_group("Ray cluster")
-    cluster.add_argument("--ray", metavar="ADDRESS", help="train on the cluster with this head (host:port, or auto)")
-    cluster.add_argument("--cpus_per_run", type=int, help="default: 1")
-    cluster.add_argument("--gpus_per_run", type=float, help="a fraction shares a GPU (default: 1 if there are GPUs)")
+    cluster.add_argument("--ray", metavar="ADDRESS", help="address of the head node (host:port, or auto)")
+    cluster.add_argument("--cpus_per_run", type=int, help="CPUs per run (default: 1)")
+    cluster.add_argument("--gpus_per_run", type=float, help="GPUs per run, or a fraction (default: 1 if any)")
     add_config_options(parser.add_argument_group("configuration"), exclude=K)
     args, options = parse_shared_options(parser)
     for name in K:
@@ -61,7 +62,7 @@ def check_cluster_options(args: argparse.Namespace) -> None:
     if args.cpus_per_run is not None and args.cpus_per_run < 1:
         raise InputError(f"--cpus_per_run {args.cpus_per_run}: must be at least 1")
     if gpus is not None and not (0 <= gpus <= 1 or (gpus > 1 and gpus.is_integer())):
-        raise InputError(f"--gpus_per_run {gpus:g}: must be a fraction of 1, or a whole number")
+        raise InputError(f"--gpus_per_run {gpus:g}: must be a fraction from 0 to 1, or a whole number")
     if args.ray and args.device != "auto":
         raise InputError(f"--device {args.device}: with --ray, use --gpus_per_run (0 for CPUs only)")
     if args.ray and args.jobs > 1:
@@ -72,7 +73,7 @@ def check_cluster_options(args: argparse.Namespace) -> None:
 
 def main() -> int:
     args, config = parse_args()
-    # torch and what builds on it: they take seconds, for which --help and a wrong option need not wait
+    # torch and its dependents take seconds to import; --help and option errors do not wait for them
     from utils.device import describe, open_device
     from utils.sweep.ray_backend import train_on_ray
     from utils.sweep.results import training_command
@@ -102,7 +103,7 @@ def given_arguments(args: argparse.Namespace) -> dict[str, object]:
         **dict.fromkeys((*PATH_OPTIONS.values(), "num_classes")),
         "seeds": list(SEEDS),
         "device": "auto",
-        "feature_dir": os.path.relpath(ROOT / "feature"),  # also where FEATURE_DIR names another for this command
+        "feature_dir": os.path.relpath(ROOT / "feature"),  # even if FEATURE_DIR names another folder here
         "save_path": default_save_path(),
     }
     return {name: getattr(args, name) for name, default in defaults.items() if getattr(args, name) != default}

@@ -1,4 +1,4 @@
-"""Train one configuration over several seeds and print mean ± std beside the paper's results."""
+"""Train one configuration with several seeds and print mean ± std next to the paper's results."""
 
 import argparse
 from pathlib import Path
@@ -13,7 +13,7 @@ def parse_args() -> tuple[argparse.Namespace, Config]:
     add_shared_options(parser)
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="resume an interrupted run")
-    existing.add_argument("--overwrite", action="store_true", help="train again where the run folder exists")
+    existing.add_argument("--overwrite", action="store_true", help="train again if the run folder exists")
     add_config_options(parser.add_argument_group("configuration"))
     args, options = parse_shared_options(parser)
     return args, make_config(options)
@@ -21,7 +21,7 @@ def parse_args() -> tuple[argparse.Namespace, Config]:
 
 def main() -> int:
     args, config = parse_args()
-    # torch and what builds on it: they take seconds, for which --help and a wrong option need not wait
+    # torch and its dependents take seconds to import; --help and option errors do not wait for them
     import torch
 
     from models.cemobam import CemoBAM
@@ -37,7 +37,7 @@ def main() -> int:
     runs = [Run(trial, seed, data) for seed in args.seeds]
 
     print(f"run folder {trial.folder}\ndevice {describe(device)}\nconfiguration\n{config_lines(config)}")
-    with torch.device("meta"):  # counted, not allocated
+    with torch.device("meta"):  # counts parameters without allocating them
         model = CemoBAM(config.model, *data.dims, len(data.class_names))
     print(f"classes {', '.join(data.class_names)}\nembeddings text {data.dims[0]}, audio {data.dims[1]}")
     print(f"parameters {sum(p.numel() for p in model.parameters()):,}")

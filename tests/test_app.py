@@ -1,4 +1,4 @@
-"""The page, used by a program and in a real browser, compared with predict.py."""
+"""The page, queried by a program and in a real browser, compared with predict.py."""
 
 import json
 import shutil

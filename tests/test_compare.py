@@ -62,7 +62,7 @@ def command(run, tmp_path):
 
 @pytest.fixture
 def refused(run):
-    """The one-line error of a comparison."""
+    """The one-line error of a comparison that is refused."""
 
     def refused(a: Path, b: Path, *options: object) -> str:
         code, output, error = run(compare.main, a, b, *options)
@@ -96,7 +96,7 @@ def test_runs_are_compared_by_the_mean_over_their_seeds_and_by_speaker(command, 
         100 * np.mean([each[SPEAKER == 3] == LABEL[SPEAKER == 3] for each in of_b.values()])
     )
     assert re.fullmatch(
-        r"B is better in WA by \d\d\.\d\d points and in UA by \d\d\.\d\d points, more than chance between "
+        r"B is better in WA by \d\d\.\d\d points and in UA by \d\d\.\d\d points, more than random variation between "
         r"speakers explains\.",
         found["conclusion"],
     )
@@ -107,7 +107,7 @@ def test_runs_are_compared_by_the_mean_over_their_seeds_and_by_speaker(command, 
         "all 256 swaps",
     ):
         assert part in text
-    assert "warning: only 8 speakers: intervals are wide and rest on t with 7 degrees" in text
+    assert "warning: only 8 speakers: intervals are wide (t with 7 degrees of freedom)" in text
     assert text.endswith(found["conclusion"] + "\n")
 
 
@@ -179,8 +179,8 @@ def test_clusters_can_be_chosen(command, refused, tmp_path):
         found, text = command(a, b, *(["--by", by] if by else []))
         assert (found["clusters"]["kind"], found["clusters"]["number"]) == (by or "speaker", number)
         assert ("no difference can be shown at the 5 % level" in text) == (by == "session")
-        assert ("every utterance counts as independent" in text) == (by == "utterance")
-    assert "No difference between A and B is shown; a true one of" in command(a, b, "--by", "session")[1]
+        assert ("utterances of one speaker are treated as independent" in text) == (by == "utterance")
+    assert "No difference between A and B is shown; a true difference of" in command(a, b, "--by", "session")[1]
     a, b = (write(tmp_path / f"{name}.csv", "id,label,prediction", [("u1", 0, 0), ("u2", 1, 0)]) for name in "ab")
     assert "--by speaker: 'u1' has no speaker" in refused(a, b, "--by", "speaker")
     assert command(a, b)[1].endswith("No conclusion: 2 utterances are too few for an interval.\n")
@@ -191,8 +191,8 @@ def test_what_only_one_has_is_refused_or_left_out_and_counted(command, refused, 
     a = write(tmp_path / "a.csv", "id,label,prediction,speaker", rows[:-1])
     b = write(tmp_path / "b.csv", "id,label,prediction,speaker", rows[5:])
     message = refused(a, b)
-    assert f"{a} alone has 'u0', 'u1', 'u2' and 2 others; {b} alone has 'u{N - 1}'" in message
-    assert f"--common compares the {N - 6} utterances that both have" in message
+    assert f"only {a} has 'u0', 'u1', 'u2' and 2 others; only {b} has 'u{N - 1}'" in message
+    assert f"use --common to compare the {N - 6} utterances that both have" in message
     found, text = command(a, b, "--common")
     assert (found["utterances"], found["left_out"]) == (N - 6, {"a": 5, "b": 1})
     assert "left out: 5 utterances that only A has, 1 that only B has" in text
@@ -221,14 +221,18 @@ GOOD = [("x/u1.wav", "anger", "joy"), ("x/u2.wav", "joy", "joy"), ("x/u3.wav", "
         (
             "seed,id,label,prediction",
             [*((1, *row) for row in GOOD), *((2, row[0], "joy", "joy") for row in GOOD)],
-            "line 5: label 'joy', in B.csv: line 2 'anger'",
+            "line 5: label 'joy', but 'anger' in B.csv: line 2",
         ),
-        (HEADER, [("y/v1.wav", "anger", "joy")], "shares no utterance with A.csv ('y/v1.wav', there 'x/u1.wav')"),
-        (HEADER, [("y/u1.wav", "joy", "joy"), ("z/u1.wav", "joy", "joy")], "shares no utterance"),  # one stem twice
+        (
+            HEADER,
+            [("y/v1.wav", "anger", "joy")],
+            "shares no utterance with A.csv (first ids 'y/v1.wav' and 'x/u1.wav')",
+        ),
+        (HEADER, [("y/u1.wav", "joy", "joy"), ("z/u1.wav", "joy", "joy")], "shares no utterance"),  # equal stems
         (
             HEADER,
             [GOOD[0], ("x/u2.wav", "anger", "joy"), GOOD[2]],
-            "line 3: label 'anger', in A.csv: line 3 it is 'joy'",
+            "line 3: label 'anger', but 'joy' in A.csv: line 3",
         ),
         (HEADER, [*GOOD[:2], ("x/u3.wav", "anger", "")], "line 4: no prediction"),
         (HEADER, [*GOOD[:2], ("", "anger", "joy")], "line 4: no id"),
@@ -271,7 +275,7 @@ def test_a_folder_without_predictions_is_refused(refused, tmp_path):
     a = write_csv(tmp_path / "a.csv", predicted(1, 0.5))
     unfinished = write_run(tmp_path / "run", {1: predicted(1, 0.5)}, finished=False)
     for path in (tmp_path, unfinished):
-        assert f"{path}: no test_predictions.csv, no predictions.csv and no finished seed in it" in refused(a, path)
+        assert f"{path}: contains no test_predictions.csv, no predictions.csv and no finished seed" in refused(a, path)
     assert "no such file" in refused(a, tmp_path / "nowhere")
     finished = write_run(tmp_path / "run", {1: predicted(1, 0.5)})
     assert "seed1/val_predictions.csv: no such file" in refused(a, finished, "--split", "val")

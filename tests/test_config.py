@@ -28,7 +28,7 @@ def test_profiles_differ_in_the_listed_options_and_no_others():
     for profile, values in PROFILES.items():
         own = make_config({"profile": profile}).to_dict()
         differences = {name for name in OPTIONS if own[name] != paper[name]}
-        assert differences - {"profile", "epochs"} == set(values) - {"epochs"}  # DEMO has its own epochs
+        assert differences - {"profile", "epochs"} == set(values) - {"epochs"}  # DEMO has its own epochs per profile
     assert list(PROFILES) == ["official", "paper", "refined"]
 
 
@@ -52,7 +52,7 @@ def test_published_settings():
 
 
 def test_paper_settings():
-    """The paper's text: lr 1e-4 and decay every 30 epochs (III.B), 3 layers and MIN (IV.D). The rest as in the code."""
+    """The paper's text: lr 1e-4 and decay every 30 epochs (III.B), 3 layers and MIN (IV.D); the rest as in the code."""
     c = make_config({"dataset": "IEMOCAP"})
     m = c.model
     assert (c.lr, c.lr_schedule, c.lr_patience, m.num_layers, m.fusion_type) == (1e-4, "step", 30, 3, "min")
@@ -64,7 +64,7 @@ def test_paper_settings():
 
 
 def test_refined_settings():
-    """Settings that the paper does not state are chosen by validation data or good practice."""
+    """Where the paper is silent, the settings that validation data or good practice supports."""
     c = make_config({"profile": "refined", "dataset": "IEMOCAP"})
     m = c.model
     assert (c.train_mode, c.selection, c.label_smoothing, c.lr_decay) == ("every_step", "best_val_wf1", 0.0, 0.9)
@@ -171,7 +171,7 @@ def test_dictionary_there_and_back():
 
 
 def test_a_new_hyper_parameter_touches_one_definition(tmp_path):
-    """In a copy, one line in ModelConfig adds the option, its check, and its part of the run's name and config.json."""
+    """One line in ModelConfig (of a copy) adds the option, its check, the run's name and config.json."""
     for name in ("models", "utils", "train.py"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)

@@ -1,4 +1,4 @@
-"""Which device is selected, how it is described, and how it is configured."""
+"""Which device is picked, how it is described, and how it is configured."""
 
 import os
 import random
@@ -66,7 +66,7 @@ def test_tf32_is_refused_without_cuda_and_set_with_it():
     set_matmul_precision("fp32", CPU)
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     for ours, allowed, theirs, words in (("tf32", True, "tf32", "high"), ("fp32", False, "ieee", "highest")) * 2:
-        matmul.fp32_precision = cudnn.conv.fp32_precision = "ieee"  # afterwards, the older getters raise
+        matmul.fp32_precision = cudnn.conv.fp32_precision = "ieee"  # the older getters then raise
         set_matmul_precision(ours, CUDA)
         assert (matmul.allow_tf32, cudnn.allow_tf32) == (allowed, allowed)
         assert (matmul.fp32_precision, torch.get_float32_matmul_precision()) == (theirs, words)

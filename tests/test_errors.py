@@ -61,7 +61,7 @@ def test_every_lack_of_memory_is_one_line_with_a_way_out():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.int8)
     for error in (
-        caught.value,  # of the CPU's allocator
+        caught.value,  # the error of the CPU's allocator
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"),
         torch.AcceleratorError("CUDA error: out of memory"),
@@ -81,7 +81,7 @@ def test_success_is_zero():
 
 
 def script(code: str, redirection: str = "", **variables: str) -> subprocess.CompletedProcess:
-    """Run a script's ``main``, given as code, with some redirection of the shell."""
+    """Run a script's ``main``, given as code, with a redirection of the shell."""
     whole = f"from utils.errors import InputError, run_main\ndef main():\n    {code}\nrun_main(main)"
     command = f'"{sys.executable}" -c "$CODE" {redirection}'
     environment = {**os.environ, "CODE": whole, **variables}
@@ -125,7 +125,7 @@ def test_values_of_any_size_are_shown_shortened():
 
 
 def test_words_with_joiners_are_printable():
-    """The Persian word for bored, and an emoji of a family of three."""
+    """Persian for "bored"; a family emoji of three."""
     for text in ("بی\u200cحوصله", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "a\xa0b"):
         assert is_printable(text)
     for text in ("a\u200b", "\x1b[2J", "\u202egnp.exe", "\udcff", "a\nb", "\ufeff"):

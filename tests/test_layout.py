@@ -1,4 +1,4 @@
-"""Which packages may import which."""
+"""The layers of the code: which package may import which."""
 
 import ast
 from graphlib import TopologicalSorter
@@ -35,7 +35,7 @@ MODULES = modules()
 
 
 def imports(path: Path, everywhere: bool = True) -> set[str]:
-    """The project's modules that a file imports; without ``everywhere``, only at its top level."""
+    """The project's modules that a file imports; without ``everywhere``, only those at its top level."""
     tree = ast.parse(path.read_text())
     nodes = ast.walk(tree) if everywhere else tree.body
     found = set()

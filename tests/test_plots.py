@@ -14,7 +14,7 @@ pytestmark = pytest.mark.drawn
 
 @pytest.fixture
 def figures(monkeypatch):
-    """The saved figures, kept open so that a test can inspect them."""
+    """The saved figures, kept open so that their contents can be checked."""
     saved = []
     monkeypatch.setattr(plots.plt, "close", saved.append)
     yield saved
@@ -125,7 +125,7 @@ def test_tsne_of_many_classes_names_the_most_frequent(tmp_path, figures):
 
 
 def test_tsne_of_equal_tiny_or_huge_embeddings(tmp_path):
-    """In a separate process, because sklearn would crash this one."""
+    """In a separate process, since a crash in sklearn would end this one."""
     code = (
         "import sys, numpy as np\nfrom pathlib import Path\nfrom utils import plots\n"
         "offsets = lambda figure: figure.axes[0].collections[0].get_offsets()\n"

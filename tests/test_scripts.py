@@ -1,4 +1,4 @@
-"""The shell scripts and the commands behind them, end to end, as a user runs them."""
+"""The shell scripts and their Python scripts, end to end, as a user runs them."""
 
 import csv
 import io
@@ -28,7 +28,7 @@ from utils.training.predictions import read_predictions
 TINY = ["--hidden_dim", "16", "--epochs", "3", "--seeds", "1", "2", "--k_text", "3", "--k_audio", "2", "--lr", "0.01"]
 FIGURES = ("confusion_matrix", "reliability", "risk_coverage")
 EVALUATED = {"test.json", "test_groups.csv", *(f"test_{name}.{kind}" for name in FIGURES for kind in ("png", "pdf"))}
-OF_OTHERS = {f"test_seed{seed}_predictions.csv" for seed in (1, 2)}  # of features that were not used in training
+OF_OTHERS = {f"test_seed{seed}_predictions.csv" for seed in (1, 2)}  # for features that the training did not have
 
 
 def bash(script: str, *args: object, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
@@ -53,7 +53,7 @@ def first_training(tmp_path_factory):
 def trained(first_training, monkeypatch):
     """The ``runs`` folder with a finished run of TOY, next to its ``feature`` folder, and the training's output."""
     folder, copy, command, printed = first_training
-    shutil.rmtree(folder)  # another test may have changed it; checkpoints name their features, so its path is kept
+    shutil.rmtree(folder)  # another test may have changed it; checkpoints name their features, so the path is the same
     shutil.copytree(copy, folder)
     monkeypatch.setattr(sys, "argv", command)
     return folder / "runs", printed
@@ -122,7 +122,7 @@ def test_calibration_and_groups_are_in_the_json_as_printed(trained, run):
             scores = {name: score(predictions.probability, predictions.label)[i] for name, score in SCORES.items()}
             assert found["scaled"] == pytest.approx(scores, abs=1e-4)
             assert f"{found['temperature']:.3f}" in output
-        assert ("T was fitted on these very utterances" in output) == (split == "val")
+        assert ("T was fitted on these utterances" in output) == (split == "val")
         mean = np.mean([saved[f"seed {seed}"]["wa"] for seed in (1, 2)])
         rows = [row for row in saved["groups"] if row["kind"] == "speaker"]
         assert [(row["group"] in "uv", row["utterances"]) for row in rows] == [(True, 12)] * 2
@@ -140,7 +140,10 @@ def test_logits_that_are_not_finite_are_said(trained, call):
         if tensor.is_floating_point():
             tensor *= 1e30
     torch.save(saved, path)
-    assert call(evaluation.main, path) == (2, f"error: {path}: its logits are not finite; is the checkpoint damaged?")
+    assert call(evaluation.main, path) == (
+        2,
+        f"error: {path}: the logits are not finite; the checkpoint may be damaged",
+    )
 
 
 def test_graph_with_training_utterances_is_evaluated_from_the_path_alone(tmp_path, feature_dir, call, capsys):
@@ -191,7 +194,7 @@ def test_a_tsne_takes_a_hundred_utterances(trained, tmp_path, run):
         code, output, _ = run(evaluation.main, "TOY", *options)
         drawn = {p.name for p in (tmp_path / f"{count}").iterdir()} - EVALUATED - OF_OTHERS
         assert (code, drawn) == (0, {"test_tsne.png", "test_tsne.pdf"} if count == 100 else set())
-        assert ("no t-SNE of 99 utterances; it takes 100" in output) == (count == 99)
+        assert ("no t-SNE: 99 utterances, at least 100 are needed" in output) == (count == 99)
 
 
 def test_predictions_of_other_features_and_of_train_are_written(trained, tmp_path, run):
@@ -274,7 +277,7 @@ def test_run_folder_of_another_configuration_is_refused(trained, call):
     for extra in ([], ["--resume"]):
         code, line = call(train.main, "--dataset", "TOY", *options, *extra)
         assert code == 2
-        assert "holds a run of another configuration (dropout was 0.3, now 0.1)" in line
+        assert "contains a run with another configuration (dropout was 0.3, now 0.1)" in line
     assert before == {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
 
 
@@ -310,7 +313,7 @@ def test_checkpoints_of_two_configurations_are_not_averaged(trained, call):
     (runs / "TOY" / "other" / "seed9").rename(run / "seed9")
     code, line = call(evaluation.main, run)
     assert code == 2
-    assert re.search(r"seed9/best\.pt: another configuration than .*seed1/best\.pt", line)
+    assert re.search(r"seed9/best\.pt: its configuration differs from that of .*seed1/best\.pt", line)
 
 
 def test_paths_alone_name_the_dataset(tmp_path, feature_dir, call):
@@ -322,7 +325,7 @@ def test_paths_alone_name_the_dataset(tmp_path, feature_dir, call):
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_and_resumed_ends_at_the_same_numbers(tmp_path, feature_dir, run, signum):
-    """Only the stopped training is a separate process, with the same number of threads."""
+    """Only the stopped training is a separate process, with as many threads."""
 
     def options(folder: str) -> list:
         places = ["--feature_dir", feature_dir, "--save_path", tmp_path / folder, "--model_name", "m"]
@@ -380,7 +383,7 @@ def test_a_diverged_training_ends_with_exit_code_1_and_every_seed_named(tmp_path
 
 
 def test_unfit_environment_is_named_and_not_used(tmp_path):
-    """The check of the active environment, with a requirement that no environment can meet."""
+    """The check that decides whether the active environment is used, with a requirement that none can meet."""
     (tmp_path / "requirements.txt").write_text("torch==0.0.1\n")
     script = f'source <(sed "/^active=/,\\$d" {ROOT}/utils/environment.sh); ROOT={tmp_path}; satisfies {sys.executable}'
     result = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
@@ -413,7 +416,7 @@ def test_environment_is_made_once_and_mended_when_broken(tmp_path):
 @pytest.mark.parametrize("script", ["reproduce", "run_eval", "run_training", "selected_topK"])
 @pytest.mark.parametrize("folder, name", [(" a", "repo"), ("a b", "-r p$o")])
 def test_the_scripts_find_their_folder_from_any_other(tmp_path, monkeypatch, folder, name, script):
-    """By a relative path, and with variables that a shell may have exported."""
+    """By a relative path, with variables that a shell may have exported."""
     root = tmp_path / folder / name
     (root / "utils").mkdir(parents=True)
     (tmp_path / "elsewhere" / name / "utils").mkdir(parents=True)
@@ -436,7 +439,7 @@ def test_the_scripts_find_their_folder_from_any_other(tmp_path, monkeypatch, fol
     command = ["bash", "--", f"{name}/{script}.sh", "--a b", "*"]
     result = subprocess.run(command, cwd=root.parent, env=environment(), capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert result.stdout == f"{root}/utils/here.py ['--a b', '*'] {root.parent}\n"  # relative paths start from here
+    assert result.stdout == f"{root}/utils/here.py ['--a b', '*'] {root.parent}\n"  # the base of relative paths
 
 
 @pytest.mark.slow
@@ -510,7 +513,7 @@ def test_one_file_as_all_splits_trains_nothing(tmp_path, feature_dir, call):
 
 @pytest.mark.drawn
 def test_a_folder_that_is_not_in_utf8(tmp_path, feature_dir, run):
-    """Its name is printed as well as possible, even if the output has no plus-minus sign."""
+    """Its name is shown as far as possible, even if the output has no plus-minus sign."""
     runs = os.fsencode(tmp_path) + b"/ru\xffns"
     options = ["--dataset", "TOY", *TINY, "--feature_dir", feature_dir, "--save_path", runs]
     ascii_output = environment(PYTHONIOENCODING="ascii")

@@ -13,14 +13,14 @@ def identity(n: int, **known: list[str]) -> dict[str, list[str]]:
 
 
 def ratio(counts: np.ndarray) -> float:
-    """The mean, from counts [2]: sum and number."""
+    """The mean from counts [2]: sum and number."""
     return counts[0] / counts[1]
 
 
 def test_clusters_are_speakers_else_dialogues_else_utterances():
     for known, kind, codes in (
         ({"speaker": ["b", "a", "b"], "dialogue": ["x", "y", "z"]}, "speaker", [1, 0, 1]),
-        ({"speaker": ["a", "", "b"], "dialogue": ["x", "y", "y"]}, "dialogue", [0, 1, 1]),  # one row names no speaker
+        ({"speaker": ["a", "", "b"], "dialogue": ["x", "y", "y"]}, "dialogue", [0, 1, 1]),  # one has no speaker
         ({"speaker": ["a", "a", "a"], "dialogue": ["y", "y", "x"]}, "dialogue", [1, 1, 0]),  # there is only one speaker
         ({"dialogue": ["y", "", "x"]}, "utterance", [0, 1, 2]),
     ):
@@ -108,12 +108,12 @@ def test_single_utterances_are_as_many_clusters():
 
 
 def difference(total: np.ndarray) -> float:
-    """Difference in accuracy, from the counts that :func:`hits` returns."""
+    """B - A in accuracy, from the sums of :func:`hits`."""
     return (total[1] - total[0]) / total[2]
 
 
 def hits(rng: np.random.Generator, speakers: int, truth: float) -> np.ndarray:
-    """Hits of A, hits of B, and utterances of each speaker. B is better by about ``truth`` points."""
+    """Hits of A, hits of B, and utterances of each speaker. B is better by this many points, varying by speaker."""
     size = rng.integers(30, 100, speakers)
     both, only_a = rng.uniform(0.5, 0.65, speakers), rng.uniform(0.05, 0.1, speakers)
     only_b = only_a + truth / 100 + rng.uniform(-0.05, 0.05, speakers)
@@ -155,7 +155,7 @@ def scipys(differences: np.ndarray) -> float:
 @pytest.mark.parametrize("clusters", [3, 5, 8, 12])
 def test_the_swaps_are_scipys(clusters):
     rng = np.random.default_rng(clusters)
-    for differences in (rng.normal(0.5, 1, clusters), rng.integers(-1, 3, clusters) / 7):  # the second has ties
+    for differences in (rng.normal(0.5, 1, clusters), rng.integers(-1, 3, clusters) / 7):  # the integers have ties
         found = swap_test(differences)
         assert found.p == pytest.approx(scipys(differences))
         assert (found.smallest, found.swaps, found.exact) == (2 / 2**clusters, 2**clusters, True)

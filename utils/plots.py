@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import matplotlib
 
-matplotlib.use("Agg")  # no display is needed, or looked for
+matplotlib.use("Agg")  # no display is needed
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
     from utils.statistics import Clustered
 
-matplotlib.rcParams.update({"text.parse_math": False, "text.usetex": False})  # a name with $ or \ is no formula
-matplotlib.rcParams["pdf.fonttype"] = 42  # text of a PDF stays text
+matplotlib.rcParams.update({"text.parse_math": False, "text.usetex": False})  # a name with $ or \ is not a formula
+matplotlib.rcParams["pdf.fonttype"] = 42  # keep text as text in PDFs
 
 COLORS = plt.get_cmap("tab10").colors
 MARKERS = "osD^vP*Xph"
-# Whatever the number of classes, seeds or cells, a figure can be read, and its pixels fit in memory
+# Limits that keep a figure readable, and its pixels in memory, for any number of classes, seeds or cells
 LARGEST_SIDE = 22.0  # inches
-NUMBERED = 20  # rows or columns of a heat map whose cells have room for numbers, curves that have room for names
+NUMBERED = 20  # rows or columns of a heat map with numbers in its cells, and curves with names
 TICKS = 100  # labels of an axis that do not overlap
 CELLS = 1000  # cells along a side that can be told apart
 ENTRIES = 60  # of a legend of classes
-TSNE_LEAST = 100  # utterances; of fewer, the picture is of the method and its seed rather than of the embeddings
+TSNE_LEAST = 100  # utterances; with fewer, the picture shows the method and its seed more than the embeddings
 
 
 def plot_training_curves(
@@ -43,7 +43,7 @@ def plot_training_curves(
     """Losses, and a validation metric with the selected epochs marked.
 
     Args:
-        curves: the log of each seed, or of a fine-tuning, by name. A validation loss may be None.
+        curves: the log of each seed, or of a fine-tuning, by name. The validation loss may be None.
         selected: the selected epoch by name.
         metric: a key of the logs without ``val_``.
     """
@@ -71,7 +71,7 @@ def plot_training_curves(
 def plot_confusion(path: Path, confusions: Sequence[Sequence], class_names: Sequence[str], title: str) -> None:
     """Shares of each true class and counts of utterances, both pooled over the seeds.
 
-    Above :data:`NUMBERED` classes there are colours alone; above :data:`CELLS`, a cell is of several classes in a row.
+    Above :data:`NUMBERED` classes, there are only colours. Above :data:`CELLS`, each cell covers several classes.
     """
     pool = math.ceil(len(class_names) / CELLS)
     first = np.arange(0, len(class_names), pool)  # class of each cell
@@ -96,21 +96,21 @@ def plot_confusion(path: Path, confusions: Sequence[Sequence], class_names: Sequ
 
 
 def _pooled(confusion: Sequence[Sequence], first: np.ndarray) -> np.ndarray:
-    """Sums over cells of classes, row by row, which needs no copy of a large matrix; ``first`` class of each cell."""
+    """Sums over cells of classes, row by row to avoid copying a large matrix. ``first``: first class of each cell."""
     return np.add.reduceat([np.add.reduceat(row, first) for row in confusion], first)
 
 
 def plot_tsne(path: Path, embeddings: np.ndarray, labels: np.ndarray, class_names: Sequence[str], title: str) -> None:
     """t-SNE of the classifier's last hidden layer [N, D], N at least 4, coloured by true class.
 
-    Beyond :data:`ENTRIES` classes, those with the fewest utterances are grey. Equal embeddings are one point.
+    Above :data:`ENTRIES` classes, those with the fewest utterances are grey. Equal embeddings are one point.
     """
     from sklearn.manifold import TSNE  # takes a second to import, which no other figure needs
 
     offsets = embeddings.astype(float) - embeddings[0]
     spread = np.abs(offsets).max()
     points = np.zeros((len(embeddings), 2))
-    if spread > 0:  # sklearn crashes without any, and squares overflow float32 at 1e20
+    if spread > 0:  # sklearn crashes without spread, and squares overflow float32 at 1e20
         perplexity = min(30, (len(embeddings) - 1) / 3)
         points = TSNE(perplexity=perplexity, init="pca", random_state=42).fit_transform(offsets / spread)
     counts = np.bincount(labels, minlength=len(class_names))
@@ -123,7 +123,7 @@ def plot_tsne(path: Path, embeddings: np.ndarray, labels: np.ndarray, class_name
         handles.append(axes.scatter(*points[others].T, s=12, color="lightgrey"))
         names.insert(0, f"{len(counts) - len(shown)} other classes ({others.sum()})")
     for i, label in enumerate(shown):
-        tens, ones = divmod(i, len(COLORS))  # no two classes have both the colour and the marker in common
+        tens, ones = divmod(i, len(COLORS))  # no two classes share both colour and marker
         style = {"color": COLORS[ones], "marker": MARKERS[(ones + tens) % len(MARKERS)], "edgecolor": "white"}
         handles.append(axes.scatter(*points[labels == label].T, s=28, alpha=0.8, linewidth=0.4, **style))
     axes.set(xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)")
@@ -163,7 +163,7 @@ def plot_reliability(path: Path, diagrams: dict[str, np.ndarray], title: str) ->
 
 
 def plot_risk_coverage(path: Path, risks: dict[str, np.ndarray], title: str) -> None:
-    """Error rate of the most confident utterances over their share, and where it would stay if they were random ones.
+    """Error rate of the most confident utterances over their share, next to the error rate of random ones.
 
     Args:
         risks: by name, the error rates of the 1, 2, ... N most confident utterances, [N].
@@ -193,7 +193,7 @@ def plot_explanation(
 
     Args:
         answers: class probabilities by name.
-        attention: name, weight and class index from the greatest; None for the utterance itself. Empty without a graph.
+        attention: name, weight and class index (None for the utterance itself), largest first. Empty without graph.
     """
     styles = [{"color": COLORS[i % len(COLORS)], "hatch": "/" * (i // len(COLORS))} for i in range(len(class_names))]
     height = 1.8 + 0.26 * max(len(attention), 2 * len(answers))
@@ -202,7 +202,7 @@ def plot_explanation(
     names, starts = list(answers), shares.cumsum(1) - shares
     for i, (style, width) in enumerate(zip(styles, shares.T, strict=True)):
         panels[0, 0].barh(names, width, left=starts[:, i], edgecolor="white", **style)
-    _label(panels[0, 0], "probability (%)", title="answer, and without a part")
+    _label(panels[0, 0], "probability (%)", title="answer, with and without a part")
     panels[0, 0].set_xlim(0, 100)
     for axes in panels[0, 1:]:
         for row, (_, weight, label) in enumerate(attention):
@@ -246,7 +246,7 @@ def plot_topk_grid(
             corner = (k_audios.index(k_audio) - side / 2, k_texts.index(k_text) - side / 2)
             frame = plt.Rectangle(corner, side, side, fill=False, edgecolor=color, linestyle=style, linewidth=2.5)
             frame.set(label=f"{of_trial}: k_text {k_text}, k_audio {k_audio}")
-            frame.set_path_effects([withStroke(linewidth=5, foreground="white")])  # seen on every colour
+            frame.set_path_effects([withStroke(linewidth=5, foreground="white")])  # visible on every colour
             axes.add_patch(frame)
     columns = 1 if len(k_audios) < 4 else 2
     figure.legend(handles=list(both[0].patches), loc="outside lower center", ncols=columns)
@@ -254,7 +254,7 @@ def plot_topk_grid(
 
 
 def _heat_map(axes: plt.Axes, values: np.ndarray) -> AxesImage:
-    """Numbers on colours; a dash on grey for NaN. Above :data:`NUMBERED` rows or columns, colours alone."""
+    """Numbers on colours; a dash on grey for NaN. Above :data:`NUMBERED` rows or columns, only colours."""
     axes.set_facecolor("lightgrey")
     image = axes.imshow(values, cmap="viridis", origin="lower", aspect="auto")
     for (i, j), value in np.ndenumerate(values if max(values.shape) <= NUMBERED else []):
@@ -281,7 +281,7 @@ def plot_steps(path: Path, levels: "pd.DataFrame", changes: "pd.DataFrame", titl
     _label(change, "change in test WA (points)", title="change by the step")
     change.axvline(0, color="black", linewidth=1)
     left, right = level.get_xlim()
-    level.set_xlim(max(left, 0), min(right, 100))  # of an accuracy; a half width may reach beyond
+    level.set_xlim(max(left, 0), min(right, 100))  # the limits of an accuracy; a half width may exceed them
     level.set_yticks(range(len(levels)), levels.index)
     level.invert_yaxis()
     save_figure(figure, path, f"{title}\n95 % intervals: thick over seeds, thin over seeds and test utterances")
@@ -299,7 +299,7 @@ def plot_homophily(
     """
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     for i, (profile, shown) in enumerate(gains.items()):
-        x = shown.index + 0.004 * (i - (len(gains) - 1) / 2)  # intervals do not overlap
+        x = shown.index + 0.004 * (i - (len(gains) - 1) / 2)  # so that intervals do not overlap
         style = {"fmt": "o-", "color": COLORS[i], "capsize": 3, "label": f"profile {profile}"}
         axes.errorbar(x, shown["mean"], yerr=shown["over_both"], **style)
     axes.plot(possible.keys(), possible.values(), "k--", label="Bayes-optimal: whole scene over utterance alone")
@@ -315,7 +315,7 @@ def plot_folds(path: Path, levels: dict[str, dict[str, "Clustered"]], rows: Sequ
 
     Args:
         levels: WA in percent by protocol and row; a row may be missing.
-        rows: in their order from the top.
+        rows: titles from top to bottom.
     """
     figure, axes = plt.subplots(figsize=(9, 1.8 + 0.42 * len(rows)), layout="constrained")
     for i, (protocol, of_protocol) in enumerate(levels.items()):
@@ -341,13 +341,13 @@ def _label(axes: plt.Axes, xlabel: str, ylabel: str = "", title: str = "") -> No
 
 
 def save_figure(figure: plt.Figure, path: Path, title: str) -> None:
-    """Close a figure, and write it whole or not at all, as the PNG ``path`` and as a PDF beside it."""
+    """Write a figure atomically as the PNG ``path`` and as a PDF next to it, and close it."""
     figure.suptitle("\n".join(short_name(line, 120) for line in title.split("\n")))
-    figure.draw_without_rendering()  # lays the figure out, once for both files
+    figure.draw_without_rendering()  # computes the layout once for both files
     figure.set_layout_engine("none")
     box = figure.get_tightbbox().padded(0.1)
     drawn = {}
-    for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {})):  # where there is a PNG, there are both
+    for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {})):  # if the PNG exists, both do
         buffer = io.BytesIO()
         figure.savefig(buffer, format=suffix[1:], dpi=150, bbox_inches=box, metadata=metadata)
         drawn[path.with_suffix(suffix)] = buffer.getvalue()
@@ -357,7 +357,7 @@ def save_figure(figure: plt.Figure, path: Path, title: str) -> None:
 
 
 def short_name(name: str, most: int = 24) -> str:
-    """A name as a figure shows it: one line of at most ``most`` characters, both ends of a longer one."""
+    """A name as a figure shows it: one line of at most ``most`` characters. A longer name keeps both ends."""
     half = (most - 1) // 2
     name = name if len(name) <= most else f"{name[:half]}…{name[-half:]}"
     return "".join(c if c.isprintable() else "?" for c in name)

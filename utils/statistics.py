@@ -10,19 +10,19 @@ from scipy.stats import norm, t
 
 LEVEL = 0.95
 POWER = 0.8
-MOST_SWAPPED = 16  # clusters up to which all swaps are tried, 2^16
+MOST_SWAPPED = 16  # with up to this many clusters, all swaps are tried
 RANDOM_SWAPS, BLOCK = 100_000, 1000
-FEWEST = 3  # seeds or clusters with an interval; Student's t from two is a factor of 12.7
+FEWEST = 3  # seeds or clusters for an interval; with two, Student's t is 12.7
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean in percentage points, with the half widths of its 95 % intervals; None where there is none.
+    """A mean in percentage points, with the half widths of its 95 % intervals; None if there is no interval.
 
     Attributes:
         std: sample standard deviation over the seeds.
         over_seeds: Student's t over the seeds, for the given test utterances.
-        over_both: over seeds and test utterances. Only of WA, which is a mean over utterances.
+        over_both: over seeds and test utterances. Only for WA, which is a mean over utterances.
     """
 
     mean: float
@@ -45,8 +45,8 @@ def estimate(values: np.ndarray, scores: np.ndarray | None = None, group: int = 
     Args:
         values: in percent, one per seed.
         scores: in percent, [seeds, N]: what each utterance contributes to the mean in each seed. None for metrics that
-            are no mean over utterances (UA, F1); ``over_both`` is then None.
-        group: as in :func:`half_width_over_utterances`.
+            are not a mean over utterances (UA, F1); ``over_both`` is then None.
+        group: see :func:`half_width_over_utterances`.
     """
     over_seeds = half_width_over_seeds(values)
     over_both = None
@@ -64,10 +64,10 @@ def half_width_over_seeds(values: np.ndarray) -> float | None:
 
 
 def half_width_over_utterances(scores: np.ndarray, group: int = 1) -> float:
-    """What the utterances add to :func:`half_width_over_seeds`, as the root of the sum of squares.
+    """The part of the half width from the utterances; combine both parts by the root of the sum of squares.
 
     Seeds and utterances are crossed: every seed scores every utterance. The variance of the utterances' means contains
-    a share of the residual, which the variance of the seeds' means contains already; it is subtracted (variance
+    a share of the residual. It is subtracted, since the variance of the seeds' means already contains it (variance
     components of a two-way layout with random effects).
 
     Args:
@@ -88,7 +88,7 @@ class Clustered:
 
     Attributes:
         std_error, low, high: None for fewer than three clusters.
-        clusters: how many.
+        clusters: the number of clusters.
     """
 
     value: float
@@ -99,11 +99,11 @@ class Clustered:
 
 
 def clusters_of(identity: Mapping[str, Sequence[str]]) -> tuple[str, np.ndarray]:
-    """What the utterances are clustered by, and the cluster of each as a code [N] from 0.
+    """The kind of the clusters, and the cluster of each utterance as a code [N] from 0.
 
-    Utterances of one speaker are alike, so an interval that takes them for independent is too narrow. The clusters are
-    ``speaker`` where every utterance names one and there are two or more, else ``dialogue`` likewise, else each
-    ``utterance`` is one.
+    Utterances of one speaker are similar, so an interval that treats them as independent is too narrow. The kind is
+    ``speaker`` if every utterance has one and there are two or more. Otherwise, it is ``dialogue`` under the same
+    condition. Otherwise, it is ``utterance``, and each utterance is a cluster.
     """
     for kind in ("speaker", "dialogue"):
         names, codes = np.unique(identity[kind], return_inverse=True)
@@ -126,21 +126,22 @@ def cluster_counts(label: np.ndarray, prediction: np.ndarray, cluster: np.ndarra
 def clustered(
     counts: np.ndarray, statistic: Callable[[np.ndarray], float], limits: tuple[float, float] = (0, 100)
 ) -> Clustered:
-    """A statistic of counts with its interval by the jackknife that leaves out one cluster at a time.
+    """A statistic of counts, with its interval from a jackknife that leaves out one cluster at a time.
 
-    The jackknife serves any smooth statistic of the sums, so WA, UA, F1 and their differences alike, and with Student's
-    t of one degree of freedom less than there are clusters it holds with few of them.
+    The jackknife works for any smooth statistic of the sums: WA, UA, F1 and their differences. With Student's t with
+    (clusters - 1) degrees of freedom, it is also valid for few clusters.
 
     Args:
         counts: [clusters, ...].
-        statistic: of ``counts.sum(0)``, as a fraction; also of the counts without any one cluster.
-        limits: in percent, where the interval is cut off; (-100, 100) for differences.
+        statistic: a function of ``counts.sum(0)`` that returns a fraction; also called without one cluster.
+        limits: limits in percent at which the interval is cut off; (-100, 100) for differences.
     """
     total, clusters = counts.sum(0), len(counts)
     value = 100 * statistic(total)
     if clusters < FEWEST:
         return Clustered(value, None, None, None, clusters)
-    rows, times = np.unique(counts.reshape(clusters, -1), axis=0, return_counts=True)  # single utterances: few kinds
+    # equal rows are computed once; if clusters are utterances, few rows differ
+    rows, times = np.unique(counts.reshape(clusters, -1), axis=0, return_counts=True)
     without = np.array([100 * statistic(total - row.reshape(total.shape)) for row in rows])
     mean = (times * without).sum() / clusters
     std_error = math.sqrt((clusters - 1) / clusters * (times * (without - mean) ** 2).sum())
@@ -150,9 +151,9 @@ def clustered(
 
 
 def detectable(difference: Clustered) -> float | None:
-    """The smallest true difference that such a test set shows four times of five: power 80 % at the 5 % level.
+    """The smallest true difference that such a test set shows with 80 % power at the 5 % level.
 
-    None without an interval, or without any spread to judge by.
+    None without an interval, or without any spread between the clusters.
     """
     if not difference.std_error:
         return None
@@ -164,10 +165,10 @@ class Swaps:
     """A permutation test of a sum of differences by cluster.
 
     Attributes:
-        p: share of the swaps with a sum at least as far from zero as the observed one, which is one of them.
-        smallest: the least p that so many clusters can give.
-        swaps: how many were tried: all, or random ones.
-        exact: whether these are all.
+        p: share of the swaps with a sum at least as far from zero as the observed sum, which is one of them.
+        smallest: the smallest p that is possible with this number of clusters.
+        swaps: the number of swaps that were tried.
+        exact: whether all swaps were tried, instead of random ones.
     """
 
     p: float
@@ -177,9 +178,9 @@ class Swaps:
 
 
 def swap_test(differences: np.ndarray) -> Swaps:
-    """Test whether two systems are alike: if they are, each difference [clusters] may as well have the other sign.
+    """Test whether two systems are equal. If so, each difference [clusters] could as well have the other sign.
 
-    All signs are tried for up to 16 clusters, else :data:`RANDOM_SWAPS` with a fixed seed.
+    All signs are tried for up to 16 clusters, otherwise :data:`RANDOM_SWAPS` random ones with a fixed seed.
     """
     size, times = np.unique(np.abs(differences), return_counts=True)
     clusters, least = len(differences), abs(differences.sum()) - 1e-9 * np.abs(differences).sum()  # rounding
@@ -195,7 +196,7 @@ def swap_test(differences: np.ndarray) -> Swaps:
 
 
 def table_of(estimates: dict[str | float, Estimate]) -> pd.DataFrame:
-    """One row per estimate; NaN in place of None."""
+    """One row per estimate, with NaN instead of None."""
     return pd.DataFrame(map(vars, estimates.values()), index=list(estimates), dtype=float)
 
 
@@ -210,7 +211,7 @@ def bounds(estimate: Estimate, half: float | None, least: float = 0) -> str:
     """``" [77.52, 82.48]"``, cut off at ``least`` and at 100; empty without an interval.
 
     Args:
-        least: what the metric can be at least: 0, or -100 for a difference.
+        least: the smallest possible value: 0, or -100 for a difference.
     """
     if half is None:
         return ""
@@ -218,7 +219,7 @@ def bounds(estimate: Estimate, half: float | None, least: float = 0) -> str:
 
 
 def with_interval(value: Clustered, sign: bool = False) -> str:
-    """``61.52 [57.03, 66.01]``; the value alone where there is no interval."""
+    """``61.52 [57.03, 66.01]``; the value alone if there is no interval."""
     bounds = "" if value.low is None else f" [{points(value.low, sign)}, {points(value.high, sign)}]"
     return points(value.value, sign) + bounds
 

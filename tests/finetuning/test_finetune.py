@@ -242,7 +242,7 @@ def test_a_finished_tuning_is_kept_and_another_one_refused(tones, run):
     assert "already finished, kept" in out
     code, _, err = tune(tones, run, "--lr", 1e-4)
     assert code == 2
-    assert "holds a run of another configuration (lr was 0.01, now 0.0001)" in err
+    assert "contains a run with another configuration (lr was 0.01, now 0.0001)" in err
     assert (tuned(tones) / "encoder" / "model.safetensors").stat().st_mtime_ns == before
     assert tune(tones, run, "--lr", 1e-4, "--overwrite")[0] == 0
     assert (tuned(tones) / "encoder" / "model.safetensors").stat().st_mtime_ns != before
@@ -251,9 +251,9 @@ def test_a_finished_tuning_is_kept_and_another_one_refused(tones, run):
 @pytest.mark.parametrize(
     "name, contents, message",
     [
-        ("log.jsonl", None, "0 epochs, last.pt has 1; --overwrite"),
+        ("log.jsonl", None, "0 epochs, but last.pt has 1; use --overwrite"),
         ("log.jsonl", '{"epo', "line 1: not JSON"),
-        ("log.jsonl", "[]", "line 1: not the line of an epoch"),
+        ("log.jsonl", "[]", "line 1: not the log line of an epoch"),
         ("last.pt", {"upper": None}, "damaged (upper: None); --overwrite starts from scratch"),
         ("last.pt", {"best_epoch": 2}, "damaged (epoch 1, step 2, best epoch 2); --overwrite starts from scratch"),
         ("last.pt", {"schedule": {}}, "damaged (schedule: {}); --overwrite starts from scratch"),
@@ -463,7 +463,7 @@ def test_a_fine_tuning_may_go_on_on_another_device_and_says_so(tones, run, monke
     arguments = ["TONES", "--modality", "text", "--save_path", tones / "runs", *SHORT, *options, "cpu", "--resume"]
     code, _, err = run(finetune.main, *arguments)
     assert code == 0, err
-    assert "note: begun on cuda (Pretended GPU), goes on on cpu: " in err
+    assert "note: begun on cuda (Pretended GPU), continues on cpu: " in err
     described, metrics = (json.loads((tuned(tones) / name).read_text()) for name in ("config.json", "metrics.json"))
     assert described["device"] == "cuda (Pretended GPU)"
     assert metrics["device"].startswith("cpu")

@@ -1,4 +1,4 @@
-"""Cross-validation from beginning to end."""
+"""Cross-validation end to end."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from utils.folds.protocol import read_pool
 from utils.training import jobs
 
 OPTIONS = ["--dataset", "TOY", "--hidden_dim", 16, "--epochs", 4, "--lr", 1e-2, "--k_text", 3, "--k_audio", 2]
-ROWS = 3 + 4  # CemoBAM on both and on each modality, three logistic regressions, the MLP
+ROWS = 3 + 4  # CemoBAM on both modalities and on each one, three logistic regressions, the MLP
 
 
 @pytest.fixture
@@ -71,8 +71,8 @@ def test_everything_is_tested_once_pooled_and_reported(command, run, folder, tmp
     nearest = cosine_similarity(features.audio) - 2 * np.eye(96)
     top = np.argsort(-nearest, axis=1)[:, :2]
     shares = [round(100 * np.mean(np.array(of)[top] == np.array(of)[:, None])) for of in (speaker, label)]
-    expected = f"Of the 2 nearest by audio, {shares[0]} % have the same speaker (by chance 17 %), {shares[1]} % have"
-    assert expected in report
+    same = f"{shares[0]} % have the same speaker (by chance: 17 %), {shares[1]} % have"
+    assert f"Of the 2 nearest neighbours by audio, {same}" in report
     probability = table.filter(regex="^p_").to_numpy()
     assert np.allclose(probability.sum(1), 1, atol=1e-5)
     assert (probability.argmax(1) == table["prediction"]).all()
@@ -153,14 +153,14 @@ def test_emobox_folds_are_read(command, folder, tmp_path):
         path.write_text("\n".join(lines))
     code, output, error = command("--no_probes", "--seeds", 1, "--fold_files", tmp_path / "emobox")
     assert code == 0, error
-    assert "3 folds, as the files say (validation: a random fifth" in output
+    assert "3 folds, from the fold files (validation: a random fifth" in output
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--by", "speaker", "--folds", 2], "--folds 2: must be at least 3"),
-        (["--fold_files", ".", "--by", "session"], "--fold_files: the files say what the folds are"),
+        (["--fold_files", ".", "--by", "session"], "--fold_files: the files define the folds"),
         (["--splits", "val"], "TOY_BERT_WAV2VEC_val.pkl: no such file"),
         (["--k_audio", 40], "--k_audio 40: .* 32 utterances, so each has at most 31 neighbours"),
         (["--download"], "--download: the authors publish features of IEMOCAP and ESD"),

@@ -12,7 +12,7 @@ from utils.folds.protocol import TEST, TRAIN, VAL, choose_by, divide, read_pool
 
 
 def write(folder, split: str, rows: range, speakers: int = 6, dataset: str = "TOY") -> None:
-    """Utterances by speakers s0, s1, ..., two of them in each session, each with every class."""
+    """Utterances of speakers s0, s1, ...: two speakers per session, every class for each speaker."""
     path = folder / f"{dataset}_BERT_WAV2VEC_{split}.pkl"
     write_pickle(path, [make_rows(96)[row] for row in rows])
     who = [(f"u{row}.wav", row % 4, row // 4 % speakers) for row in rows]
@@ -37,7 +37,7 @@ def test_the_pickles_that_exist_are_pooled_in_order(pool):
 def test_named_pickles_alone_are_pooled(pool, tmp_path):
     write(tmp_path, "all", range(96))
     assert len(read_pool("TOY", tmp_path, ["all"]).features) == 96
-    with pytest.raises(InputError, match=r"_all.pkl: 'u0.wav' is also in .*_train.pkl; choose with --splits"):
+    with pytest.raises(InputError, match=r"_all.pkl: 'u0.wav' is also in .*_train.pkl; select pickles with --splits"):
         read_pool("TOY", tmp_path)
 
 
@@ -124,7 +124,7 @@ def test_a_fold_without_a_class_is_refused(tmp_path):
     moved = [line.replace(",s0,d0", ",s2,d1") if ",3,s0" in line else line for line in moved]
     path.write_text("\n".join(moved))
     with pytest.raises(
-        InputError, match="fold 1: its test part has no utterance of class 3; fewer --folds, or --by random"
+        InputError, match="fold 1: its test part has no utterance of class 3; use fewer --folds, or --by random"
     ):
         divide(read_pool("TOY", tmp_path), tmp_path, "session", "group")
 
@@ -134,7 +134,7 @@ def test_a_fold_without_a_class_is_refused(tmp_path):
     [
         ("session", 4, "--by session: 4 folds of 3 sessions; at least 3 of each"),
         ("speaker", 2, "--by speaker: 2 folds of 6 speakers"),
-        ("random", 25, "--by random: 25 folds; from 3 to 24"),
+        ("random", 25, "--by random: 25 folds; must be from 3 to 24"),
     ],
 )
 def test_impossible_numbers_of_folds_are_named(pool, tmp_path, by, folds, message):
@@ -155,5 +155,5 @@ def test_folds_csv_names_every_part_and_guards_its_folder(pool, tmp_path):
         "train",
     ]
     write(tmp_path, "test", range(64, 95))
-    with pytest.raises(InputError, match=r"folds.csv: folds of other utterances; choose another --save_path"):
+    with pytest.raises(InputError, match=r"folds.csv: contains other utterances or folds; choose another --save_path"):
         divide(read_pool("TOY", tmp_path), tmp_path, "session", "group").write()

@@ -107,7 +107,7 @@ def drop(state, name):
             "classifier.4.bias holds a value",
         ),
         (lambda s: {7: torch.ones(1), **s}, "expected strings as keys, found 7"),
-        (lambda s: {**s, "mlp.0.weight": 3}, "not a state dict, which holds tensors alone"),
+        (lambda s: {**s, "mlp.0.weight": 3}, "not a state dict, which holds only tensors"),
     ],
 )
 def test_other_state_dicts_are_refused(tmp_path, change, message):
@@ -120,7 +120,7 @@ def test_other_state_dicts_are_refused(tmp_path, change, message):
 def test_unknown_dataset_needs_k(tmp_path):
     path = tmp_path / "mine.pt"
     torch.save(OfficialReference(**SIZES).state_dict(), path)
-    with pytest.raises(InputError, match=r"mine\.pt: its dataset is not known.*--k_text and --k_audio"):
+    with pytest.raises(InputError, match=r"mine\.pt: its name does not tell the dataset.*--k_text and --k_audio"):
         load_official(path, {})
     trained = load_official(path, {"k_text": 2, "k_audio": 3, "fusion_type": "max"})
     assert (trained.config.k_text, trained.config.k_audio, trained.config.model.fusion_type) == (2, 3, "max")

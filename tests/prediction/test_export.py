@@ -327,7 +327,7 @@ def test_missing_seeds_are_said(tones, run, exported):
     (exported / "seed1" / "metrics.json").unlink()
     code, _, err = ask(run, exported, *first_wav(tones))
     assert code == 2
-    assert err.splitlines()[-1].startswith(f"error: {exported}: its seeds keep no weights")
+    assert err.splitlines()[-1].startswith(f"error: {exported}: its seeds have no weights")
 
 
 class Trap:

@@ -38,7 +38,7 @@ def test_without_speakers_there_are_no_folds(run, tmp_path):
         write_pickle(tmp_path / "feature" / f"TOY_BERT_WAV2VEC_{split}.pkl", make_rows(24))
     code, output, error = run(reproduce.main, *options(tmp_path, "--parts", "folds"))
     assert code == 0, error
-    assert "TOY: no folds, its features are absent or do not name sessions or speakers" in output
+    assert "TOY: no folds, since its features are missing or do not name sessions or speakers" in output
 
 
 def test_the_tables_have_probes(run, tmp_path):
@@ -49,4 +49,4 @@ def test_the_tables_have_probes(run, tmp_path):
     assert "Δ WA vs CemoBAM, `paper`" in section
     for probe in PROBES:
         assert f"| {probe.title} |" in section
-    assert "95 % intervals over utterances" in section
+    assert "95 % jackknife intervals over utterances" in section

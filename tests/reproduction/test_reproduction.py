@@ -123,7 +123,7 @@ def test_a_difference(mean, half, paper, verdict):
 @pytest.mark.parametrize(
     ("mean", "over_seeds", "over_both", "same", "verdict"),
     [
-        (82, 0.5, 3.3, True, REPRODUCED),  # on the paper's own utterances only the seeds are left to chance
+        (82, 0.5, 3.3, True, REPRODUCED),  # on the paper's own utterances, only the seeds are random
         (82, 0.5, 3.3, False, UNDECIDED),
         (79, 0.5, 3.3, True, NOT_REPRODUCED),
         (79, 0.5, 3.3, False, UNDECIDED),
@@ -214,7 +214,7 @@ def test_trials_of_the_tables(tmp_path):
 
 def write_run(trial: Trial, correct: np.ndarray, sizes=(331, 109), test_sha256="test") -> None:
     """Finished runs. Utterance n is recognised in seed i where ``correct[i, n]``, otherwise classes 0 and 1 are
-    confused; the last quarter is of class 1, the others of class 0.
+    confused. The last quarter has class 1, the others class 0.
     """
     n = correct.shape[1]
     labels = (np.arange(n) >= 3 * n / 4).astype(int)
@@ -241,7 +241,7 @@ def write_run(trial: Trial, correct: np.ndarray, sizes=(331, 109), test_sha256="
 
 
 def hits(share: float, shift: int = 0, n: int = 200) -> np.ndarray:
-    """[3, n] with that share of hits, a few more or fewer in each seed."""
+    """Hits [3, n] with this share, a few more or fewer in each seed."""
     counts = [round(share * n) + extra for extra in (-2, 0, 2)]
     return np.stack([np.roll(np.arange(n) < count, shift) for count in counts])
 
@@ -261,7 +261,7 @@ def plan(tmp_path):
 
 @pytest.fixture(scope="module")
 def finished_once(tmp_path_factory):
-    """All runs of the tables and the steps: CemoBAM 80 %, without xCBAM 50, all else 79. Tests keep them so."""
+    """All runs of the tables and the steps: CemoBAM 80 %, without xCBAM 50 %, all others 79 %. Read-only."""
     plan = plan_in(tmp_path_factory.mktemp("finished"))
     for trial in [*plan.tables("IEMOCAP"), *plan.steps_between("IEMOCAP")]:
         write_run(trial, hits(share_of(trial, 0.8, 0.5, 0.79)))
@@ -295,21 +295,21 @@ PREDICTIONS = "label,prediction\n"
     [
         ("test_predictions.csv", None, PREDICTIONS + "0,0\n"),
         ("test_predictions.csv", None, PREDICTIONS + 200 * "0,0\n"),  # another WA
-        ("test_predictions.csv", None, PREDICTIONS + 320 * "0,0\n" + 80 * "0,1\n"),  # the same, of other utterances
+        ("test_predictions.csv", None, PREDICTIONS + 320 * "0,0\n" + 80 * "0,1\n"),  # the same WA, but other utterances
         ("test_predictions.csv", None, "nonsense"),
         ("test_predictions.csv", None, "\xff\x00"),
         ("metrics.json", None, "{}"),
         ("metrics.json", '"seed": 2', '"seed": 1'),
         ("metrics.json", '"ua": 0.6', '"ua": 7.5'),
-        ("metrics.json", '"ua": 0.6', '"ua": 0.7'),  # not what the predictions have
-        ("metrics.json", '"selected_epoch": 1', '"selected_epoch": 2'),  # of one epoch
+        ("metrics.json", '"ua": 0.6', '"ua": 0.7'),  # differs from the predictions
+        ("metrics.json", '"selected_epoch": 1', '"selected_epoch": 2'),  # there is only one epoch
         ("metrics.json", '"selected_epoch": 1', '"selected_epoch": 0'),
         ("metrics.json", '"selected_epoch": 1', '"selected_epoch": "x"'),
         ("metrics.json", " 150,", " 151,"),
         ("metrics.json", " 150,", " 1e300,"),
         ("test_predictions.csv", "0,0", "0,9"),
         ("test_predictions.csv", "0,0", "x,x"),
-        ("test_predictions.csv", "1,0", "0,1"),  # the same WA of other labels
+        ("test_predictions.csv", "1,0", "0,1"),  # the same WA, but other labels
         ("metrics.json", '"wa": 0.8', '"wa": NaN'),
         ("metrics.json", '"wa": 0.8', '"wa": "x"'),
         ("metrics.json", '"confusion": [', '"confusion": ["x", '),
@@ -348,14 +348,14 @@ def test_damaged_files_are_named_and_nothing_is_reported(finished_once, name, ol
 def test_differences_are_paired(finished):
     full, other = (read_result(trial, SEEDS) for trial in finished.tables("IEMOCAP")[:2])
     assert full.minus(full).over_both == 0
-    assert full.minus(other).mean == pytest.approx(0)  # the profiles' own runs are alike
+    assert full.minus(other).mean == pytest.approx(0)  # the profiles' own runs are equal
 
 
 # --- the report
 
 
 def table_rows(text: str, begin: str) -> list[list[str]]:
-    """The cells of the first row that begins so, and of the rows below it until the end of the table."""
+    """The cells of the first row that begins with this text, and of the rows below it in the table."""
     lines = text.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(f"| {begin}"))
     end = next((i for i in range(start, len(lines)) if not lines[i].startswith("|")), len(lines))
@@ -427,7 +427,7 @@ def test_a_level_on_the_published_test_split_is_left_to_the_seeds(plain, monkeyp
     assert verdicts(plain)[:2] == [REPRODUCED, UNDECIDED]
     assert "**reproduced**<br>81.85 [80.95, 82.75]" in (plain.root / "report.md").read_text()
     for trial in plain.tables("IEMOCAP"):
-        write_run(trial, hits(0.818, n=551), sizes=(4407, 551))  # tested on something else than what lies there
+        write_run(trial, hits(0.818, n=551), sizes=(4407, 551))  # tested on other utterances than those in the folder
     assert verdicts(plain)[:2] == [UNDECIDED, UNDECIDED]
 
 
@@ -451,18 +451,18 @@ def test_runs_of_other_features_are_not_compared(finished):
     for seed in SEEDS:
         path = trial.folder / f"seed{seed}" / "config.json"
         path.write_text(path.read_text().replace('"sha256": "train"', '"sha256": "other"'))
-    with pytest.raises(InputError, match=r"step-03-channel_gate: other features than .*IEMOCAP/official"):
+    with pytest.raises(InputError, match=r"step-03-channel_gate: features differ from those of .*IEMOCAP/official"):
         write_report(finished)
-    with pytest.raises(InputError, match=r"step-03-channel_gate: other features than .*step-01"):
+    with pytest.raises(InputError, match=r"step-03-channel_gate: features differ from those of .*step-01"):
         read_result(trial, SEEDS).minus(read_result(first, SEEDS))
     path.write_text(path.read_text().replace('"sha256": "other"', '"sha256": "train"'))
-    with pytest.raises(InputError, match=r"seed3/config.json: not a run of this trial \(the train data is another"):
+    with pytest.raises(InputError, match=r"seed3/config.json: not a run of this trial \(the train data is different"):
         write_report(finished)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_a_trial_is_complete_with_all_its_seeds(finished, seeds):
-    """Also after a kill between seeds: nothing depends on a file beside the seed folders."""
+    """Also after a kill between seeds: the report needs no file next to the seed folders."""
     trial = finished.trial("IEMOCAP", "paper", MAIN)
     for seed in SEEDS[seeds:]:
         shutil.rmtree(trial.folder / f"seed{seed}")
@@ -483,7 +483,7 @@ def test_what_is_not_finished_is_missing_and_never_filled_in(finished):
     assert [row[3] for row in rows] == ["missing (2 of 3 seeds)", "", "", ""]
     assert [row[5] for row in rows] == ["79.55", "78.91", "78.89", ""]
     assert table_line(text, "train mode at every step")[1:] == ["missing (0 of 3 seeds)", "", "", ""]
-    assert table_line(text, "one LayerNorm per GAT layer")[3:] == ["", ""]  # there is nothing to compare with
+    assert table_line(text, "one LayerNorm per GAT layer")[3:] == ["", ""]  # there is no earlier step to compare with
     assert not (finished.root / "figures" / "IEMOCAP-ablation_steps.png").exists()
     missing = text.split("## Missing")[1]
     assert "- IEMOCAP/paper-fusion_type=cls: 2 of 3 seeds (seed 2 failed: epoch 1: the training loss is nan)" in missing
@@ -589,7 +589,7 @@ def test_the_verdict_of_fig_2(plain, of_paper, seed_effect, verdict):
 
 @pytest.fixture
 def command(run, tmp_path, feature_dir):
-    write_pickle(feature_dir / "TOY_BERT_WAV2VEC_test.pkl", make_rows(100, seed=2))  # of fewer, there is no t-SNE
+    write_pickle(feature_dir / "TOY_BERT_WAV2VEC_test.pkl", make_rows(100, seed=2))  # the least for a t-SNE
 
     def command(*options):
         small = ["--epochs", 1, "--hidden_dim", 16, "--device", "cpu", "--seeds", 1, 2]
@@ -619,7 +619,7 @@ def test_an_interrupted_command_resumes_and_trains_nothing_twice(command, tmp_pa
     monkeypatch.setattr(jobs, "train_run", lambda run, *args: (trained.append(run.folder), real(run, *args)))
     code, output, error = command("--profiles", "paper", "--parts", "tables")
     assert code == 0, error
-    assert "20 runs, 6 of them finished before" in output
+    assert "20 runs, 6 of them already finished" in output
     assert len(trained) == len(set(trained)) == 20
     text = report.read_text()
     assert "missing (" not in text
@@ -777,7 +777,7 @@ def test_features_that_changed_are_refused_before_anything_is_trained(command, f
     path.write_bytes(pickle.dumps(make_rows(40, seed=9)))
     code, _, error = command("--profiles", "official", "--parts", "tables")
     assert code == 2
-    assert re.search(r"TOY/paper.*: other features than this command", error)
+    assert re.search(r"TOY/paper.*: features differ from those of this command", error)
     assert not (tmp_path / "out" / "TOY" / "official").exists()
 
 
@@ -797,7 +797,7 @@ def test_few_utterances_have_no_tsne(command, tmp_path, feature_dir):
     code, output, _ = command("--profiles", "paper", "--parts", "tables")
     assert code == 0
     assert "no t-SNE of TOY, paper: 99 utterances, fewer than 100" in output
-    assert "t-SNE: of 100 utterances or more" in (tmp_path / "out" / "report.md").read_text()
+    assert "t-SNE: needs at least 100 utterances" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_a_part_without_trials_is_named(command):

@@ -39,13 +39,13 @@ def result(k_text: int, k_audio: int, seed: int, val: float, test: float) -> dic
 
 @pytest.fixture
 def options(tmp_path, feature_dir):
-    """Of a small sweep of TOY in ``tmp_path / "runs"``."""
+    """Arguments of a small sweep of TOY in ``tmp_path / "runs"``."""
     return ["--dataset", "TOY", *GRID, *TINY, "--feature_dir", feature_dir, "--save_path", tmp_path / "runs"]
 
 
 @pytest.fixture
 def run_sweep(monkeypatch, capsys):
-    """Run the sweep in this process: exit code and what it printed."""
+    """Run the sweep in this process. Returns the exit code and what it printed."""
 
     def run(options: list) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["sweep.py", *map(str, options)])
@@ -64,7 +64,7 @@ def folder_of_run(sweep_folder: Path, row: dict) -> Path:
 
 
 def finished_runs(folder: Path) -> dict[Path, int]:
-    """When each finished run of a sweep was finished."""
+    """The time at which each finished run of a sweep was finished."""
     return {path: path.stat().st_mtime_ns for path in folder.glob("k*/seed*/metrics.json")}
 
 
@@ -160,7 +160,7 @@ def test_the_printed_line_trains_the_selected_trial_to_the_same_metrics(tmp_path
 
 
 def test_profile_official_decays_as_the_published_sweep(tmp_path, options, run_sweep):
-    """A factor of 0.3 in its training, of 0.5 in its sweep."""
+    """The factor is 0.3 in its training and 0.5 in its sweep."""
     _, output = run_sweep([*options, "--profile", "official"])
     (folder,) = (path for path in (tmp_path / "runs" / "TOY").iterdir() if path.name.startswith("topk-official"))
     assert json.loads((folder / "k1_2" / "seed1" / "config.json").read_text())["config"]["lr_decay"] == 0.5
@@ -174,14 +174,14 @@ def test_validation_selects_and_the_optimism_of_the_test_split_is_reported():
     summary = summary_table(run_table(results))
     assert best_trial(summary, 2).name == (1, 1)
     text = report(summary, "IEMOCAP", 2)
-    assert "warning: selected on the test split it would be k_text 1, k_audio 2" in text
-    assert "40.00 points of optimism" in text
+    assert "warning: selection on the test split would choose k_text 1, k_audio 2" in text
+    assert "too optimistic by 40.00 points" in text
     assert "the paper's best" not in text  # not in this grid
     half = [*results, result(7, 8, 1, 0.1, 0.1)]
     assert "the paper's best" not in report(summary_table(run_table(half)), "IEMOCAP", 2)
     whole = summary_table(run_table([*half, result(7, 8, 2, 0.1, 0.1)]))
     assert re.search("the paper's best +7 +8 +10\\.00", report(whole, "IEMOCAP", 2))
-    assert "the paper's best" not in report(whole, "DEMO", 2)  # which the paper never saw
+    assert "the paper's best" not in report(whole, "DEMO", 2)  # DEMO is not in the paper
 
 
 def test_equal_trials_and_incomplete_ones():
@@ -198,7 +198,7 @@ def test_equal_trials_and_incomplete_ones():
 
 def test_best_so_far_compares_by_the_seeds_that_every_trial_has():
     results = [result(1, 1, 1, 0.5, 0), result(2, 2, 1, 0.9, 0), result(1, 1, 2, 1.0, 0)]
-    assert best_so_far(results) == "best k 2, 2: val w-F1 90.0 (1 seed)"  # the second seed's pass has only begun
+    assert best_so_far(results) == "best k 2, 2: val w-F1 90.0 (1 seed)"  # the second seed has only begun
     results.append(result(2, 2, 2, 0.8, 0))
     assert best_so_far(results) == "best k 2, 2: val w-F1 85.0 (2 seeds)"
     assert best_so_far([]) == ""
@@ -293,8 +293,8 @@ def test_a_second_command_trains_only_what_is_new(tmp_path, options, run_sweep, 
     code, output = run_sweep([*options, "--k_text", "3", "2"])
     assert code == 0
     assert {config.k_text for config in trained} == {2}
-    assert "8 runs, 4 of them finished before" in output
-    assert set(pd.read_csv(folder_of(tmp_path) / "sweep.csv")["k_text"]) == {2, 3}  # those asked for
+    assert "8 runs, 4 of them already finished" in output
+    assert set(pd.read_csv(folder_of(tmp_path) / "sweep.csv")["k_text"]) == {2, 3}  # only the requested values
 
 
 BAD = {
@@ -307,7 +307,7 @@ BAD = {
     "no CPU": (["--ray", "auto", "--cpus_per_run", "0"], "--cpus_per_run 0: must be at least 1"),
     "GPU and a half": (
         ["--ray", "auto", "--gpus_per_run", "1.5"],
-        "--gpus_per_run 1.5: must be a fraction of 1, or",
+        "--gpus_per_run 1.5: must be a fraction from 0 to 1, or",
     ),
     "no job": (["--jobs", "0"], "--jobs 0: must be above 0"),
     "jobs of a cluster": (["--ray", "auto", "--jobs", "2"], "--jobs 2: with --ray, use --cpus_per_run"),
@@ -327,7 +327,7 @@ def test_another_configuration_or_data_is_refused(tmp_path, options, run_sweep, 
     run_sweep([*options, "--model_name", "mine"])
     other = write_pickle(tmp_path / "other.pkl", make_rows(12, seed=9))
     for extra, message in (
-        (["--dropout", "0.5"], r"seed\d: holds a run of another configuration \(dropout was 0\.3, now 0\.5\)"),
+        (["--dropout", "0.5"], r"seed\d: contains a run with another configuration \(dropout was 0\.3, now 0\.5\)"),
         (["--train_path", other], "the train data"),
     ):
         code, line = call(sweep.main, *options, "--model_name", "mine", *extra)
@@ -354,7 +354,7 @@ def test_outcomes_are_sorted_and_hold_what_runs_have(tmp_path, options, run_swee
     assert all(each["seconds"] > 0 for each in found)
 
 
-# A sweep whose runs take no time but leave a line in a file, and where one run of one process never ends.
+# A sweep whose runs take no time and write a line to a file. One run of one process never ends.
 STUB = """
 import json, sys, time
 sys.path.insert(0, {root!r})
@@ -405,7 +405,7 @@ def test_killed_at_any_moment_and_resumed(tmp_path, options, run_sweep):
     assert 2 <= len(finished) < RUNS
     code, output = run_sweep([*options, "stopped"])
     assert code == 0
-    assert f"{RUNS} runs, {len(finished)} of them finished before" in output
+    assert f"{RUNS} runs, {len(finished)} of them already finished" in output
     assert finished.items() <= finished_runs(stopped).items()
     assert run_sweep([*options, "whole"])[0] == 0
     assert all(a.equals(b) for a, b in zip(sweep_tables(whole), sweep_tables(stopped), strict=True))
@@ -425,11 +425,11 @@ def test_interrupt_says_what_is_kept(tmp_path, options):
     process.send_signal(signal.SIGINT)
     error = process.communicate()[1].decode()
     assert process.returncode == 130
-    assert re.search(r"\d of 8 runs are finished; the same command resumes", error)
+    assert re.search(r"\d of 8 runs are finished; repeat the command to resume", error)
 
 
 def test_two_at_once_share_the_runs_and_take_over_from_the_killed(tmp_path, options):
-    """The first hangs in a run; the second does all others, waits, and trains that one when the first is killed."""
+    """The first hangs in a run. The second trains all others, waits, and trains that run when the first is killed."""
     log = tmp_path / "log"
     script = STUB.format(root=str(ROOT), log=str(log))
 
@@ -445,7 +445,7 @@ def test_two_at_once_share_the_runs_and_take_over_from_the_killed(tmp_path, opti
     second = start("second")
     wait_for(lambda: len(lines()) == RUNS, second)
     time.sleep(0.5)
-    assert second.poll() is None  # it waits for the run that the other has
+    assert second.poll() is None  # it waits for the run of the other process
     assert len(lines()) == RUNS
     hung.kill()
     hung.communicate()
@@ -470,7 +470,7 @@ def start_jobs(options: list) -> subprocess.Popen:
 
 
 def unfinished(folder: Path) -> list[Path]:
-    """The folders of runs that are begun; what they have trained is saved."""
+    """The folders of runs that have begun, with their saved state."""
     runs = [path.parent for path in folder.rglob("log.jsonl") if not path.with_name("metrics.json").exists()]
     for run in runs:
         epochs = len((run / "log.jsonl").read_text().splitlines())
@@ -480,7 +480,7 @@ def unfinished(folder: Path) -> list[Path]:
 
 @pytest.mark.slow
 def test_jobs_interrupted_in_a_terminal_and_resumed(tmp_path, options, run_sweep, quick_jobs):
-    """Every process of the command gets the signal: at first while the jobs start, then while they train."""
+    """Every process of the command gets the signal: first while the jobs start, then while they train."""
     options = [*options, "--epochs", "60", "--model_name"]
     folder = tmp_path / "runs" / "TOY" / "jobs"
     moments = (lambda: len(list(folder.rglob("config.json"))) == RUNS, lambda: finished_runs(folder))
@@ -490,7 +490,7 @@ def test_jobs_interrupted_in_a_terminal_and_resumed(tmp_path, options, run_sweep
         os.killpg(process.pid, signum)
         error = process.communicate(timeout=60)[1]
         assert process.returncode == 130
-        assert error.endswith("of 8 runs are finished; the same command resumes\ninterrupted\n")
+        assert error.endswith("of 8 runs are finished; repeat the command to resume\ninterrupted\n")
         assert "Traceback" not in error
         assert len(finished_runs(folder)) < RUNS
     assert error.count(": saved after epoch ") == len(unfinished(folder)) >= 1

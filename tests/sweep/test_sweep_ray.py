@@ -34,7 +34,7 @@ def cluster():
 
 @pytest.mark.slow
 def test_a_node_that_dies_costs_only_its_running_runs(tmp_path, options, cluster, monkeypatch, capsys, call):
-    """Before that, a run that no node can train is refused: one cluster for both, which takes long to start."""
+    """First, a run that no node can train is refused. Both cases share one cluster, which is slow to start."""
     code, line = call(sweep.main, *options, "--ray", cluster.address, "--gpus_per_run", "0.5")
     assert code == 2
     assert line.endswith("no node of the cluster has 1 CPUs and 0.5 GPUs for a run")
@@ -42,7 +42,7 @@ def test_a_node_that_dies_costs_only_its_running_runs(tmp_path, options, cluster
 
     monkeypatch.setattr(sys, "argv", ["sweep.py", *options, "--epochs", "60", "--model_name", "here"])
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the workers
+    torch.set_num_threads(1)  # as in the workers
     try:
         assert sweep.main() == 0
     finally:
@@ -66,22 +66,22 @@ def test_a_node_that_dies_costs_only_its_running_runs(tmp_path, options, cluster
     code = sweep.main()
     assert code == 0
     killer.join(60)
-    assert "again: k" in capsys.readouterr().err  # a run was trained again
+    assert "retrying: k" in capsys.readouterr().err  # a run was trained again
     assert 1 <= len(finished) < 8
     assert all(path.stat().st_mtime_ns == at for path, at in finished.items())
     folders = [tmp_path / "runs" / "TOY" / name for name in ("here", "cluster")]
     for here, there in zip(*map(sweep_tables, folders), strict=True):
         pd.testing.assert_frame_equal(here, there)
 
-    assert sweep.main() == 0  # again, on what is left of the cluster: nothing to do
-    assert "8 runs, 8 of them finished before" in capsys.readouterr().out
+    assert sweep.main() == 0  # again, on the rest of the cluster: nothing to do
+    assert "8 runs, 8 of them already finished" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     "address, message",
     [
-        ("127.0.0.1:1", "no Ray cluster there (["),
-        ("127.0.0.1:99999", "no Ray cluster there ("),
+        ("127.0.0.1:1", "no Ray cluster at this address (["),
+        ("127.0.0.1:99999", "no Ray cluster at this address ("),
         ("head", "expected host:port of the head node, or auto"),
     ],
 )
@@ -103,4 +103,4 @@ def test_without_ray_the_message_says_what_to_install(options, call, monkeypatch
     monkeypatch.setattr(builtins, "__import__", without_ray)
     code, line = call(sweep.main, *options, "--ray", "auto")
     assert code == 2
-    assert line == f"error: --ray: Ray is not installed here; {sys.executable} -m pip install -r requirements-ray.txt"
+    assert line == f"error: --ray: Ray is not installed; run {sys.executable} -m pip install -r requirements-ray.txt"

@@ -19,7 +19,7 @@ from utils.training.calibration import (
 
 
 def simulated(temperature: float, n: int = 20_000) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits whose probabilities are right at this temperature."""
+    """Logits whose probabilities are calibrated at this temperature."""
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(n, 4, generator=generator)
     label = torch.multinomial((logits / temperature).softmax(1), 1, generator=generator)[:, 0]
@@ -72,7 +72,7 @@ def test_scores_are_those_of_scikit_learn():
 
 
 def test_ece_of_a_hand_made_case():
-    """Bins (0.6, 0.667]: two of confidence 0.62 and 0.66, one right. (0.867, 0.933]: 0.9, wrong. 0.2 of five: right."""
+    """Bin (0.6, 0.667]: confidences 0.62 and 0.66, one correct. (0.867, 0.933]: 0.9, wrong. 0.2 of five: correct."""
     top, label = np.array([0.62, 0.66, 0.9, 0.2]), np.array([0, 1, 1, 0])
     probability = np.stack([top, *[(1 - top) / 4] * 4], axis=1)
     assert expected_calibration_error(probability[None], label) == pytest.approx((0.28 + 0.9 + 0.8) / 4)
@@ -82,7 +82,7 @@ def test_ece_of_a_hand_made_case():
 
 
 def test_every_confidence_has_its_bin():
-    """From 1 / C to 1; what float64 rounds beyond an end, too."""
+    """From 1 / C to 1, and values that float64 rounds beyond an end."""
     probability = np.array([[[1.0, 0.0], [1 + 1e-15, 0.0], [0.5, 0.5], [1e-300, 0.0]]])
     count = reliability(probability, np.zeros(4, int))[0, 0]
     assert (count[0], count[7], count[14], count.sum()) == (1, 1, 2, 4)
@@ -123,6 +123,6 @@ def test_the_table_names_temperatures_and_what_they_were_fitted_on():
     assert first.split()[:5] == ["seed", "1", "1.500", *(f"{value:.2f}" for value in values)]
     assert mean.split()[:6] == ["mean", "±", "std", "2.000", "±", "0.707"]
     assert not any("very utterances" in note for note in notes)
-    assert "T was fitted on these very utterances" in calibration_table(results, True).splitlines()[-1]
+    assert "T was fitted on these utterances" in calibration_table(results, True).splitlines()[-1]
     none = calibration_results({"a": 1.0}, probability[:1], probability[:1], label)
     assert calibration_table(none, True).splitlines()[-1] == "No temperature was fitted, so T is 1."

@@ -1,4 +1,4 @@
-"""The same code on a GPU. Skipped where there is none; test_pretend_cuda.py needs none."""
+"""The same code on a GPU. Skipped without a GPU; test_pretend_cuda.py needs none."""
 
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def relative_error(here: Tensor, there: Tensor) -> float:
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-4), ("tf32", 2e-2)])
 def test_logits_and_gradients_agree_with_the_cpu(toy_splits, small_config, profile, precision, tolerance):
-    """The gradients as a whole: in TF32, those of a single bias may cancel to less than their errors."""
+    """Compares all gradients together: in TF32, those of a single bias may be smaller than their errors."""
     config = small_config(profile=profile, hidden_dim=64)
     model = CemoBAM(config.model, 6, 5, 4).eval()  # without dropout, whose random numbers differ by device
     set_matmul_precision(precision, DEVICES[1])
@@ -151,7 +151,7 @@ def text_encoder(**options) -> TextEncoder:
 
 @pytest.mark.parametrize("modality", ["text", "audio"])
 def test_encoders_agree_with_the_cpu(modality):
-    """Also in their convolutions, which cuDNN computes in TF32 where nothing is said."""
+    """Also in their convolutions, which cuDNN computes in TF32 by default."""
     encoder = audio_encoder() if modality == "audio" else text_encoder()
     if modality == "audio":
         inputs = [encoder.prepare(0.1 * torch.randn(samples)) for samples in (16_000, 9_000)]
@@ -167,7 +167,7 @@ AUDIO_DROPOUT = ("hidden_dropout", "attention_dropout", "activation_dropout")
 
 
 def tuned(folder: Path, modality: str, precision: str, device: torch.device, dropout: float = 0.0, steps: int = 3):
-    """Loss of a few steps, and the state behind them."""
+    """Losses of a few steps, and the state after them."""
     torch.manual_seed(0)
     if modality == "text":
         encoder = text_encoder(**dict.fromkeys(TEXT_DROPOUT, dropout)).to(device)

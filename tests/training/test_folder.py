@@ -28,8 +28,8 @@ def test_the_same_run_is_let_in_and_its_file_stays(tmp_path):
     "changes, message",
     [
         ({"config": {"lr": 0.2, "epochs": 5}}, r"lr was 0\.1, now 0\.2"),
-        ({"config": {"lr": 0.1}}, r"epochs was 5, now \(not there\)"),
-        ({"data": {"train": OTHER}}, r"the train data is another \(u\.pkl\)"),
+        ({"config": {"lr": 0.1}}, r"epochs was 5, now \(missing\)"),
+        ({"data": {"train": OTHER}}, r"the train data is different \(u\.pkl\)"),
         ({"class_names": ["b", "a"]}, "the classes were a, b, now b, a"),
         ({"seed": 4}, "the seed was 3, now 4"),
     ],
@@ -37,7 +37,7 @@ def test_the_same_run_is_let_in_and_its_file_stays(tmp_path):
 def test_another_run_is_refused_and_nothing_is_changed(tmp_path, changes, message):
     claim_folder(tmp_path, describe())
     before = (tmp_path / "config.json").read_bytes()
-    with pytest.raises(InputError, match=rf"{tmp_path}: holds a run of another configuration \({message}\)"):
+    with pytest.raises(InputError, match=rf"{tmp_path}: contains a run with another configuration \({message}\)"):
         claim_folder(tmp_path, describe(**changes))
     assert (tmp_path / "config.json").read_bytes() == before
 

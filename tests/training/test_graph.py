@@ -30,7 +30,7 @@ def test_published_code_sends_the_messages_the_other_way():
 
 
 def test_four_nodes_by_hand():
-    # nodes 0 and 1 point one way, 2 and 3 another; 1 lies between 0 and 2
+    # nodes 0 and 1 have one direction, 2 and 3 another; 1 lies between 0 and 2
     text = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-0.6, 0.8]])
     assert top_k_neighbors(text, 2).tolist() == [[1, 2], [0, 2], [3, 1], [2, 1]]
     lists = NeighborLists(top_k_neighbors(text, 1), top_k_neighbors(text, 1))
@@ -102,7 +102,7 @@ def test_blocks_and_threads_do_not_change_the_lists(monkeypatch):
 
 
 def test_no_matrix_of_all_pairs_is_made(monkeypatch):
-    """At N = 100 000 an N x N matrix would be 80 GB: the largest tensor must follow the block, not N squared."""
+    """At N = 100 000, an N x N matrix would be 80 GB. The largest tensor must follow the block, not N squared."""
     largest = 0
 
     class Watch(torch.overrides.TorchFunctionMode):
@@ -136,7 +136,7 @@ def test_homophily_counts_edges_between_different_nodes():
 
 def test_homophily_is_that_of_pyg():
     label = torch.randint(4, (50,))
-    for edges in (torch.randint(50, (2, 400)), torch.arange(50).expand(2, 50)):  # the second has self-loops alone
+    for edges in (torch.randint(50, (2, 400)), torch.arange(50).expand(2, 50)):  # the second has only self-loops
         graph = NeighborGraph.from_edges(*edges, 50)
         expected = homophily(remove_self_loops(edges)[0], label, method="edge")
         assert edge_homophily(graph, label) == pytest.approx(expected, abs=0, nan_ok=True)
@@ -156,7 +156,7 @@ def test_a_removed_modality_is_its_training_mean_and_has_no_neighbours(toy_data,
         both = getattr(graph, kept)
         k = getattr(config, f"k_{kept}")
         assert edge_set(graph.graph) == edge_set(build_graph(neighbor_lists(both, both, k, k), k, k))
-    toy_data.graph("val", small_config(), cpu)  # the lists that configurations share hold both modalities again
+    toy_data.graph("val", small_config(), cpu)  # the shared lists contain both modalities again
     assert toy_data.lists("val", small_config()).audio.size(1) >= 2
     with pytest.raises(InputError, match=f"--k_{kept} 24"):
         toy_data.check(small_config(ablation=ablation, **{f"k_{kept}": 24}))

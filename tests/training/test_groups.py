@@ -33,7 +33,7 @@ def test_each_group_has_its_own_results_worst_first(drawn):
         assert row["utterances"] == inside.sum()
         for name, score in (("wa", accuracy_score), ("ua", balanced_accuracy_score)):
             if row["kind"] == "class":
-                score = accuracy_score  # its recall, twice
+                score = accuracy_score  # both are its recall
             expected = np.mean([score(label[inside], of_seed[inside]) for of_seed in prediction])
             assert row[name] == pytest.approx(expected)
     for kind in ("speaker", "gender", "class"):
@@ -49,7 +49,7 @@ def test_the_worst_large_group_is_named_with_its_count():
     assert [line.split()[0] for line in lines[1:5]] == ["speaker", "few", "bad", "good"]
     assert lines[5:7] == [
         "worst speaker: bad, WA 50.0, 12 utterances",
-        "1 of fewer than 10 utterances: too few to be named as the worst",
+        "1 with fewer than 10 utterances: too few to be named as the worst",
     ]
     assert lines[8:] == ["class  utterances  recall", "a              41    63.4"]  # a single class is not the worst
 
@@ -63,10 +63,10 @@ def test_utterances_of_nobody_known_are_a_group_that_is_not_named():
 
 
 def test_of_many_groups_the_worst_are_printed_and_all_are_written(tmp_path):
-    """Of 13; of 12, all are printed."""
+    """With 13 groups. With 12, all are printed."""
     for count in (12, 13):
         speaker = [f"s{i:02d}" for i in range(count) for _ in range(20)]
-        prediction = np.array([[int(j >= i) for i in range(count) for j in range(20)]])  # s00 is never right
+        prediction = np.array([[int(j >= i) for i in range(count) for j in range(20)]])  # s00 is never correct
         rows = group_results(identity(speaker), np.zeros(20 * count, int), prediction, NAMES)
         write_groups(tmp_path / "g.csv", rows)
         written = list(csv.DictReader((tmp_path / "g.csv").read_text().splitlines()))

@@ -1,4 +1,4 @@
-"""Runs side by side in several processes. What is to happen in them is in the data that they are sent."""
+"""Runs in several parallel processes. The data sent to the processes says what must happen in them."""
 
 import json
 import multiprocessing
@@ -16,7 +16,7 @@ from utils.training.jobs import train_here
 from utils.training.run import Progress, Run, Trial, open_runs
 
 CPU = torch.device("cpu")
-DEADLY, BROKEN, LARGE = 5, 6, 1e30  # k_text of runs that end as their name says; lr of one that fails
+DEADLY, BROKEN, LARGE = 5, 6, 1e30  # k_text of runs that kill or break their process; lr of a run that fails
 
 
 class Trap(TrainingData):
@@ -52,7 +52,7 @@ def make_runs(tmp_path, toy_splits, small_config):
 
 
 class Told(Progress):
-    """Calls ``then`` once, after so many epochs of all runs."""
+    """Calls ``then`` once, after this many epochs of all runs."""
 
     def __init__(self, runs, after: int = 0, then=lambda: None):
         super().__init__(runs)
@@ -70,7 +70,7 @@ class Told(Progress):
 
 
 def results(runs: list[Run]) -> list[dict | str | None]:
-    """All that runs leave: metrics, log without the times, predictions, weights; or the error."""
+    """Everything that runs write: metrics, log without times, predictions, weights; or the error."""
     return [run.error() or left_by(run) if run.finished or run.error() else None for run in runs]
 
 
@@ -92,7 +92,7 @@ def test_several_jobs_end_at_the_bits_of_one(make_runs, capsys):
     capsys.readouterr()
     progress = train(together, 2)
     assert results(together) == results(alone)
-    assert results(alone)[2].startswith("epoch ")  # the failed one, which is named once
+    assert results(alone)[2].startswith("epoch ")  # the failed run, which is named once
     assert capsys.readouterr().err.count("failed: 2, seed 1: epoch ") == 1
     assert progress.shown == (100, 100)
 
@@ -107,7 +107,7 @@ def test_the_run_of_a_killed_process_is_trained_by_another(make_runs, capsys):
 
 
 def test_a_run_that_kills_every_process_is_a_failed_one(make_runs, capsys, monkeypatch):
-    """Both jobs are gone when the first run fails; one goes on, with as many threads."""
+    """Both jobs are dead when the first run fails. One continues with as many threads."""
     monkeypatch.setattr(jobs, "RETRIES", 1)
     runs = make_runs("runs", {"k_text": DEADLY}, {"epochs": 2}, {"epochs": 3})
     train(runs, 2)
@@ -136,7 +136,7 @@ def test_interrupted_and_resumed_is_uninterrupted(make_runs, python_interrupts, 
 def test_a_second_interrupt_waits_for_no_epoch(make_runs, python_interrupts):
     def twice():
         for process in multiprocessing.active_children():
-            os.kill(process.pid, signal.SIGSTOP)  # in an epoch that does not end
+            os.kill(process.pid, signal.SIGSTOP)  # so that its epoch does not end
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
@@ -156,7 +156,9 @@ def test_bad_input_found_in_a_process_is_one_line_here(make_runs):
     runs = make_runs("runs", {}, {"k_text": 1})
     path = runs[0].folder / "config.json"
     path.write_text(path.read_text().replace('"lr": 0.01', '"lr": 0.5'))
-    with pytest.raises(InputError, match=r"^.*0/seed1: holds a run of another configuration \(lr was 0\.5, now 0\.01"):
+    with pytest.raises(
+        InputError, match=r"^.*0/seed1: contains a run with another configuration \(lr was 0\.5, now 0\.01"
+    ):
         train(runs, 2)
 
 

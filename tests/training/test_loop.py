@@ -57,7 +57,7 @@ def test_adam_is_that_of_torch_to_the_bit(data, small_config, schedule):
 
 
 def fit_epochs(state, data, config, epochs: int) -> list[dict]:
-    """Train for some more epochs; the lines of the log."""
+    """Train for some more epochs. Returns the lines of the log."""
     log = []
     fit(state, *data, config.replace(epochs=state.epoch + epochs), log.append)
     return log
@@ -188,7 +188,7 @@ def test_restored_state_ends_at_the_same_weights(small_config, data, profile):
     whole = fresh(config)
     fit(whole, *data, config, lambda line: None)
     first = fresh(config)
-    fit_epochs(first, data, config, 3)  # between two decays, so the schedule's place matters
+    fit_epochs(first, data, config, 3)  # between two decays, so that the scheduler's position matters
     saved = first.state_dict()
     second = fresh(config, seed=77)
     second.load_state_dict({**saved, "model": {n: t.clone() for n, t in saved["model"].items()}})
@@ -203,7 +203,7 @@ def test_restored_state_ends_at_the_same_weights(small_config, data, profile):
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change(small_config, data):
     config = small_config()
     state = fresh(config)
-    fit(state, *data, config.replace(epochs=1), lambda line: None)  # the optimiser has a state by then
+    fit(state, *data, config.replace(epochs=1), lambda line: None)  # the optimiser now has a state
     before = [p.clone() for p in state.model.parameters()]
     moments = [t.clone() for of_parameter in state.optimizer.state.values() for t in of_parameter.values()]
     bad = replace(data[0], text=data[0].text * float("inf"))

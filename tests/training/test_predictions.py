@@ -1,4 +1,4 @@
-"""Predictions with identity: what is written is read, and nothing else."""
+"""Predictions with identity: written files can be read, and all others are refused."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_what_is_written_is_read(paths):
         ("0.700000", "much", "a probability is not a number"),
         (",,0,0,", ",,3,0,", "line 2: label '3' is none of the 3 classes"),
         (",,0,0,", ",,0,-1,", "line 2: prediction '-1' is none of the 3 classes"),
-        ("b.wav", "a.wav", "line 3: audio_file 'a.wav' is there twice"),
+        ("b.wav", "a.wav", "line 3: audio_file 'a.wav' occurs twice"),
         (",0.100000", "", "line 2: 9 values for 10 columns"),
         ("label,prediction", "prediction,label", "not the predictions of a run"),
         (",p_neutral", "", "line 2: 10 values for 9 columns"),
@@ -60,5 +60,5 @@ def test_seeds_of_other_utterances_are_not_mixed(paths, old, new):
     text = paths[1].read_text()
     assert old in text
     paths[1].write_text(text.replace(old, new, 1))
-    with pytest.raises(InputError, match=rf"{paths[1]}: other (utterances|labels)"):
+    with pytest.raises(InputError, match=rf"{paths[1]}: (utterances|labels)"):
         read_predictions(paths)

@@ -1,4 +1,4 @@
-"""Training on a pretended GPU: the numbers of the CPU, nothing on two devices, so many waits an epoch."""
+"""Training on a pretended GPU: the numbers of the CPU, nothing on two devices, a fixed number of waits per epoch."""
 
 import json
 
@@ -139,7 +139,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize("options", OPTIONS)
 def test_training_and_evaluation_are_those_of_the_cpu(toy_splits, small_config, tmp_path, options):
-    config = small_config(dropout=0.0, **options)  # its masks are drawn otherwise on a GPU
+    config = small_config(dropout=0.0, **options)  # a GPU draws other dropout masks
     expected = trained(CPU, toy_splits, config, tmp_path)
     with PretendCuda():
         assert trained(CUDA, toy_splits, config, tmp_path) == expected
@@ -147,7 +147,7 @@ def test_training_and_evaluation_are_those_of_the_cpu(toy_splits, small_config, 
 
 @pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
 def test_a_resumed_training_with_dropout_is_the_uninterrupted_one(toy_splits, small_config, tmp_path, device):
-    """On a GPU that is not the first one, too: the state of its generator is that of no other."""
+    """Also on a GPU that is not the first one, whose generator has its own state."""
     config = small_config(profile="refined", dropout=0.5)
     with PretendCuda(2):
         uninterrupted, resumed = (trained(device, toy_splits, config, tmp_path, stop) for stop in (4, 2))
@@ -174,7 +174,7 @@ def test_the_cpu_waits_so_often_an_epoch(toy_splits, small_config, options):
 
 @pytest.fixture
 def make_run(tmp_path, toy_data, small_config):
-    """A run in a folder of its own; further options are those of the configuration."""
+    """A run in its own folder; further options are those of the configuration."""
 
     def make(folder: str, seed: int = 3, **options) -> Run:
         config = small_config(**{"dataset": "TOY", "epochs": 5, **options})
@@ -197,14 +197,16 @@ def test_a_resumed_run_folder_is_that_of_an_uninterrupted_run(make_run, monkeypa
 
 @pytest.mark.parametrize("first, second", [("cuda", "cpu"), ("cpu", "cuda")])
 def test_a_run_may_go_on_on_another_device_and_says_so(make_run, monkeypatch, capsys, first, second):
-    """Without dropout, whose masks each device draws in its own way, it ends at the same numbers."""
+    """Without dropout, whose masks differ by device, it ends at the same numbers."""
     names = {"cpu": "cpu", "cuda": "cuda (Pretended GPU)"}
     expected = train(make_run("whole", dropout=0.0), CPU)
     run, other = make_run("moved", dropout=0.0), make_run("moved", seed=4, dropout=0.0)
     with PretendCuda():
         open_runs([run, other])  # as a sweep does, and again below
         assert train_in_two(run, monkeypatch, torch.device(first), torch.device(second)) == expected
-        assert f"note: moved, seed 3: begun on {names[first]}, goes on on {names[second]}: " in capsys.readouterr().err
+        assert (
+            f"note: moved, seed 3: begun on {names[first]}, continues on {names[second]}: " in capsys.readouterr().err
+        )
         open_runs([run, other])
         train(other, torch.device(first))
     assert "note" not in capsys.readouterr().err
@@ -268,7 +270,7 @@ def _predictions_left_on_the_gpu(patch):
 )
 def test_a_tensor_in_the_wrong_place_is_caught(toy_splits, small_config, tmp_path, monkeypatch, plant, error):
     plant(monkeypatch)
-    trained(CPU, toy_splits, small_config(), tmp_path)  # where nobody would notice
+    trained(CPU, toy_splits, small_config(), tmp_path)  # on a CPU, the bug is invisible
     with PretendCuda(), pytest.raises((RuntimeError, TypeError), match=error):
         trained(CUDA, toy_splits, small_config(), tmp_path)
 

@@ -1,4 +1,4 @@
-"""Runs in their folders: layout, resuming, locks, failures, what is refused."""
+"""Runs in their folders: layout, resuming, locks, failures, refusals."""
 
 import dataclasses
 import json
@@ -39,7 +39,7 @@ KEPT = {"config.json", "log.jsonl", "metrics.json", "val_predictions.csv", "test
 
 @pytest.fixture
 def make_run(tmp_path, toy_data, small_config):
-    """A run in a folder of its own; further options are those of the configuration."""
+    """A run in its own folder; further options are those of the configuration."""
 
     def make(folder: str = "run", seed: int = 3, keep_weights: bool = True, **options) -> Run:
         config = small_config(**{"dataset": "TOY", "epochs": 8, **options})
@@ -49,7 +49,7 @@ def make_run(tmp_path, toy_data, small_config):
 
 
 def train(*runs: Run) -> dict | None:
-    """Train runs as a command does; the metrics of the first, if it is finished."""
+    """Train runs as a command does. Returns the metrics of the first run, if it is finished."""
     with Progress(runs) as progress:
         for run in claim(runs, progress):
             train_run(run, CPU, progress)
@@ -66,7 +66,7 @@ def weights_of(run: Run, name: str) -> dict:
 
 
 def train_interrupted(run: Run, monkeypatch, epochs: int, signum: int = signal.SIGINT) -> None:
-    """Train until a signal comes in the epoch of this number."""
+    """Train until a signal arrives in the epoch with this number."""
 
     def interrupted_fit(state, train, val, config, on_epoch):
         def after(line):
@@ -87,9 +87,9 @@ def test_without_weights_the_metrics_are_the_same(make_run):
     assert {p.name for p in light.folder.iterdir()} == KEPT
     assert train(light) == train(run)  # finished before
     train(make_run("with", keep_weights=False))
-    assert (run.folder / "best.pt").is_file()  # weights that another command kept stay
+    assert (run.folder / "best.pt").is_file()  # weights that another command kept remain
     (light.trial.folder / "summary.json").write_text("{}")
-    with pytest.raises(InputError, match="its seeds keep no weights"):
+    with pytest.raises(InputError, match="its seeds have no weights"):
         find_checkpoints(str(light.trial.folder), light.trial.folder)
     with pytest.raises(InputError, match="nor a dataset with a finished run"):
         find_checkpoints(light.trial.folder.parent.name, light.trial.folder.parent.parent)  # nor is it a latest run
@@ -162,7 +162,7 @@ def test_interrupted_and_resumed_is_uninterrupted(make_run, monkeypatch, python_
     whole, stopped = (make_run(name, profile=profile, keep_weights=keep_weights) for name in ("whole", "stopped"))
     expected = train(whole)
     train_interrupted(stopped, monkeypatch, 5)
-    assert len(log_of(stopped)) == 5  # the epoch under way was finished
+    assert len(log_of(stopped)) == 5  # the current epoch was finished
     assert not stopped.finished
     load_trained(stopped.folder / "best.pt")  # the best weights so far can be evaluated
     path = stopped.folder / "log.jsonl"
@@ -258,9 +258,11 @@ def test_open_runs_refuses_another_configuration_before_anything_is_written(make
 def test_open_runs_looks_at_every_seed_of_the_trial(make_run):
     train(make_run())
     for overwrite in (False, True):
-        with pytest.raises(InputError, match=r"seed3: holds a run of another configuration \(lr was 0\.01, now 0\.5\)"):
+        with pytest.raises(
+            InputError, match=r"seed3: contains a run with another configuration \(lr was 0\.01, now 0\.5\)"
+        ):
             open_runs([make_run(seed=4, lr=0.5)], resume=False, overwrite=overwrite)
-    open_runs([make_run(lr=0.5)], resume=False, overwrite=True)  # nothing else is there
+    open_runs([make_run(lr=0.5)], resume=False, overwrite=True)  # there is no other run
 
 
 def test_overwriting_a_run_that_another_process_trains_is_refused(make_run):
@@ -363,7 +365,7 @@ def test_a_failure_of_another_process_is_not_tried_again(make_run, monkeypatch):
 
 
 def test_a_failed_run_whose_next_attempt_was_killed_is_trained(make_run):
-    """The attempt removes error.json; killed after that, it leaves neither a failure nor metrics."""
+    """The attempt removes error.json. If it is then killed, it leaves neither a failure nor metrics."""
     runs = [make_run(seed=seed) for seed in (3, 4)]
     write_json(runs[1].folder / "error.json", {"error": "before this command"})
     claimed = []
@@ -405,7 +407,7 @@ def test_last_checkpoint_of_another_run_is_refused(make_run, other):
     (run.folder / "metrics.json").unlink()
     (run.folder / "last.pt").write_bytes((other.folder / "last.pt").read_bytes())
     train(run)
-    assert re.search(r"last\.pt: a checkpoint of another configuration .*(lr was 0\.5|seed was 4)", run.error())
+    assert re.search(r"last\.pt: its configuration differs .*(lr was 0\.5|seed was 4)", run.error())
 
 
 def test_summary(make_run):
@@ -454,14 +456,14 @@ def test_latest_run_of_a_dataset_is_taken_and_said(make_run, tmp_path, capsys):
     "change, message",
     [
         (lambda s: s["weights"].popitem(), "the weights do not fit their configuration"),
-        (lambda s: s.update(text_dim="x"), "its text_dim is 'x'"),
-        (lambda s: s.update(text_dim=2**63), "its text_dim is 9223372036854775808"),
+        (lambda s: s.update(text_dim="x"), "invalid text_dim 'x'"),
+        (lambda s: s.update(text_dim=2**63), "invalid text_dim 9223372036854775808"),
         (lambda s: s.update(text_dim=7), "the weights do not fit their configuration"),
         (lambda s: s["config"].update(heads=2), "the weights do not fit their configuration"),
         (lambda s: s["config"].pop("heads"), "written by another version"),
         (lambda s: s["config"].update(lr=-1.0), "--lr -1.0"),
         *(
-            (lambda s, value=value: s.update(temperature=value), f"its temperature is {value!r}")
+            (lambda s, value=value: s.update(temperature=value), f"invalid temperature {value!r}")
             for value in (0.0, -1.5, float("nan"), float("inf"), 2, None, "2")
         ),
     ],
@@ -501,7 +503,7 @@ def test_neighbour_lists_are_computed_once_for_every_smaller_k(toy_data, small_c
 
 @pytest.mark.parametrize("name", ["metrics.json", "log.jsonl", "best.pt"])
 def test_what_is_in_a_folder_without_a_configuration_is_not_trusted(make_run, name):
-    """As an interrupted removal leaves it."""
+    """The state that an interrupted removal leaves."""
     run = make_run()
     train(run)
     content = (run.folder / name).read_bytes()
@@ -533,7 +535,9 @@ def test_a_run_that_another_command_finished_with_other_options_is_not_taken_for
         next(mine)
         shutil.rmtree(runs[1].folder)
         train(other)
-        with pytest.raises(InputError, match=r"seed4: holds a run of another configuration \(lr was 0\.5, now 0\.01\)"):
+        with pytest.raises(
+            InputError, match=r"seed4: contains a run with another configuration \(lr was 0\.5, now 0\.01\)"
+        ):
             next(mine)
 
 
@@ -552,14 +556,14 @@ def test_seeds_of_one_run_must_be_of_one_training(make_run, toy_data):
     assert [each.seed for each in load_run(paths)] == [3, 4]
     copy = runs[0].folder.with_name("seed5")
     shutil.copytree(runs[0].folder, copy)
-    with pytest.raises(InputError, match=r"seed5/best\.pt: holds seed 3, in the folder of another seed"):
+    with pytest.raises(InputError, match=r"seed5/best\.pt: contains seed 3, but is in the folder of another seed"):
         load_run([*paths, copy / "best.pt"])
     test = dataclasses.replace(toy_data.splits["test"], sha256="another")
     other_data = dataclasses.replace(toy_data, splits={**toy_data.splits, "test": test})
     narrow = {name: dataclasses.replace(each, text=each.text[:, :3]) for name, each in toy_data.splits.items()}
     for data, message in (
         (other_data, "trained on other test data than"),
-        (dataclasses.replace(toy_data, splits=narrow), "another configuration than"),
+        (dataclasses.replace(toy_data, splits=narrow), "its configuration differs from"),
     ):
         shutil.rmtree(copy)
         train(dataclasses.replace(make_run(seed=5), data=data))
@@ -612,10 +616,10 @@ def test_a_state_of_another_kind_is_a_failure_and_not_a_traceback(make_run, monk
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda s: s.update(seed=3.0), r"its seed is 3\.0"),
+        (lambda s: s.update(seed=3.0), r"invalid seed 3\.0"),
         (lambda s: s.update(class_names=["a", ["b"] * 99]), "invalid class names: "),
-        (lambda s: s["data"].update(train=None), "does not name its 'train' data"),
-        (lambda s: s["data"].update(x={}), "does not name its 'x' data"),
+        (lambda s: s["data"].update(train=None), "invalid entry for the 'train' data"),
+        (lambda s: s["data"].update(x={}), "invalid entry for the 'x' data"),
         (lambda s: s.update(data=[]), "not the description of a run"),
         (lambda s: s["config"].update(epochs=8.0), "--epochs 8.0: must be of type int"),
         (lambda s: s.update(weights=[]), "its weights are not a dict of tensors"),
@@ -670,7 +674,7 @@ def test_a_configuration_of_other_types_is_refused(make_run, content):
     train(run)
     (run.folder / "config.json").write_text(content)
     with pytest.raises(
-        InputError, match=r"config\.json: (not the description of a run|does not name its 'train' data)"
+        InputError, match=r"config\.json: (not the description of a run|invalid entry for the 'train' data)"
     ):
         open_runs([run])
 
@@ -695,7 +699,7 @@ def test_finished_runs_in_a_folder_that_cannot_be_written_are_kept(make_run, mon
 
 
 def test_a_run_folder_is_opened_by_one_command_at_a_time(make_run):
-    """Otherwise two with --overwrite could each claim some of the seeds."""
+    """Otherwise, two commands with --overwrite could each claim some of the seeds."""
     run = make_run()
     with lock(run.trial.folder / "open"):
         other = threading.Thread(target=open_runs, args=([run],))

@@ -1,1 +1,1 @@
-"""Cross-validation: every utterance is tested exactly once, by session, by speaker or at random."""
+"""Cross-validation by session, by speaker or at random: every utterance is tested exactly once."""

@@ -1,4 +1,4 @@
-"""What the options of a cross-validation can be. Needs no torch."""
+"""The values of the options of a cross-validation. This module does not import torch."""
 
 BY = ("session", "speaker", "random")
 VALIDATION = {
@@ -6,5 +6,5 @@ VALIDATION = {
     "speaker": "a fifth of the training speakers",
     "random": "a random fifth of the training utterances, as EmoBox does",
 }
-POOLED = ("train", "val", "test", "all")  # the pickles of a dataset that are pooled
-RANDOM_FOLDS = 5  # where no number is given
+POOLED = ("train", "val", "test", "all")  # the pickles of a dataset that can be pooled
+RANDOM_FOLDS = 5  # if no number is given

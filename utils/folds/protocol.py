@@ -1,4 +1,4 @@
-"""Folds: which utterances are train, val and test in each, as data for the one notion of a run."""
+"""Folds: which utterances are train, val and test in each fold, as data for training runs."""
 
 import hashlib
 from collections.abc import Sequence
@@ -36,14 +36,14 @@ class Pool:
 
 
 def read_pool(dataset: str, feature_dir: Path, splits: Sequence[str] = (), download: bool = False) -> Pool:
-    """Pool the feature pickles of a dataset, each with the CSV of its name.
+    """Pool the feature pickles of a dataset, each with the CSV of the same name.
 
     Args:
-        splits: of :data:`POOLED`; empty for those that exist.
+        splits: names from :data:`POOLED`; empty for all that exist.
         download: fetch the published features first.
 
     Raises:
-        InputError: there is none, they do not fit each other, or an utterance is in two of them or twice in one.
+        InputError: there are no pickles, they do not fit each other, or an utterance occurs twice.
     """
     if download:
         fetch_features(feature_dir, dataset, splits or SPLITS)
@@ -54,7 +54,7 @@ def read_pool(dataset: str, feature_dir: Path, splits: Sequence[str] = (), downl
         paths = {split: path for split, path in paths.items() if path.is_file()}
         if not paths:
             names = ", ".join(feature_path(feature_dir, dataset, split).name for split in POOLED)
-            raise InputError(f"{feature_dir}: no features of {dataset} (none of {names})")
+            raise InputError(f"{feature_dir}: no features of {dataset} (none of {names} exists)")
     info = read_info(feature_path(feature_dir, dataset, "train"))
     names = known_class_names(dataset, info)
     parts = [load_features(path) for path in paths.values()]
@@ -66,7 +66,9 @@ def read_pool(dataset: str, feature_dir: Path, splits: Sequence[str] = (), downl
         check_sizes(part, parts[0].dims, classes, parts[0].path)
         for recording in part.identity[ID]:
             if where.setdefault(recording, part.path) != part.path:
-                raise InputError(f"{part.path}: {shown(recording)} is also in {where[recording]}; choose with --splits")
+                raise InputError(
+                    f"{part.path}: {shown(recording)} is also in {where[recording]}; select pickles with --splits"
+                )
     text, audio, label = (torch.cat([getattr(part, name) for part in parts]) for name in ("text", "audio", "label"))
     identity = {name: sum((part.identity[name] for part in parts), ()) for name in parts[0].identity}
     sha256 = parts[0].sha256 if len(parts) == 1 else _digest(text, audio, label)
@@ -83,8 +85,8 @@ class Protocol:
     """One way to divide a pool into folds.
 
     Attributes:
-        folder: of its runs; ``folds.csv`` in it names the split of every utterance in every fold.
-        split: TRAIN, VAL or TEST, [folds, N]; every utterance is TEST in exactly one fold.
+        folder: the folder of the runs. Its ``folds.csv`` has the split of every utterance in every fold.
+        split: TRAIN, VAL or TEST, [folds, N]. Every utterance is TEST in exactly one fold.
     """
 
     pool: Pool
@@ -95,7 +97,7 @@ class Protocol:
 
     @property
     def title(self) -> str:
-        by = {"random": "at random", "files": "as the files say"}.get(self.by, f"by {self.by}")
+        by = {"random": "at random", "files": "from the fold files"}.get(self.by, f"by {self.by}")
         return f"{by} (validation: {VALIDATION[self.val]})"
 
     @property
@@ -109,7 +111,7 @@ class Protocol:
 
     @cached_property
     def data(self) -> dict[int, TrainingData]:
-        """By fold."""
+        """The data of each fold."""
         return {fold: self._data(of_fold) for fold, of_fold in zip(self.folds, self.split, strict=True)}
 
     def rows(self, fold: int, split: int = TEST) -> np.ndarray:
@@ -134,7 +136,7 @@ class Protocol:
         """Write ``folds.csv``.
 
         Raises:
-            InputError: there is another one, of other utterances or folds.
+            InputError: the file exists with other utterances or folds.
         """
         identity = self.pool.features.identity
         rows = [(ID, *ATTRIBUTES, "label", *(f"fold{fold}" for fold in self.folds))]
@@ -149,7 +151,7 @@ class Protocol:
             atomic_write(self.path, data)
         elif read_file(self.path) != data:
             raise InputError(
-                f"{self.path}: folds of other utterances; choose another --save_path, or remove the folder"
+                f"{self.path}: contains other utterances or folds; choose another --save_path, or remove the folder"
             )
 
 
@@ -157,7 +159,7 @@ class Protocol:
 
 
 def choose_by(pool: Pool) -> str:
-    """``session`` or ``speaker``, the first of which every utterance names one of at least 3; else ``random``."""
+    """``session`` or ``speaker`` if every utterance has one and there are at least 3; otherwise ``random``."""
     for name in ("session", "speaker"):
         groups = set(pool.groups(name))
         if "" not in groups and len(groups) >= 3:
@@ -171,14 +173,14 @@ def divide(
     """Divide a pool into folds.
 
     Args:
-        by: of :data:`~utils.folds.config.BY`. The sessions or speakers, sorted by name, are divided into ``folds``
-            parts of nearly equal number; random folds are stratified by class.
-        val: of :data:`~utils.folds.config.VALIDATION`; ``speaker`` is the next fold where folds are random.
-        folds: None for one per group, or :data:`~utils.folds.config.RANDOM_FOLDS`.
+        by: one of :data:`~utils.folds.config.BY`. Sessions or speakers are sorted by name and divided into ``folds``
+            parts with nearly equal numbers of them. Random folds are stratified by class.
+        val: one of :data:`~utils.folds.config.VALIDATION`. If folds are random, ``speaker`` means the next fold.
+        folds: the number of folds; None for one per group, or :data:`~utils.folds.config.RANDOM_FOLDS`.
         given: the fold of each utterance by the name of its recording, instead of ``by``.
 
     Raises:
-        InputError: an utterance without a group, a speaker in two folds, a fold or its training part without a class.
+        InputError: an utterance has no group, a speaker is in two folds, or a part of a fold lacks a class.
     """
     default = RANDOM_FOLDS
     if given is not None:
@@ -219,7 +221,7 @@ def _random_folds(pool: Pool, count: int) -> np.ndarray:
     label = pool.features.label.numpy()
     smallest = int(np.bincount(label, minlength=len(pool.class_names)).min())
     if not 3 <= count <= smallest:
-        raise InputError(f"--by random: {count} folds; from 3 to {smallest}, the utterances of the smallest class")
+        raise InputError(f"--by random: {count} folds; must be from 3 to {smallest}, the size of the smallest class")
     fold = np.zeros(len(label), dtype=int)
     parts = StratifiedKFold(count, shuffle=True, random_state=SEED).split(label, label)
     for number, (_, test) in enumerate(parts, 1):
@@ -251,9 +253,8 @@ def _validation(pool: Pool, fold: np.ndarray, number: int, val: str) -> np.ndarr
         if "" in speakers:
             raise InputError(f"--val speaker: {(speakers == '').sum()} utterances have no speaker")
         names = sorted(set(speakers[rest]))
-        after = sorted(
-            names, key=lambda name: (name < max(speakers[fold == number]), name)
-        )  # those after the tested ones
+        # the speakers after the tested ones come first
+        after = sorted(names, key=lambda name: (name < max(speakers[fold == number]), name))
         return rest[np.isin(speakers[rest], after[: max(1, len(names) // 5)])]
     from sklearn.model_selection import train_test_split  # takes a second to import
 
@@ -269,7 +270,7 @@ def _check(pool: Pool, by: str, fold: np.ndarray, split: np.ndarray) -> None:
             if not counts.all():
                 lacking = pool.class_names[int(counts.argmin())]
                 raise InputError(
-                    f"fold {number}: its {name} part has no utterance of {lacking}; fewer --folds, or --by random"
+                    f"fold {number}: its {name} part has no utterance of {lacking}; use fewer --folds, or --by random"
                 )
     if by == "random":
         return

@@ -19,26 +19,26 @@ from utils.training.predictions import write_pooled
 from utils.training.scores import Scored
 
 MISSING = "missing"
-FEW = 10  # clusters below which an interval is said to rest on few
+FEW = 10  # with fewer speakers, the report adds a warning
 
 
 @dataclass(frozen=True)
 class RowResult(Scored):
-    """What one row of the tables predicts of all utterances of a protocol."""
+    """The predictions of one table row for all utterances of a protocol."""
 
     row: Row
     protocol: Protocol
     seeds: tuple[int, ...]
 
     def over_folds(self, metric: str) -> tuple[float, float]:
-        """Mean and sample standard deviation over the folds, in percent; each fold's is the mean over the seeds."""
+        """Mean and sample standard deviation in percent over the folds; each fold has its mean over the seeds."""
         found, of_fold = self.predictions, self.protocol.fold - 1
         counts = cluster_counts(found.label, found.prediction, of_fold, len(found.class_names))
         values = [100 * metric_over_seeds(metric)(each) for each in counts]
         return float(np.mean(values)), float(np.std(values, ddof=1))
 
     def to_dict(self) -> dict:
-        """Everything of the tables, for ``results.json``."""
+        """All values of the tables, for ``results.json``."""
         folds = {name: dict(zip(("mean", "std"), self.over_folds(name), strict=True)) for name in METRICS}
         kind, _ = clusters_of(self.predictions.identity)
         return {
@@ -58,7 +58,7 @@ Results = dict[str, dict[str, RowResult]]  # by protocol.by, then by the row's t
 
 
 def collect(protocols: Sequence[Protocol], rows: Sequence[Row], seeds: Sequence[int]) -> Results:
-    """The finished rows of each protocol, whose ``results.json`` and ``predictions.csv`` are written."""
+    """Collect the finished rows of each protocol, and write their ``results.json`` and ``predictions.csv``."""
     results: Results = {}
     for protocol in protocols:
         results[protocol.by] = {}
@@ -72,7 +72,7 @@ def collect(protocols: Sequence[Protocol], rows: Sequence[Row], seeds: Sequence[
 
 
 def write_report(protocols: Sequence[Protocol], rows: Sequence[Row], seeds: Sequence[int]) -> str:
-    """Write ``report.md`` with its figures, and the results of every row; returns what to print."""
+    """Write ``report.md`` with its figures, and the results of every row. Returns the text to print."""
     results, folder = collect(protocols, rows, seeds), rows[0].folder(protocols[0])
     name = display_name(protocols[0].pool.dataset)
     sections = [
@@ -90,31 +90,33 @@ def write_report(protocols: Sequence[Protocol], rows: Sequence[Row], seeds: Sequ
         groups = group_results(found.identity, found.label, found.prediction, found.class_names)
         write_groups(folder / "groups.csv", groups)
         lines = "\n".join(group_lines(groups, "groups.csv")).strip()
-        sections.append(f"## Who is it wrong for? {main.row.title}, {main.protocol.title}\n\n```\n{lines}\n```")
+        sections.append(f"## Results by group: {main.row.title}, {main.protocol.title}\n\n```\n{lines}\n```")
         printed.append(lines)
     atomic_write(folder / "report.md", ("\n\n".join(sections) + "\n").encode())
-    printed.append(f"saved in {folder}: report.md, results.json, predictions.csv, figures; folds.csv above it")
+    printed.append(
+        f"saved in {folder}: report.md, results.json, predictions.csv, figures; folds.csv in its parent folder"
+    )
     return "\n\n".join(printed)
 
 
 def reading(protocols: Sequence[Protocol], seeds: Sequence[int]) -> str:
-    """How the numbers are to be read."""
+    """Explain how to read the numbers."""
     kind, cluster = clusters_of(protocols[0].pool.features.identity)
     count = int(cluster.max()) + 1
     text = (
-        f"Each of the {len(cluster)} utterances is tested once. WA, UA and F1 are those of all utterances, the mean "
-        f"over the seeds {', '.join(map(str, seeds))}. The 95 % intervals are by the jackknife that leaves out one of "
-        f"{count} {kind}s at a time, with Student's t of {count - 1} degrees of freedom. They hold for these seeds. "
-        "The other convention, mean ± sample standard deviation over the folds, stands beside. "
-        "Random folds divide the same utterances; the optimism is what they add to a row."
+        f"Each of the {len(cluster)} utterances is tested once. WA, UA and F1 are computed over all utterances and "
+        f"averaged over the seeds {', '.join(map(str, seeds))}. The 95 % intervals come from a jackknife that leaves "
+        f"out one of {count} {kind}s at a time, and Student's t with {count - 1} degrees of freedom. They hold for "
+        "these seeds. The tables also show the other convention, mean ± sample standard deviation over the folds. "
+        "Random folds divide the same utterances. The optimism is the amount by which they overestimate a row."
     )
     if kind == "speaker" and count < FEW:
-        text += f" {count} speakers are few: another sample of speakers may differ by more than these intervals say."
+        text += f" There are only {count} speakers. Other speakers may differ by more than the intervals suggest."
     return text
 
 
 def neighbors(pool: Pool, config: Config) -> str:
-    """How often the Top-K neighbours among all utterances have the speaker and the label of the utterance itself."""
+    """How often an utterance and its Top-K neighbours among all utterances have the same speaker or label."""
     known = {"speaker": pool.groups("speaker"), "label": pool.features.label.numpy()}
     if "" in known["speaker"]:
         del known["speaker"]
@@ -126,18 +128,18 @@ def neighbors(pool: Pool, config: Config) -> str:
         for name, values in known.items():
             _, counts = np.unique(values, return_counts=True)
             same, chance = (values[nearest] == values[:, None]).mean(), ((counts / len(values)) ** 2).sum()
-            shares.append(f"{100 * same:.0f} % have the same {name} (by chance {100 * chance:.0f} %)")
-        lines.append(f"Of the {k} nearest by {modality}, {', '.join(shares)}.")
+            shares.append(f"{100 * same:.0f} % have the same {name} (by chance: {100 * chance:.0f} %)")
+        lines.append(f"Of the {k} nearest neighbours by {modality}, {', '.join(shares)}.")
     return "\n".join(lines)
 
 
 def tables(
     protocols: Sequence[Protocol], rows: Sequence[Row], results: Results, reference: str, as_text: bool = False
 ) -> Iterator[str]:
-    """The table of the first protocol; if there is a second, random folds beside it.
+    """The table of the first protocol and, if there is a second one, the table of random folds.
 
     Args:
-        reference: title of the row that the others are compared with.
+        reference: title of the row with which the others are compared.
     """
     first, *others = protocols
     lines = _pooled_table(rows, results[first.by], reference)
@@ -176,7 +178,7 @@ def _optimism_table(rows: Sequence[Row], honest: dict[str, RowResult], random: d
 
 
 def _render(title: str, lines: list[list[str]], as_text: bool, best: Sequence[int]) -> str:
-    """A table as text or as Markdown, there with the best of each of the columns ``best`` in bold."""
+    """A table as text or as Markdown. In Markdown, the best value of each column in ``best`` is bold."""
     if as_text:
         return "\n".join([title, *align(lines)])
     header, *body = lines
@@ -196,7 +198,7 @@ def wa_levels(protocols: Sequence[Protocol], results: Results) -> dict[str, dict
 
 
 def draw(protocols: Sequence[Protocol], rows: Sequence[Row], results: Results, folder: Path) -> list[Path]:
-    """The figures: WA of every row with its interval, and the confusion matrix of the first."""
+    """The figures: WA of every row with its interval, and the confusion matrix of the first row."""
     name = display_name(protocols[0].pool.dataset)
     levels = wa_levels(protocols, results)
     figures = []

@@ -1,4 +1,4 @@
-"""Train and probe every fold, and pool what is predicted of the utterances."""
+"""Train networks and fit probes on every fold, and pool the predictions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Row:
     source: Config | Probe
 
     def folder(self, protocol: Protocol) -> Path:
-        """``<protocol>/<row>``, with ``fold<k>/seed<s>`` in it."""
+        """``<protocol>/<row>``, which contains ``fold<k>/seed<s>``."""
         name = f"probe-{self.source.name}" if isinstance(self.source, Probe) else run_name(self.source)
         return protocol.folder / name
 
@@ -47,7 +47,7 @@ class Row:
 
 
 def rows_of(config: Config, with_probes: bool) -> list[Row]:
-    """A configuration; with the probes, also the same network on one modality alone, and the simple classifiers."""
+    """The row of a configuration; with probes, also rows for single modalities and for simple classifiers."""
     rows = [Row("CemoBAM", config)]
     if with_probes:
         if config.model.ablation == "none":
@@ -92,10 +92,10 @@ def _fit_probes(protocols: Sequence[Protocol], rows: Sequence[Row], seeds: Seque
 
 
 def pooled(row: Row, protocol: Protocol, seeds: Sequence[int]) -> Predictions | None:
-    """What a row predicts of every utterance, in the pool's order; None unless all its runs are finished.
+    """The predictions of a row for every utterance, in the pool's order; None unless all its runs are finished.
 
     Raises:
-        InputError: a file of predictions is damaged, or of other utterances.
+        InputError: a prediction file is damaged, or contains other utterances.
     """
     seeds, pool = row.seeds(seeds), protocol.pool
     last_written = PROBE_FILE if isinstance(row.source, Probe) else "metrics.json"

@@ -13,7 +13,7 @@ from utils.training.metrics import PRINTED, printed
 REPRODUCED, SMALLER, NOT_REPRODUCED = "reproduced", "reproduced, but smaller", "not reproduced"
 UNDECIDED, NOT_TESTED = "undecided", "not tested"
 MARGIN = 1.0  # points below the paper's accuracy that still count as reaching it
-WHOLE = 0.9  # least share of the paper's utterances on which its accuracy is tested
+WHOLE = 0.9  # smallest share of the paper's utterances for which its accuracy is tested
 
 # dataset -> reference, year, modality, WA, UA as printed (Tables III and IV, without the paper's own row)
 OTHER_METHODS = {
@@ -34,7 +34,7 @@ OTHER_METHODS = {
         ("Khan et al.", 2025, "audio + text", "91.84", "91.93"),
     ),
 }
-# The WA that the paper claims to surpass, in its abstract and in IV.D
+# The WA that the paper claims to surpass in its abstract and in IV.D
 BEST_OTHER = {dataset: max(float(wa) for *_, wa, _ in rows if wa != "–") for dataset, rows in OTHER_METHODS.items()}
 
 
@@ -50,7 +50,7 @@ def accuracy(config: Config) -> float | None:
 def difference(ours: Estimate, paper: float) -> str:
     """The verdict on a claim "A is ``paper`` points better than B", from our A - B.
 
-    Not reproduced: our interval excludes so large a difference and does not show that there is one at all.
+    Not reproduced: our interval excludes a difference this large and does not show any difference.
     """
     if ours.over_both is None:
         return UNDECIDED
@@ -74,7 +74,7 @@ def level(ours: Estimate, least: float, same_utterances: bool) -> str:
 
 
 def all_of(verdicts: Sequence[str]) -> str:
-    """The verdict on a claim that holds only if each of several does."""
+    """The verdict on a claim that holds only if each of several claims holds."""
     return next(worst for worst in (NOT_REPRODUCED, MISSING, UNDECIDED, SMALLER, REPRODUCED) if worst in verdicts)
 
 
@@ -90,7 +90,7 @@ class Verdict:
 
 
 def claims(results: Results, dataset: str, profile: str) -> Iterator[Verdict]:
-    """Every claim of the paper about a dataset, held against one profile."""
+    """Every claim of the paper about a dataset, tested with one profile."""
     main, without_xcbam, without_chgat = (results.row(dataset, profile, row) for row in (MAIN, NO_XCBAM, NO_CHGAT))
     fusions = {title: results.row(dataset, profile, row) for row, title in FUSIONS.items()}
     grid = results.grid(dataset, profile)
@@ -112,7 +112,7 @@ def claims(results: Results, dataset: str, profile: str) -> Iterator[Verdict]:
 
 
 def _part(sizes: dict[str, int], dataset: str) -> str | None:
-    """``331 of 4407 training utterances`` if the features are only a part of the paper's; None for no features."""
+    """``331 of 4407 training utterances`` if the features are only a part of the paper's; None otherwise."""
     of_paper = UTTERANCES[dataset]
     if not sizes or all(sizes[split] >= WHOLE * of_paper[split] for split in ("train", "test")):
         return None
@@ -137,11 +137,11 @@ def _better(claim: str, full: Result, without: Result) -> Verdict:
 
 
 def _best(claim: str, fusions: dict[str, Result]) -> Verdict:
-    """The first fusion is better than every other; by title."""
+    """The verdict on the claim that the first fusion is better than every other one; ``fusions`` is by title."""
     first, *others = fusions
     each = {title: _better(claim, fusions[first], fusions[title]) for title in others}
     paper, ours = (
-        ", ".join(f"{getattr(verdict, name)} to {title}" for title, verdict in each.items())
+        ", ".join(f"{getattr(verdict, name)} vs {title}" for title, verdict in each.items())
         for name in ("paper", "ours")
     )
     return Verdict(claim, paper, ours, all_of([verdict.verdict for verdict in each.values()]))

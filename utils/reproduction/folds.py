@@ -1,4 +1,4 @@
-"""The folds of the report: every profile with its ablations, and the probes, cross-validated by session or speaker."""
+"""Cross-validation in the report: every profile with its ablations, and the probes, by session or speaker."""
 
 import torch
 
@@ -22,7 +22,7 @@ def fold_rows(plan: Plan, dataset: str) -> list[Row]:
 
 
 def fold_protocols(plan: Plan, dataset: str, download: bool = False) -> list[Protocol]:
-    """By session or speaker, and at random; none where the features are absent, or do not name them throughout."""
+    """Folds by session or speaker, and at random; none if features, sessions and speakers are missing."""
     if dataset == "DEMO" or not (download or plan.pooled_features(dataset)):
         return []
     pool = read_pool(dataset, plan.feature_dir, plan.splits, download)
@@ -33,19 +33,19 @@ def fold_protocols(plan: Plan, dataset: str, download: bool = False) -> list[Pro
 
 
 def train_folds(plan: Plan, download: bool, device: torch.device, jobs: int) -> list[str]:
-    """Cross-validate every dataset that can be; returns the failed runs, each with its error."""
+    """Cross-validate every possible dataset. Returns the failed runs, each with its error."""
     failed = []
     for dataset in plan.datasets:
         if protocols := fold_protocols(plan, dataset, download and dataset != "DEMO"):
             print(f"{dataset}: folds {protocols[0].title}")
             failed += cross_validate(protocols, fold_rows(plan, dataset), plan.seeds, device, jobs)
         else:
-            print(f"{dataset}: no folds, its features are absent or do not name sessions or speakers")
+            print(f"{dataset}: no folds, since its features are missing or do not name sessions or speakers")
     return failed
 
 
 def folds(plan: Plan, dataset: str) -> str:
-    """The section of a dataset; "" where nothing is finished."""
+    """The section of a dataset; "" if nothing is finished."""
     if not any(plan.folder(dataset).glob("folds-*/folds.csv")):
         return ""
     protocols, rows = fold_protocols(plan, dataset), fold_rows(plan, dataset)

@@ -1,4 +1,4 @@
-"""The report: one Markdown file with its PNGs, from the files of runs alone."""
+"""The report: one Markdown file with PNGs, computed only from the files of runs."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -26,30 +26,30 @@ from utils.training.metrics import PRINTED, SWAPPED
 from utils.training.run import Run, Trial
 
 READING = f"""\
-Profile `official` does what the published code does. Profile `paper` follows the paper's text and, where it is silent,
-the published code. Profile `refined` is `paper` with settings that validation data or good practice support where the
-paper is silent; LayerScale and label smoothing are ours.
+Profile `official` does what the published code does. Profile `paper` follows the paper's text. Where the paper is
+silent, it follows the published code. Profile `refined` is `paper` with settings that validation data or good practice
+support where the paper is silent. LayerScale and label smoothing are ours.
 
-WA is the accuracy over all utterances, UA the mean of the per-class recalls, w-F1 the F1 weighted by support; all in
-percent of the test split. Metrics are mean ± sample standard deviation over the seeds, with the 95 % interval of the
-mean over the seeds (Student's t). Differences are paired over the seeds, and their 95 % interval also covers the test
-utterances (paired as well), since a handful of them can decide a comparison; the {SCENE_SIZE} utterances of one of
-DEMO's scenes count as one. With fewer than {FEWEST} seeds there are no intervals; none reaches beyond what a metric or
-a difference can be. The intervals do not cover the choice of the training utterances. Verdicts rest on these intervals;
-that on Fig. 2, on the seeds alone.
+WA is the accuracy over all utterances, UA the mean of the per-class recalls, and w-F1 the F1 weighted by support. All
+are in percent of the test split. Metrics are mean ± sample standard deviation over the seeds, with the 95 % interval of
+the mean over the seeds (Student's t). Differences are paired over the seeds. Their 95 % interval also covers the test
+utterances (paired as well), since a few utterances can decide a comparison. The {SCENE_SIZE} utterances of a DEMO scene
+count as one. With fewer than {FEWEST} seeds, there are no intervals. Intervals are cut off at the limits of a metric or
+a difference. They do not cover the choice of the training utterances. Verdicts are based on these intervals, except
+that on Fig. 2, which is based on the seeds alone.
 
-**Reproduced**: the interval lies on the paper's side of zero; **but smaller**: all of it is below the paper's
-difference. **Not reproduced**: it excludes a difference as large as the paper's and does not show that there is one at
-all. **Undecided**: neither, at this sample size. An accuracy is reproduced if the interval lies above the paper's
-minus {MARGIN:g} point; the interval is over the seeds alone if the test split is the published one. Trials that are not
-finished are missing."""
+**Reproduced**: the interval lies on the paper's side of zero. **Reproduced, but smaller**: in addition, the whole
+interval is below the paper's difference. **Not reproduced**: the interval excludes a difference as large as the
+paper's, and does not show any difference. **Undecided**: neither, at this sample size. An accuracy is reproduced if the
+interval lies above the paper's minus {MARGIN:g} point. This interval covers the seeds alone if the test split is the
+published one. Unfinished trials are missing."""
 
 
 def write_report(plan: Plan) -> Path:
-    """Write ``report.md`` and ``figures/`` below the plan's root; returns the report's path.
+    """Write ``report.md`` and ``figures/`` below the plan's root. Returns the report's path.
 
     Raises:
-        InputError: a file of a run is damaged, of another configuration, or of other features than the other runs.
+        InputError: a file of a run is damaged, or its configuration or features differ from the other runs.
     """
     results, path = Results(plan), plan.root / "report.md"
     sections = [_head(plan), _verdicts(results)]
@@ -65,7 +65,7 @@ def _head(plan: Plan) -> str:
     lines = [f"Seeds {', '.join(map(str, plan.seeds))}."]
     if not plan.is_of_the_profiles:
         options = ", ".join(f"{name} {value}" for name, value in plan.shared.items())
-        lines.append(f"**Every trial with {options}: these are not the profiles, so there are no verdicts.**")
+        lines.append(f"**Every trial uses {options}. These are not the profiles, so there are no verdicts.**")
     return "\n\n".join(["# Reproduction of CemoBAM", *lines, READING])
 
 
@@ -83,8 +83,8 @@ def _verdicts(results: Results) -> str:
         return ""
     header = ("claim of the paper", "paper", *(f"here, profile `{profile}`" for profile in plan.profiles))
     note = (
-        "Ours are accuracies over all utterances. The paper's are what most likely are (for IEMOCAP its UA), except "
-        "for the WA that it claims to surpass, which is as printed."
+        "Our values are accuracies over all utterances. The paper's are the values that most likely are accuracies "
+        "(for IEMOCAP, its UA), except the WA that it claims to surpass, which is as printed."
     )
     return f"## Verdicts\n\n{markdown_table(header, rows)}\n\n{note}"
 
@@ -114,7 +114,7 @@ def _dataset(results: Results, dataset: str) -> Iterator[str]:
 
 
 def _missing(results: Results) -> str:
-    """What is not finished, one line per trial, with the recorded failures."""
+    """The unfinished trials, one line each, with their recorded failures."""
     plan, lines = results.plan, []
     for dataset in plan.datasets:
         if absent := plan.missing_features(dataset):

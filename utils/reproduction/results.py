@@ -1,4 +1,4 @@
-"""Results of trials, read back and checked: every number of the report comes through here."""
+"""Read and check the results of trials. Every number of the report comes from here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,12 +26,12 @@ from utils.training.predictions import Predictions, read_predictions
 from utils.training.run import Run, Trial
 
 TEST_PREDICTIONS = PREDICTIONS.format("test")
-MISSING = "missing"  # in place of every number that is not there
+MISSING = "missing"  # replaces every number that is not available
 
 
 @dataclass(frozen=True)
 class Result:
-    """The finished runs of a trial, out of the requested ones."""
+    """The finished runs of a trial among the requested ones."""
 
     trial: Trial
     runs: tuple[Run, ...]
@@ -76,7 +76,7 @@ class Result:
 
     @cached_property
     def predictions(self) -> Predictions:
-        """Of the test split, checked against each run's ``metrics.json``."""
+        """The predictions on the test split, checked against each run's ``metrics.json``."""
         found = read_predictions([run.folder / TEST_PREDICTIONS for run in self.runs])
         for run, outcome, prediction in zip(self.runs, self.outcomes, found.prediction, strict=True):
             path = run.folder / TEST_PREDICTIONS
@@ -88,12 +88,12 @@ class Result:
                 metrics = compute_metrics(*map(torch.from_numpy, (found.label, prediction)), len(found.class_names))
                 for name in (*METRICS, "confusion"):
                     if not np.allclose(outcome["test"][name], metrics[name], rtol=0, atol=1e-9):
-                        raise ValueError(f"metrics.json beside it has another {name}")
+                        raise ValueError(f"{name} differs from metrics.json in the same folder")
         return found
 
     @property
     def correct(self) -> np.ndarray:
-        """100 where a test utterance is recognised, else 0, [seeds, N]."""
+        """100 if a test utterance is recognised, otherwise 0, [seeds, N]."""
         return 100.0 * (self.predictions.prediction == self.predictions.label)
 
     def values(self, metric: str) -> np.ndarray:
@@ -130,10 +130,10 @@ class Result:
 
 
 def read_result(trial: Trial, seeds: Sequence[int]) -> Result:
-    """The finished runs of a trial among ``seeds``.
+    """Read the finished runs of a trial among ``seeds``.
 
     Raises:
-        InputError: one has another configuration, or they differ in their features or classes.
+        InputError: a run has another configuration, or the runs differ in features or classes.
     """
     runs = tuple(run for seed in seeds if (run := Run(trial, seed)).finished)
     result = Result(trial, runs, len(seeds))
@@ -151,7 +151,7 @@ class TopKGrid:
     """Results of Fig. 2.
 
     Attributes:
-        runs: of :func:`~utils.sweep.results.run_table`, on the paper's grid and on ``--k_values``.
+        runs: the table of :func:`~utils.sweep.results.run_table`, on the paper's grid and on ``--k_values``.
         sizes: number of utterances of each split; empty if no run is finished.
     """
 
@@ -180,7 +180,7 @@ class TopKGrid:
 
     @property
     def best(self) -> tuple[int, int]:
-        """Those that validation selects on the paper's grid, which must be complete."""
+        """The k_text and k_audio that validation selects on the paper's grid, which must be complete."""
         return best_trial(summary_table(self.papers_grid), len(self.seeds)).name
 
     @property
@@ -217,12 +217,12 @@ class Results:
         return self._grids[dataset, profile]
 
     def of_published_test(self, result: Result) -> bool:
-        """Whether a trial was tested on the paper's own utterances; needs the published pickle."""
+        """Whether a trial was tested on the paper's own utterances; this needs the published pickle."""
         path = feature_path(self.plan.feature_dir, result.trial.config.dataset, "test")
         return is_published(path) and file_sha256(path) == result.sha256["test"]
 
     def check_data(self, dataset: str, required: dict[str, Features] | None = None) -> None:
-        """Raise an InputError unless all runs of a dataset have the same features, those ``required`` if given."""
+        """Raise an InputError unless all runs of a dataset have the same features, ``required`` if given."""
         trials = self.plan.trials([dataset], ["tables", "ablation"])
         for profile in self.plan.profiles:
             trials += dict.fromkeys(run.trial for run in self._grid_runs(dataset, profile))
@@ -241,7 +241,7 @@ def check_finished(plan: Plan, data: dict[Path, TrainingData]) -> None:
     """Raise an InputError if finished runs of any profile have other features than ``data``, by folder of the trials.
 
     Args:
-        data: of :func:`~utils.reproduction.trials.read_features`.
+        data: the result of :func:`~utils.reproduction.trials.read_features`.
     """
     results = Results(replace(plan, profiles=tuple(PROFILES)))
     for dataset in plan.datasets:
@@ -250,4 +250,4 @@ def check_finished(plan: Plan, data: dict[Path, TrainingData]) -> None:
 
 
 def different_features(folder: Path, other: Path | str) -> InputError:
-    return InputError(f"{folder}: other features than {other}; choose another --save_path for each")
+    return InputError(f"{folder}: features differ from those of {other}; use a separate --save_path for each")

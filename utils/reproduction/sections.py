@@ -1,4 +1,4 @@
-"""The sections of the report: Tables I to IV, Fig. 2, ablation steps, CH-GAT's gain over homophily, the figures."""
+"""The sections of the report: Tables I to IV, Fig. 2, ablation steps, CH-GAT's gain over homophily, and figures."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -43,7 +43,7 @@ def _facts(result: Result) -> str:
     devices = "; ".join(dict.fromkeys(outcome["device"] for outcome in result.outcomes))
     versions = ", ".join(f"{name} {version}" for name, version in result.description["versions"].items())
     return (
-        f"{text}. Homophily of the Top-K graphs (percent of the edges between equal labels): {shares}. "
+        f"{text}. Homophily of the Top-K graphs (percent of edges between equal labels): {shares}. "
         f"{len(result.runs)} seeds took {seconds / 60:.1f} min on {devices}; "
         f"{versions}."
     )
@@ -84,7 +84,7 @@ def table(results: Results, dataset: str, rows: dict[tuple[str, str], str]) -> s
 def _best(
     results: Results, dataset: str, profile: str, rows: Iterable[tuple[str, str]]
 ) -> list[tuple[str, str] | None]:
-    """The complete row with the greatest mean of each reported metric, of two or more."""
+    """The complete row with the greatest mean of each reported metric; None with fewer than two rows."""
     found = {row: result for row in rows if (result := results.row(dataset, profile, row)).complete}
     if len(found) < 2:
         return [None] * len(REPORTED)
@@ -100,7 +100,7 @@ def metric_cells(result: Result) -> list[str]:
 
 
 def probes(results: Results, dataset: str) -> str:
-    """What simple classifiers reach on the same embeddings; "" where they were not fitted."""
+    """The results of simple classifiers on the same embeddings; "" if they were not fitted."""
     plan = results.plan
     found: dict[str, list[Path]] = {}
     for probe, seed in plan.probes():
@@ -114,7 +114,7 @@ def probes(results: Results, dataset: str) -> str:
         probe = Scored(read_predictions(paths))
         for profile, network in networks.items():
             if probe.predictions.ids != network.predictions.ids:
-                raise InputError(f"{paths[0]}: of other utterances than the runs of profile {profile}")
+                raise InputError(f"{paths[0]}: utterances differ from those of the runs of profile {profile}")
         cells = (with_interval(probe.estimate(name)) for name in REPORTED)
         lines.append(
             (title, *cells, *(with_interval(probe.minus(each, "wa"), sign=True) for each in networks.values()))
@@ -123,7 +123,7 @@ def probes(results: Results, dataset: str) -> str:
         return ""
     header = ("", *REPORTED.values(), *(f"Δ WA vs CemoBAM, `{profile}`" for profile in networks))
     kind, _ = clusters_of(probe.predictions.identity)
-    note = f"Percent of test; 95 % intervals over {kind}s, by the jackknife."
+    note = f"Percent of test, with 95 % jackknife intervals over {kind}s."
     return f"### {dataset}: probes on the same embeddings\n\n{markdown_table(header, lines)}\n\n{note}"
 
 
@@ -137,7 +137,7 @@ def other_methods(results: Results, dataset: str) -> str:
         rows.append((f"CemoBAM, here, profile `{profile}`", "", "audio + text", *cells[:2]))
     methods = markdown_table(("method", "year", "modality", "WA", "UA"), rows)
     number = "III" if dataset == "IEMOCAP" else "IV"
-    note = "Splits and classes of the other methods differ from paper to paper; our rows are on the data named above."
+    note = "Splits and classes of the other methods differ from paper to paper. Our rows use the data named above."
     return f"### {dataset}, Table {number}: other methods\n\n{methods}\n\n{note}"
 
 
@@ -158,7 +158,7 @@ def fig2(results: Results, dataset: str, profile: str) -> str:
 
 
 def profile_figures(results: Results, dataset: str, profile: str) -> str:
-    """Training curves, confusion matrix and results by group over the seeds, t-SNE of the first seed."""
+    """Training curves, confusion matrix and results by group over the seeds, and the t-SNE of the first seed."""
     result = results.row(dataset, profile, MAIN)
     if not result.complete:
         return f"Training curves, confusion matrix, t-SNE: {MISSING}"
@@ -184,18 +184,18 @@ def profile_figures(results: Results, dataset: str, profile: str) -> str:
             atomic_write((root / tsne).with_suffix(file.suffix), file.read_bytes())
         return "\n\n".join([*images, f"![t-SNE]({tsne})"])
     few = result.description["data"]["test"]["utterances"] < TSNE_LEAST
-    return "\n\n".join([*images, f"t-SNE: {f'of {TSNE_LEAST} utterances or more' if few else MISSING}"])
+    return "\n\n".join([*images, f"t-SNE: {f'needs at least {TSNE_LEAST} utterances' if few else MISSING}"])
 
 
 # ---- ablation steps --------------------------------------------------------------------------------------------------
 
 
 def ablation_steps(results: Results, dataset: str) -> str:
-    """What each difference between the profiles changes, for the whole network and for CH-GAT alone."""
+    """The effect of each difference between the profiles, for the whole network and for CH-GAT alone."""
     head = (
         f"### {dataset}: ablation steps between the profiles\n\n"
-        "Each row has one more difference than the row above it: from profile `official` over `paper` to `refined`. "
-        "The effect of a step depends on those before it; with so many intervals, one may exclude zero by chance."
+        "Each row adds one difference to the row above it, from profile `official` through `paper` to `refined`. The "
+        "effect of a step depends on the steps before it. With this many intervals, one may exclude zero by chance."
     )
     return "\n\n".join([head, *(_steps(results, dataset, row) for row in STEPPED)])
 
@@ -240,7 +240,7 @@ def _steps(results: Results, dataset: str, row: tuple[str, str]) -> str:
 
 
 def homophily(results: Results) -> str:
-    """CH-GAT's gain on DEMO for growing agreement of the scenes."""
+    """CH-GAT's gain on DEMO for increasing agreement of the scenes."""
     plan, trials = results.plan, results.plan.homophily()
     lines, gains, possible = [], {profile: {} for profile in plan.profiles}, {}
     for agreement in plan.agreements:
@@ -261,15 +261,15 @@ def homophily(results: Results) -> str:
     header = ["agreement of a scene", "homophily of test (%)", "Bayes-optimal gain"]
     header += [f"`{profile}`: WA without → with CH-GAT, gain" for profile in plan.profiles]
     head = (
-        "### CH-GAT's gain over homophily\n\nDEMO's neighbours are the utterances of a scene; its agreement sets how "
-        "many of them share an emotion. The Bayes-optimal gain is that of knowing the whole scene over the utterance "
-        "alone."
+        "### CH-GAT's gain over homophily\n\nIn DEMO, neighbours are the utterances of the same scene. The "
+        "agreement of a scene sets how many of them share an emotion. The Bayes-optimal gain is the gain from knowing "
+        "the whole scene instead of the utterance alone."
     )
     text = f"{head}\n\n{markdown_table(header, lines)}"
     if not possible:
         return text
     shown = {profile: table_of(of_profile) for profile, of_profile in gains.items() if of_profile}
-    title = "DEMO (synthetic): gain by CH-GAT"
+    title = "DEMO (synthetic): gain from CH-GAT"
     title += "\n95 % intervals over seeds and test utterances" if len(plan.seeds) >= FEWEST else ""
     plot_homophily(plan.root / "figures/homophily.png", shown, possible, _real_homophily(results), title)
     return f"{text}\n\n![Gain over homophily](figures/homophily.png)"

@@ -56,12 +56,12 @@ class Plan:
     """Everything that is trained and reported, in folders below ``root``.
 
     Attributes:
-        feature_dir: folder of the feature pickles; those of DEMO are made below ``root``.
+        feature_dir: folder of the feature pickles; those of DEMO are generated below ``root``.
         shared: options that replace the profile's in every configuration, such as ``epochs`` with ``--quick``.
         k_values: values of k_text and of k_audio in Fig. 2.
         agreements: agreements of DEMO's scenes for the gain over homophily.
-        splits: the feature pickles that cross-validation pools, of :data:`~utils.folds.config.POOLED`; empty for those
-            that exist.
+        splits: names of the feature pickles that cross-validation pools, from :data:`~utils.folds.config.POOLED`;
+            empty for all that exist.
     """
 
     root: Path
@@ -94,7 +94,7 @@ class Plan:
         return Trial(config, self.folder(dataset, agreement) / _name(profile, row), keep_weights)
 
     def trials(self, datasets: Iterable[str], parts: Iterable[str] = tuple(PARTS)) -> list[Trial]:
-        """The trials of some parts of the report, each once; those of the grid are in :meth:`grid_runs`."""
+        """The trials of some parts of the report, each once, except those of the grid (see :meth:`grid_runs`)."""
         trials = []
         for part, dataset in product(parts, datasets):
             if part == "tables":
@@ -106,16 +106,16 @@ class Plan:
         return list(dict.fromkeys(trials))
 
     def tables(self, dataset: str) -> list[Trial]:
-        """The trials of Tables I and II, those of the profiles themselves first."""
+        """The trials of Tables I and II, with those of the profiles first."""
         rows = dict.fromkeys([*FUSIONS, *ABLATIONS])
         return [self.trial(dataset, profile, row) for row in rows for profile in self.profiles]
 
     def ablation_steps(self, dataset: str, row: tuple[str, str]) -> list[tuple[str, Trial]]:
-        """Title and trial of each step from profile official over paper to refined, one named difference per step.
+        """Title and trial of each step from profile official through paper to refined, one difference per step.
 
-        The profiles are the first, a middle and the last trial, shared with the tables. A step that has no effect is
-        skipped: that of the channel gate without xCBAM, and those of options that all trials share. There are no steps
-        on DEMO, which says nothing about speech, or unless all profiles are in the plan.
+        The profiles are the first, a middle and the last trial, which the tables share. A step without effect is
+        skipped: the channel gate without xCBAM, and options that all trials share. There are no steps for DEMO, which
+        is not speech, or if a profile is not in the plan.
         """
         if dataset == "DEMO" or self.profiles != tuple(PROFILES):
             return []
@@ -152,7 +152,7 @@ class Plan:
     def grid_runs(
         self, dataset: str, profile: str, k_values: Iterable[int], data: TrainingData | None = None
     ) -> list[Run]:
-        """Fig. 2 of a dataset and a profile; no runs for datasets that the paper does not have."""
+        """Fig. 2 of a dataset and a profile; no runs for datasets that are not in the paper."""
         if dataset not in PRINTED:
             return []
         config = make_config(as_published({"dataset": dataset, "profile": profile, **self.shared}))
@@ -178,7 +178,7 @@ class Plan:
 
 
 def _name(begin: str, row: tuple[str, str]) -> str:
-    """A folder's name; the options that all trials share are not part of it."""
+    """The name of a folder, without the options that all trials share."""
     options = zip(("fusion_type", "ablation"), row, MAIN, strict=True)
     return "-".join([begin, *(f"{name}={value}" for name, value, default in options if value != default)])
 
@@ -187,12 +187,12 @@ def _name(begin: str, row: tuple[str, str]) -> str:
 
 
 def read_features(plan: Plan, parts: Collection[str], download: bool, named: bool) -> dict[Path, TrainingData]:
-    """The features of each dataset by the folder of its trials; DEMO is made for each agreement.
+    """Read the features of each dataset, by the folder of its trials. DEMO is generated for each agreement.
 
-    Unless the datasets were ``named``, one whose features do not exist is skipped.
+    A dataset without features is skipped, unless the datasets were ``named``.
 
     Raises:
-        InputError: as :func:`~utils.data.published.find_features` and :meth:`TrainingData.read`.
+        InputError: as for :func:`~utils.data.published.find_features` and :meth:`TrainingData.read`.
     """
     data = {}
     for dataset in plan.datasets:
@@ -214,11 +214,11 @@ def read_features(plan: Plan, parts: Collection[str], download: bool, named: boo
 def train(
     plan: Plan, parts: Collection[str] | None, data: dict[Path, TrainingData], device: torch.device, jobs: int
 ) -> list[str]:
-    """Train everything: the tables of all datasets first, the grid, which takes longest, last.
+    """Train everything: the tables of all datasets first, and the grid, which takes longest, last.
 
     Args:
-        parts: those asked for; None for all.
-        data: of :func:`read_features`.
+        parts: the requested parts; None for all.
+        data: the result of :func:`read_features`.
         jobs: as in :func:`~utils.training.jobs.train_here`.
 
     Returns:
@@ -240,7 +240,7 @@ def train(
         run.data.check(run.config)
     open_runs(everything)
 
-    print(f"{len(everything)} runs, {sum(run.finished for run in everything)} of them finished before")
+    print(f"{len(everything)} runs, {sum(run.finished for run in everything)} of them already finished")
     train_all = partial(train_here, device=device, jobs=jobs)
     with Progress(runs, on_finish=lambda run: summarise(run.trial, run.data.class_names)) as progress:
         train_all(runs, progress)
@@ -256,12 +256,12 @@ def train(
 
 
 def tsne_path(run: Run) -> Path:
-    """The t-SNE of a run, in the run's folder: it is removed together with the weights that it shows."""
+    """The path of a run's t-SNE, which is in the run's folder and so removed together with its weights."""
     return run.folder / "test_tsne.png"
 
 
 def draw_tsne(run: Run, device: torch.device) -> None:
-    """The t-SNE of a finished run, the one figure of the report that needs weights."""
+    """Draw the t-SNE of a finished run, the only figure of the report that needs weights."""
     path, weights, config = tsne_path(run), run.folder / "best.pt", run.config
     if path.is_file() or not run.finished:
         return

@@ -1,4 +1,4 @@
-"""What the options of a sweep stand for. Needs no torch."""
+"""The options of a sweep. This module does not import torch."""
 
 import socket
 import sys
@@ -7,31 +7,31 @@ from utils.config import Config, profile_defaults, run_name
 from utils.errors import InputError
 
 K = ["k_text", "k_audio"]
-K_VALUES = tuple(range(1, 11))  # of each, in the paper
+K_VALUES = tuple(range(1, 11))  # values of each in the paper
 
 
 def as_published(options: dict) -> dict:
-    """The options of a grid's configuration: the published sweep decays by 0.5, the published training by 0.3."""
+    """The options of a grid's configuration. The published sweep has lr_decay 0.5, the published training 0.3."""
     return {"lr_decay": 0.5, **options} if options.get("profile") == "official" else options
 
 
 def sweep_name(config: Config) -> str:
-    """``topk-`` and the name of a run, without k."""
+    """``topk-`` and the name of a run without k."""
     defaults = profile_defaults(config.profile, config.dataset)
     return "topk-" + run_name(config.replace(**{name: defaults[name] for name in K}))
 
 
 def check_address(address: str) -> None:
-    """Check that Ray is installed and that something listens at the address; Ray itself would try for minutes.
+    """Check that Ray is installed and that something listens at the address; Ray itself retries for minutes.
 
     Raises:
-        InputError: Ray is missing, the address is malformed, or nobody answers.
+        InputError: Ray is missing, the address is malformed, or nothing answers.
     """
     try:
         import ray  # noqa: F401
     except ImportError as error:
         install = f"{sys.executable} -m pip install -r requirements-ray.txt"
-        raise InputError(f"--ray: Ray is not installed here; {install}") from error
+        raise InputError(f"--ray: Ray is not installed; run {install}") from error
     if address == "auto":
         return
     host, _, port = address.rpartition(":")
@@ -40,4 +40,4 @@ def check_address(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:
-        raise InputError(f"--ray {address}: no Ray cluster there ({error})") from error
+        raise InputError(f"--ray {address}: no Ray cluster at this address ({error})") from error

@@ -1,4 +1,4 @@
-"""Train runs as tasks on a Ray cluster. This process keeps the folders, so the workers need no shared disk."""
+"""Train runs as tasks on a Ray cluster. This process writes the folders, so the workers need no shared disk."""
 
 import os
 import time
@@ -20,15 +20,15 @@ from utils.training.graph import TrainingData
 from utils.training.jobs import RETRIES
 from utils.training.run import POLL_SECONDS, Progress, Run, train_run
 
-AHEAD = 2  # runs that wait at the cluster beyond those that it can train at once
+AHEAD = 2  # runs that wait on the cluster in addition to those that it can train at once
 
 
 def train_on_ray(runs: Sequence[Run], progress: Progress, address: str, cpus: int, gpus: float | None) -> None:
-    """Claim runs, a few more than the cluster can train at once, and write the files that come back.
+    """Claim runs, a few more than the cluster can train at once, and write the files that the workers return.
 
     Args:
-        address: of the head node (``host:port``), or ``auto`` for the cluster of this machine.
-        cpus, gpus: resources of a run, a fraction of a GPU included; by default a whole GPU if the cluster has any.
+        address: the address of the head node (``host:port``), or ``auto`` for the cluster of this machine.
+        cpus, gpus: resources per run. ``gpus`` can be a fraction; by default, 1 if the cluster has GPUs.
 
     Raises:
         InputError: there is no such cluster, or no node has these resources.
@@ -41,7 +41,7 @@ def train_on_ray(runs: Sequence[Run], progress: Progress, address: str, cpus: in
     }
     try:
         ray.init(address, runtime_env=environment, log_to_driver=False, logging_level="warning")
-    except (ConnectionError, RuntimeError) as error:  # no cluster, or one with other versions of Ray or Python
+    except (ConnectionError, RuntimeError) as error:  # no cluster, or other versions of Ray or Python
         raise InputError(f"--ray {address}: {' '.join(str(error).split())}") from error
     try:
         if gpus is None:
@@ -59,7 +59,7 @@ def _train_all(runs: Sequence[Run], progress: Progress, cpus: int, gpus: float) 
     import ray
     from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
 
-    # deaths are counted here: Ray itself would retry for ever what takes more memory than a node has
+    # deaths are counted here, because Ray retries forever if a run needs more memory than a node has
     remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_train)
     shared = ray.put(runs[0].data)
 
@@ -79,7 +79,7 @@ def _train_all(runs: Sequence[Run], progress: Progress, cpus: int, gpus: float) 
             else:
                 running[start(run)] = run, held
         if not running:
-            time.sleep(POLL_SECONDS)  # other sweeps have what is left
+            time.sleep(POLL_SECONDS)  # other sweeps train the remaining runs
             continue
         for task in ray.wait(list(running), timeout=POLL_SECONDS)[0]:
             run, held = running.pop(task)
@@ -90,7 +90,7 @@ def _train_all(runs: Sequence[Run], progress: Progress, cpus: int, gpus: float) 
             except RayError as error:  # its node or its process died
                 deaths[run.folder] += 1
                 if deaths[run.folder] <= RETRIES:
-                    progress.write(f"again: {run}: {type(error).__name__}")
+                    progress.write(f"retrying: {run}: {type(error).__name__}")
                     running[start(run)] = run, held
                     continue
                 write_json(run.folder / "error.json", {"error": f"{type(error).__name__}: its node or process died"})
@@ -101,7 +101,7 @@ def _train_all(runs: Sequence[Run], progress: Progress, cpus: int, gpus: float) 
 
 
 def _claim_one(left: list[Run]) -> tuple[Run, ExitStack] | None:
-    """Lock the first run that no other process trains, and take it off the list."""
+    """Lock the first run that no other process trains, and remove it from the list."""
     for run in left:
         held = ExitStack()
         if held.enter_context(lock(run.folder)):
@@ -112,7 +112,7 @@ def _claim_one(left: list[Run]) -> tuple[Run, ExitStack] | None:
 
 
 def _keep(run: Run, files: dict[str, bytes]) -> None:
-    """Write the files of a run that a worker trained; ``metrics.json``, which makes it finished, comes last."""
+    """Write the files of a run that a worker trained. ``metrics.json``, which marks it as finished, comes last."""
     (run.folder / "error.json").unlink(missing_ok=True)
     for name in sorted(files, key=lambda name: name == "metrics.json"):
         atomic_write(run.folder / name, files[name])

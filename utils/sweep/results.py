@@ -1,4 +1,4 @@
-"""Results of a sweep: the two CSVs, the trial that validation selects, the printed report."""
+"""Results of a sweep: the two CSVs, the trial that validation selects, and the printed report."""
 
 import shlex
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from utils.sweep.config import K
 from utils.training.metrics import PRINTED, REPORTED, plus_minus
 from utils.training.run import Run
 
-SELECTION = "w_f1"  # of the validation split
+SELECTION = "w_f1"  # metric of the validation split
 METRIC_COLUMNS = [f"{split}_{name}" for split in ("val", "test") for name in REPORTED]
 
 
@@ -29,7 +29,7 @@ def outcomes(runs: Sequence[Run]) -> list[dict]:
 def run_table(results: Sequence[dict]) -> pd.DataFrame:
     """One row per run, sorted by k and seed: metrics as fractions, seconds of training and validation.
 
-    A failed run has only its error.
+    A failed run has only an error.
     """
     columns = [*K, "seed", "selected_epoch", *METRIC_COLUMNS, "seconds", "error"]
     table = pd.json_normalize(results, sep="_").reindex(columns=columns)
@@ -51,7 +51,7 @@ def write_tables(folder: Path, runs: pd.DataFrame, summary: pd.DataFrame) -> Non
 
 
 def best_trial(summary: pd.DataFrame, seeds: int, split: str = "val") -> pd.Series | None:
-    """The trial with the best mean among those with all seeds; of equal ones, that with the fewest neighbours."""
+    """The trial with the best mean among those with all seeds; the fewest neighbours win ties."""
     scores = summary.loc[summary["seeds"] == seeds, f"{split}_{SELECTION}_mean"]
     return None if scores.empty else summary.loc[min(scores.index, key=lambda k: (-scores[k], sum(k), k))]
 
@@ -65,7 +65,7 @@ def papers_trial(summary: pd.DataFrame, dataset: str) -> pd.Series | None:
 
 
 def report(summary: pd.DataFrame, dataset: str, seeds: int) -> str:
-    """The selected trial beside the paper's, and the optimism of selecting on test data."""
+    """The selected trial next to the paper's, and the optimism of selecting on test data."""
     best = best_trial(summary, seeds)
     if best is None:
         return f"no trial has all {seeds} seeds, so none is selected"
@@ -85,11 +85,11 @@ def _optimism(best: pd.Series, best_on_test: pd.Series) -> str:
     name, label = f"test_{SELECTION}", REPORTED[SELECTION]
     gap = 100 * (best_on_test[f"{name}_mean"] - best[f"{name}_mean"])
     if gap == 0:
-        return f"note: no trial has a better test {label}; the test split is still not what to select on"
+        return f"note: no trial has a better test {label}; still, do not select on the test split"
     k_text, k_audio = best_on_test.name
     return (
-        f"warning: selected on the test split it would be k_text {k_text}, k_audio {k_audio}, with test {label} "
-        f"{_percent(best_on_test, name)}: {gap:.2f} points of optimism, not of accuracy"
+        f"warning: selection on the test split would choose k_text {k_text}, k_audio {k_audio}, with test {label} "
+        f"{_percent(best_on_test, name)}, which is too optimistic by {gap:.2f} points"
     )
 
 
@@ -97,7 +97,7 @@ def training_command(config: Config, arguments: dict[str, object]) -> str:
     """The command that trains one trial of the sweep.
 
     Args:
-        arguments: options besides those of the configuration.
+        arguments: additional options, which are not part of the configuration.
     """
     profile = {"profile": config.profile} if config.profile != Config.profile else {}
     k = {name: getattr(config, name) for name in K}
@@ -111,7 +111,7 @@ def best_so_far(results: Sequence[dict]) -> str:
     """The leading trial while a sweep runs, compared over as many seeds as every trial has finished.
 
     Args:
-        results: of :func:`outcomes`, in the order in which the runs finished.
+        results: the results of :func:`outcomes`, in the order in which the runs finished.
     """
     scores: dict[tuple[int, int], list[float]] = {}
     for result in results:

@@ -1,4 +1,4 @@
-"""The Top-K grid (Fig. 2): its trials, and a sweep over them from the features to the tables and the figure."""
+"""The Top-K grid (Fig. 2): its trials, and a sweep over them from features to tables and figure."""
 
 import sys
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def grid_runs(
     seeds: Sequence[int],
     data: TrainingData | None = None,
 ) -> list[Run]:
-    """Every run of the grid, seed by seed, so the first seed's pass already shows the whole picture."""
+    """Every run of the grid, seed by seed, so that the first seed already covers the whole grid."""
     trials = [
         Trial(config.replace(k_text=k_text, k_audio=k_audio), folder / f"k{k_text}_{k_audio}", keep_weights=False)
         for k_text in k_texts
@@ -39,7 +39,7 @@ def grid_runs(
 
 
 def run_sweep(runs: Sequence[Run], folder: Path, train_all: TrainAll) -> tuple[int, Config | None]:
-    """Train the runs that are left, write the tables and the figure, print the report.
+    """Train the remaining runs, write the tables and the figure, and print the report.
 
     Returns:
         The number of failed runs, and the configuration that validation selects, if any has all seeds.
@@ -49,7 +49,7 @@ def run_sweep(runs: Sequence[Run], folder: Path, train_all: TrainAll) -> tuple[i
     try:
         open_runs(runs)
         finished = [run for run in runs if run.finished]
-        before = f", {len(finished)} of them finished before" if finished else ""
+        before = f", {len(finished)} of them already finished" if finished else ""
         print(f"sweep folder {folder}\n{k_texts} x {k_audios} values of k, {seeds} seeds: {len(runs)} runs{before}")
         if len(finished) < len(runs):
             runs[0].data.prepare([run.config for run in runs])
@@ -63,7 +63,7 @@ def run_sweep(runs: Sequence[Run], folder: Path, train_all: TrainAll) -> tuple[i
             train_all(runs, progress)
     except KeyboardInterrupt:
         done = sum(run.finished for run in runs)
-        print(f"{done} of {len(runs)} runs are finished; the same command resumes", file=sys.stderr)
+        print(f"{done} of {len(runs)} runs are finished; repeat the command to resume", file=sys.stderr)
         raise
     return _conclude(runs, folder, seeds)
 
@@ -84,6 +84,6 @@ def _conclude(runs: Sequence[Run], folder: Path, seeds: int) -> tuple[int, Confi
     for each in failed.itertuples():
         print(f"failed: k_text {each.k_text}, k_audio {each.k_audio}, seed {each.seed}: {each.error}")
     if len(failed):
-        print(f"{len(failed)} of {len(table)} runs failed; the same command tries them again")
+        print(f"{len(failed)} of {len(table)} runs failed; repeat the command to try them again")
     selected = (run.config for run in runs if best is not None and (run.config.k_text, run.config.k_audio) == best.name)
     return len(failed), next(selected, None)

@@ -1,1 +1,1 @@
-"""The graph, the training loop and the run folder: one notion of a run."""
+"""Training: the graph, the training loop and the run folder."""

@@ -7,20 +7,20 @@ from torch import Tensor
 from utils.io import align
 from utils.training.metrics import plus_minus
 
-BINS = 15  # of confidence
-_RANGE = (0.05, 20.0)  # of a temperature; the ends are reached where validation is all right, or no better than chance
+BINS = 15  # number of confidence bins
+_RANGE = (0.05, 20.0)  # of a temperature; the ends mean that validation is all correct, or no better than chance
 _HALVINGS = 50
 
 
 def probabilities(logits: Tensor, temperature: float = 1.0) -> np.ndarray:
-    """Softmax of ``logits / temperature`` in float64, on the CPU. Shapes: logits [..., C], result likewise."""
+    """Softmax of ``logits / temperature`` in float64, on the CPU. Shapes: logits and result [..., C]."""
     return (logits.detach().cpu().double() / temperature).softmax(-1).numpy()
 
 
 def fit_temperature(logits: Tensor, label: Tensor) -> float:
-    """The temperature with the smallest cross entropy of ``logits / temperature``.
+    """Return the temperature that minimises the cross entropy of ``logits / temperature``.
 
-    The cross entropy is convex in the inverse temperature, so the root of its derivative is found by bisection.
+    The cross entropy is convex in the inverse temperature, so bisection finds the root of its derivative.
 
     Shapes: logits [N, C], label [N].
     """
@@ -28,7 +28,7 @@ def fit_temperature(logits: Tensor, label: Tensor) -> float:
     of_label = logits.gather(1, label[:, None]).mean()
 
     def falls(temperature: float) -> bool:
-        """Whether the cross entropy falls with a growing inverse temperature."""
+        """Whether the cross entropy decreases as the inverse temperature grows."""
         return bool((torch.softmax(logits / temperature, 1) * logits).sum(1).mean() < of_label)
 
     low, high = _RANGE
@@ -42,11 +42,12 @@ def fit_temperature(logits: Tensor, label: Tensor) -> float:
 
 
 def reliability(probability: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Utterances, summed confidence and correct predictions in each of :data:`BINS` equal-width bins of confidence.
+    """Count utterances, confidence and correct predictions in each of :data:`BINS` equal-width confidence bins.
 
-    The confidence of an utterance is its highest probability; a bin includes its upper end (Guo et al., 2017).
+    The confidence of an utterance is its highest probability. A bin includes its upper end (Guo et al., 2017).
 
-    Shapes: result [3, S, BINS].
+    Returns:
+        The number of utterances, the sum of their confidences, and the number of correct predictions, [3, S, BINS].
     """
     confidence, correct = probability.max(-1), probability.argmax(-1) == label
     place = np.maximum(np.ceil(confidence * BINS).astype(int) - 1, 0).clip(max=BINS - 1)
@@ -57,20 +58,20 @@ def reliability(probability: np.ndarray, label: np.ndarray) -> np.ndarray:
 def expected_calibration_error(probability: np.ndarray, label: np.ndarray) -> np.ndarray:
     """ECE [S]: the mean of ``|accuracy - confidence|`` over the bins, weighted by their utterances (Guo et al., 2017).
 
-    Of the top label alone, and of a finite sample: also calibrated probabilities have one above 0.
+    Only the top label counts. On a finite sample, even calibrated probabilities have an ECE above 0.
     """
     _, confidence, correct = reliability(probability, label)
     return np.abs(correct - confidence).sum(-1) / len(label)
 
 
 def brier_score(probability: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Squared errors summed over the classes, mean over the utterances (Brier, 1950), from 0 to 2. Shape: [S]."""
+    """Brier score [S], 0 to 2: squared errors, summed over the classes, averaged over the utterances (Brier, 1950)."""
     of_label = probability[:, np.arange(len(label)), label]
     return (np.square(probability).sum(-1) - 2 * of_label + 1).mean(-1)
 
 
 def cross_entropy(probability: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """In nats [S]; a probability that float64 rounds to 0 counts as its smallest normal number."""
+    """Cross entropy in nats [S]. A probability that float64 rounds to 0 counts as the smallest normal number."""
     of_label = probability[:, np.arange(len(label)), label]
     return -np.log(np.maximum(of_label, np.finfo(float).tiny)).mean(-1)
 
@@ -78,8 +79,8 @@ def cross_entropy(probability: np.ndarray, label: np.ndarray) -> np.ndarray:
 def risk_coverage(probability: np.ndarray, label: np.ndarray) -> np.ndarray:
     """Error rates [S, N] of the 1, 2, ... N utterances with the highest confidence.
 
-    Utterances of equal confidence have their mean error, so that their order does not matter. The mean over a row is
-    the area under its curve (Geifman and El-Yaniv, 2017).
+    Utterances with equal confidence share their mean error, so their order does not matter. The mean of a row is the
+    area under its curve (Geifman and El-Yaniv, 2017).
     """
     wrong = (probability.argmax(-1) != label).astype(float)
     for errors, confidence in zip(wrong, probability.max(-1), strict=True):
@@ -99,7 +100,7 @@ SCORES = {
 def calibration_results(
     temperatures: dict[str, float], plain: np.ndarray, scaled: np.ndarray, label: np.ndarray
 ) -> dict[str, dict]:
-    """By seed: its ``temperature``, and the :data:`SCORES` of its ``plain`` and ``scaled`` probabilities [S, N, C]."""
+    """By seed: ``temperature``, and the :data:`SCORES` of the ``plain`` and ``scaled`` probabilities [S, N, C]."""
     found = {
         kind: {name: score(probability, label).tolist() for name, score in SCORES.items()}
         for kind, probability in (("plain", plain), ("scaled", scaled))
@@ -112,11 +113,11 @@ def calibration_results(
 
 
 def calibration_table(results: dict[str, dict], fitted_here: bool) -> str:
-    """One row per seed, then mean ± sample std.
+    """A table with one row per seed, then mean ± sample std.
 
     Args:
-        results: of :func:`calibration_results`.
-        fitted_here: whether the temperatures were fitted on these very utterances.
+        results: the result of :func:`calibration_results`.
+        fitted_here: whether the temperatures were fitted on these utterances.
     """
     shown = [("ece", 100, 2, "ECE (%)"), ("brier", 1, 3, "Brier"), ("cross_entropy", 1, 3, "nats")]
     header = ["calibration", "T", *(f"{name}{at}" for *_, name in shown for at in (", plain", ""))]
@@ -134,11 +135,11 @@ def calibration_table(results: dict[str, dict], fitted_here: bool) -> str:
         of_all = zip(np.mean(values, 0), np.std(values, 0, ddof=1), digits, strict=True)
         rows.append(["mean ± std", *(plus_minus(*each) for each in of_all)])
     notes = [
-        f"ECE: expected calibration error, {BINS} bins of confidence; Brier: from 0 to 2; nats: cross entropy.",
-        "Plain: the softmax of the logits; else of the logits divided by T, as predict.py and the predictions have it.",
+        f"ECE: expected calibration error, {BINS} confidence bins; Brier: score from 0 to 2; nats: cross entropy.",
+        "Plain: softmax of the logits; otherwise: of the logits divided by T, as in predict.py and the CSV files.",
     ]
     if all(each["temperature"] == 1 for each in results.values()):
         notes[1] = "No temperature was fitted, so T is 1."
     elif fitted_here:
-        notes.append("T was fitted on these very utterances: on others, its probabilities fit less well.")
+        notes.append("T was fitted on these utterances; on others, the probabilities are less well calibrated.")
     return "\n".join([*align([header, *rows]), *notes])

@@ -1,4 +1,4 @@
-"""What ``compare.py`` reports: WA and UA of two systems, their difference, and what chance explains of it."""
+"""The report of ``compare.py``: WA and UA of two systems, their difference, and whether chance can explain it."""
 
 from dataclasses import asdict, dataclass
 
@@ -23,13 +23,13 @@ from utils.statistics import (
 from utils.training.matching import Answers, Pair
 from utils.training.metrics import METRICS, metric_over_seeds
 
-COMPARED = ("wa", "ua")  # linear in the clusters, given the labels, as the test needs them
-FEW = 10  # clusters below which a warning says that there are few
+COMPARED = ("wa", "ua")  # given the labels, they are sums over clusters, which the test requires
+FEW = 10  # with fewer clusters, a warning is printed
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A metric of A, of B, and of B - A, with the test of the difference."""
+    """A metric for A, B and B - A, with the test of the difference."""
 
     a: Clustered
     b: Clustered
@@ -38,14 +38,14 @@ class Compared:
 
     @property
     def is_shown(self) -> bool:
-        """Whether interval and test agree that there is a difference."""
+        """Whether both the interval and the test show a difference."""
         low, high = self.difference.low, self.difference.high
         return low is not None and (low > 0 or high < 0) and self.test.p <= 1 - LEVEL
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The metrics of a pair, from the counts [clusters, 2, C, C] of A and of B, each summed over its seeds."""
+    """The metrics of a pair, from the counts [clusters, 2, C, C] of A and B, which are summed over the seeds."""
 
     pair: Pair
     kind: str  # of the clusters
@@ -61,9 +61,9 @@ class Comparison:
     def warnings(self) -> list[str]:
         found = []
         if self.kind == "utterance":
-            found.append("every utterance counts as independent, as those of one speaker are not; add a column speaker")
+            found.append("utterances of one speaker are treated as independent, but are not; add a column speaker")
         elif len(self.names) < FEW:
-            found.append(f"only {self.clusters}: intervals are wide and rest on t with {len(self.names) - 1} degrees")
+            found.append(f"only {self.clusters}: intervals are wide (t with {len(self.names) - 1} degrees of freedom)")
         if (smallest := self.metrics["wa"].test.smallest) > 1 - LEVEL:
             found.append(f"p cannot be below {smallest:.2g}, so no difference can be shown at the 5 % level")
         return found
@@ -78,14 +78,14 @@ class Comparison:
         if not found:
             least = {name: detectable(each.difference) for name, each in values.items()}
             text = " or ".join(f"{points(size)} points in {name}" for name, size in least.items() if size)
-            power = f"; a true one of {text} would be, four times of five" if text else ""
+            power = f"; a true difference of {text} would be shown with 80 % probability" if text else ""
             return f"No difference between A and B is shown{power}."
         better = []
         for side, sign in (("A", -1), ("B", 1)):
             if by := [f"in {name} by {points(abs(d))} points" for name, d in found.items() if d * sign > 0]:
                 better.append(f"{side} is better {' and '.join(by)}")
         rest = "".join(f"; in {name}, no difference is shown" for name in values if name not in found)
-        return f"{' and '.join(better)}, more than chance between {self.kind}s explains{rest}."
+        return f"{' and '.join(better)}, more than random variation between {self.kind}s explains{rest}."
 
     def text(self) -> str:
         pair, test, kind = self.pair, self.metrics["wa"].test, self.kind
@@ -101,16 +101,17 @@ class Comparison:
         lines += ["", *align(rows), "", "B - A  above 0, B is better; below 0, A is better"]
         if len(self.names) >= FEWEST:
             degrees = len(self.names) - 1
-            lines.append(f"[ ]  95 % interval over {kind}s, for these seeds: jackknife, t with {degrees} degrees")
+            method = f"jackknife, t with {degrees} degrees of freedom"
+            lines.append(f"[ ]  95 % interval over {kind}s, for these seeds: {method}")
         swaps = f"{'all' if test.exact else 'random'} {test.swaps} swaps of A and B by whole {kind}s"
         lines += [
-            f"p  share of {swaps} that differ as much or more; at least {test.smallest:.2g}",
-            "detectable  the smallest true difference that such a test set shows four times of five",
+            f"p  share of {swaps} with a difference at least as large; at least {test.smallest:.2g}",
+            "detectable  the smallest true difference that such a test set shows with 80 % probability",
         ]
         return "\n".join([*lines, *(f"warning: {each}" for each in self.warnings), "", self.conclusion])
 
     def to_dict(self) -> dict:
-        """All of it, for a JSON file; WA by cluster, unless each utterance is one."""
+        """Everything for a JSON file, with WA by cluster unless each utterance is its own cluster."""
         pair, by_cluster = self.pair, []
         if self.kind != "utterance":
             number = self.counts.sum((2, 3))
@@ -138,10 +139,10 @@ def compare(pair: Pair, by: str | None = None) -> Comparison:
     """Compare two systems.
 
     Args:
-        by: ``speaker``, ``session``, ``dialogue`` or ``utterance``; None for :func:`~utils.statistics.clusters_of`.
+        by: ``speaker``, ``session``, ``dialogue`` or ``utterance``; None to use :func:`~utils.statistics.clusters_of`.
 
     Raises:
-        InputError: an utterance does not name the cluster that ``by`` asks for.
+        InputError: an utterance has no value for ``by``.
     """
     identity = pair.identity
     if by not in (None, "utterance") and not all(identity[by]):
@@ -149,7 +150,7 @@ def compare(pair: Pair, by: str | None = None) -> Comparison:
     kind = by or clusters_of(identity)[0]
     names, codes = np.unique(identity[ID if kind == "utterance" else kind], return_inverse=True)
     size = len(pair.class_names)
-    # Summed over the seeds: WA and UA are then the means, and integers leave no rest where a class is left out
+    # Sums over the seeds give the mean WA and UA, and integers have no rounding error if a class is left out
     counts = np.stack([cluster_counts(pair.label, each, codes, size).sum(1) for each in pair.predictions], 1)
     found = {}
     for name, share in zip(COMPARED, _shares(counts), strict=True):
@@ -161,7 +162,7 @@ def compare(pair: Pair, by: str | None = None) -> Comparison:
 
 
 def _shares(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The share of each cluster in B - A, of WA and of UA, as fractions: they sum up to the difference."""
+    """The contribution of each cluster to B - A in WA and in UA, as fractions that sum to the difference."""
     hits, support = np.diagonal(counts, axis1=2, axis2=3), counts.sum((0, 3))  # [clusters, 2, C], [2, C]
     occurs = support[0] > 0
     wa = hits.sum(2) / support.sum(1)

@@ -1,4 +1,4 @@
-"""What eval.py needs of saved checkpoints: the models with their data, figures, a comparison with the training."""
+"""Evaluation of saved checkpoints for eval.py: models, data, figures, and a comparison with the training."""
 
 from pathlib import Path
 
@@ -28,13 +28,13 @@ from utils.training.trained import (
 def load_all(
     target: str, save_path: Path, download: bool, profile: str | None, options: dict
 ) -> tuple[Path, list[Trained]]:
-    """The models to evaluate, all of one configuration, and their folder.
+    """Load the models to evaluate, all with the same configuration. Returns their folder and the models.
 
     Args:
-        options: those given of a checkpoint of the published code.
+        options: the given options for a checkpoint of the published code.
 
     Raises:
-        InputError: there are none, or the options do not fit them.
+        InputError: no model is found, or the options do not fit the models.
     """
     published = published_checkpoint(target, save_path, download)
     folder, paths = find_checkpoints(str(published or target), save_path)
@@ -43,7 +43,7 @@ def load_all(
     if published or (profile == "official" and Path(target).is_file()):
         return folder, [load_official(paths[0], options)]
     if options:
-        raise InputError(f"--{next(iter(options))}: only with --profile official; other checkpoints have their own")
+        raise InputError(f"--{next(iter(options))}: only with --profile official; other checkpoints store this option")
     trained = load_run(paths)
     if profile not in (None, trained[0].config.profile):
         raise InputError(f"{trained[0].path}: trained with profile {trained[0].config.profile}, not {profile}")
@@ -53,7 +53,7 @@ def load_all(
 def load_graph(
     trained: Trained, split: str, given: str | None, download: bool, device: torch.device
 ) -> tuple[Features, GraphData]:
-    """The features of the split, ``given`` or as in training, and its graph."""
+    """The features of a split (from ``given``, or as in training) and its graph."""
     config = trained.config
     whole = config.model.has("text") and config.model.has("audio")
     needs_train = split != "train" and (config.graph_scope == "with_train" or not whole)
@@ -76,7 +76,7 @@ def evaluate_all(
     found = {each.name: evaluate(each.model.to(device), data) for each in trained}
     for each in trained:
         if not found[each.name][1].isfinite().all():
-            raise InputError(f"{each.path}: its logits are not finite; is the checkpoint damaged?")
+            raise InputError(f"{each.path}: the logits are not finite; the checkpoint may be damaged")
     results, logits = ({name: both[i] for name, both in found.items()} for i in range(2))
     return results, logits
 
@@ -90,7 +90,7 @@ def draw(
     data: GraphData,
     name: str,
 ) -> list[str]:
-    """Confusion matrix and calibration over all models, and the t-SNE of the first one.
+    """Draw the confusion matrix and the calibration of all models, and the t-SNE of the first model.
 
     Args:
         probability: "plain" and "scaled", [S, N, C].
@@ -114,7 +114,7 @@ def draw(
     plots.plot_risk_coverage(out / f"{split}_risk_coverage.png", risks, f"Risk over coverage, {name}")
     drawn = [f"{split}_confusion_matrix", f"{split}_reliability", f"{split}_risk_coverage"]
     if len(label) < plots.TSNE_LEAST:
-        print(f"\nno t-SNE of {len(label)} utterances; it takes {plots.TSNE_LEAST}")
+        print(f"\nno t-SNE: {len(label)} utterances, at least {plots.TSNE_LEAST} are needed")
         return drawn
     embeddings = embed(first.model, data).cpu().numpy()
     plots.plot_tsne(out / f"{split}_tsne.png", embeddings, label, first.class_names, f"{name}, {first.name}")
@@ -122,7 +122,7 @@ def draw(
 
 
 def compare_with_training(trained: Trained, metrics: dict, features: Features, split: str) -> None:
-    """Print where the metrics on the same data differ from ``metrics.json``."""
+    """Print the metrics that differ from ``metrics.json`` although the data is the same."""
     folder = trained.path.parent
     if trained.path != model_file(folder) or not (folder / "metrics.json").is_file() or split == "train":
         return

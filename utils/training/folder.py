@@ -20,13 +20,13 @@ from utils.training.metrics import METRICS
 
 SEED_FOLDER = "seed{}"
 PREDICTIONS = "{}_predictions.csv"  # of a split, see utils.training.predictions
-GRAPH_FILE = "training_graph.pt"  # beside the seed folders, see save_training_graph
+GRAPH_FILE = "training_graph.pt"  # next to the seed folders, see save_training_graph
 CHECKPOINT_KEYS = ("weights", "config", "seed", "class_names", "text_dim", "audio_dim", "data")
-_CURVES = ("train_loss", "val_loss", "val_w_f1", "seconds")  # that every line of a log must have
+_CURVES = ("train_loss", "val_loss", "val_w_f1", "seconds")  # keys that every line of a log must have
 
 
 def seed_folders(folder: Path) -> dict[int, Path]:
-    """The seed folders in a folder, in order of the seeds; copies with other names are not among them."""
+    """The seed folders in a folder, ordered by seed. Copies with other names are ignored."""
     seeds = [path.name.removeprefix("seed") for path in folder.glob("seed*")]
     named = sorted(int(seed) for seed in seeds if seed.isdecimal() and seed == str(int(seed)))
     return {seed: folder / SEED_FOLDER.format(seed) for seed in named}
@@ -39,7 +39,7 @@ def claim_folder(folder: Path, description: dict) -> None:
     """Write ``config.json`` into a new folder, or check that an existing one describes the same run.
 
     Raises:
-        InputError: the folder holds another configuration. The first difference is named, nothing is changed.
+        InputError: the folder holds another configuration. The message names the first difference; nothing is changed.
     """
     if (folder / "config.json").exists():
         check_description(folder, description)
@@ -48,51 +48,51 @@ def claim_folder(folder: Path, description: dict) -> None:
 
 
 def check_description(folder: Path, description: dict) -> None:
-    """Raise an InputError if ``config.json`` in a folder describes another run; a seed that is not given may be any."""
+    """Raise an InputError if ``config.json`` describes another run. Without a given seed, any seed is accepted."""
     old = check_fields(read_json(folder / "config.json"), folder / "config.json")
     if difference := description_difference(old, description):
         raise InputError(
-            f"{folder}: holds a run of another configuration ({difference}); choose another folder "
-            "(--save_path; --model_name, or --overwrite, where the command has it)"
+            f"{folder}: contains a run with another configuration ({difference}); choose another folder "
+            "with --save_path (or use --model_name or --overwrite, if the command has them)"
         )
 
 
 def check_fields(description: dict, path: Path) -> dict:
-    """A description that was read from ``path``.
+    """Check a description that was read from ``path``, and return it.
 
     Raises:
-        InputError: it has no configuration, data and class names of the types that every run's has.
+        InputError: configuration, data or class names are missing or have the wrong type.
     """
     match description:
         case {"config": dict(), "data": dict(data), "class_names": names}:
             check_class_names(names, path)
             if not isinstance(description.get("device", ""), str):
-                raise InputError(f"{path}: its device is {shown(description['device'])}")
+                raise InputError(f"{path}: invalid device {shown(description['device'])}")
             for split, each in data.items():
                 match each:
                     case {"path": str(), "sha256": str(), "utterances": int()} if split in SPLITS:
                         continue
-                raise InputError(f"{path}: does not name its {shown(split)} data")
+                raise InputError(f"{path}: invalid entry for the {shown(split)} data")
             return description
     raise InputError(f"{path}: not the description of a run")
 
 
 def _config_difference(old: dict, new: dict) -> str | None:
-    """The first option in which two configurations differ, in words; None where none."""
+    """The first option in which two configurations differ, in words; None if they are equal."""
     for name in {**old, **new}:
-        before, now = (config.get(name, "(not there)") for config in (old, new))
+        before, now = (config.get(name, "(missing)") for config in (old, new))
         if before != now:
             return f"{name} was {before}, now {now}"
     return None
 
 
 def description_difference(old: dict, new: dict) -> str | None:
-    """The first difference between two descriptions that changes results, in words; None where none."""
+    """The first difference between two descriptions that changes results, in words; None if there is none."""
     if difference := _config_difference(old["config"], new["config"]):
         return difference
     for split in new["data"]:
         if old["data"].get(split, {}).get("sha256") != new["data"][split]["sha256"]:
-            return f"the {split} data is another ({new['data'][split]['path']})"
+            return f"the {split} data is different ({new['data'][split]['path']})"
     if old["class_names"] != new["class_names"]:
         return f"the classes were {', '.join(old['class_names'])}, now {', '.join(new['class_names'])}"
     if "seed" in new and old.get("seed") != new["seed"]:
@@ -101,14 +101,14 @@ def description_difference(old: dict, new: dict) -> str | None:
 
 
 def begun_on(folder: Path, begun: bool, here: str) -> str:
-    """The device on which a training began, which is recorded in ``config.json`` when it begins.
+    """The device on which a training began. It is recorded in ``config.json`` at the start.
 
     Args:
-        begun: whether there is a saved state that it resumes.
-        here: the device that it is trained on now, in words.
+        begun: whether the training resumes from a saved state.
+        here: the current device, in words.
     """
     path = folder / "config.json"
-    if not path.exists():  # in a worker of Ray, which resumes nothing
+    if not path.exists():  # in a Ray worker, which never resumes
         return here
     description = check_fields(read_json(path), path)
     if begun:
@@ -118,14 +118,14 @@ def begun_on(folder: Path, begun: bool, here: str) -> str:
 
 
 def moved(before: str, here: str) -> str:
-    """The note on a training that goes on on another device; "" where it is the same."""
+    """The note for a training that continues on another device; "" on the same device."""
     if before == here:
         return ""
-    return f"begun on {printable(before)}, goes on on {here}: the last bits differ from those of either device alone"
+    return f"begun on {printable(before)}, continues on {here}: the last bits differ from training on one device"
 
 
 def read_description(folder: Path) -> dict:
-    """A run's ``config.json``.
+    """Read a run's ``config.json``.
 
     Raises:
         InputError: it is damaged.
@@ -146,10 +146,10 @@ def write_log(path: Path, log: Sequence[dict]) -> None:
 
 
 def read_log(path: Path, epochs: int | None = None) -> list[dict]:
-    """The lines of a ``log.jsonl``, or the first ``epochs``; a kill may have truncated the last one.
+    """Read the lines of a ``log.jsonl``, or the first ``epochs`` of them. A kill may have truncated the last line.
 
     Raises:
-        InputError: a line is no JSON object, or there are fewer than ``epochs``.
+        InputError: a line is not a JSON object, or there are fewer than ``epochs``.
     """
     log = []
     for i, line in enumerate(read_file(path).splitlines()[:epochs] if path.exists() else (), 1):
@@ -158,15 +158,15 @@ def read_log(path: Path, epochs: int | None = None) -> list[dict]:
         except (ValueError, RecursionError) as error:
             raise InputError(f"{path}: line {i}: not JSON ({error})") from error
         if not isinstance(log[-1], dict) or "epoch" not in log[-1]:
-            raise InputError(f"{path}: line {i}: not the line of an epoch")
+            raise InputError(f"{path}: line {i}: not the log line of an epoch")
     if epochs is not None and len(log) < epochs:
-        way_out = "--overwrite starts again (selected_topK.sh, reproduce.sh: remove the folder)"
-        raise InputError(f"{path}: {len(log)} epochs, last.pt has {epochs}; {way_out}")
+        way_out = "use --overwrite to start again (selected_topK.sh, reproduce.sh: remove the folder)"
+        raise InputError(f"{path}: {len(log)} epochs, but last.pt has {epochs}; {way_out}")
     return log
 
 
 def read_curves(folder: Path, epochs: int) -> list[dict]:
-    """The log of a finished run.
+    """Read the log of a finished run.
 
     Raises:
         InputError: it is damaged, or has another number of epochs.
@@ -184,10 +184,10 @@ def read_curves(folder: Path, epochs: int) -> list[dict]:
 
 
 def read_metrics(folder: Path, seed: int, epochs: int) -> dict:
-    """``metrics.json`` of a finished run: seed, selected epoch, device, graphs, and the metrics of val and test.
+    """Read ``metrics.json`` of a finished run: seed, selected epoch, device, graphs, and the metrics of val and test.
 
     Raises:
-        InputError: it is damaged, of another seed, or its epoch is beyond the run's ``epochs``.
+        InputError: it is damaged, has another seed, or its selected epoch is greater than ``epochs``.
     """
     path = folder / "metrics.json"
     metrics = read_json(path)
@@ -216,10 +216,10 @@ def read_metrics(folder: Path, seed: int, epochs: int) -> dict:
 
 
 def save_state(state: TrainingState, folder: Path, description: dict, resumable: bool) -> None:
-    """Write ``best.pt``, the selected weights, and ``last.pt``, the latest; the run's description is in both.
+    """Write ``best.pt`` (selected weights) and ``last.pt`` (latest weights), both with the run's description.
 
     Args:
-        resumable: add to ``last.pt`` all that resuming needs.
+        resumable: also write everything that resuming needs to ``last.pt``.
     """
     best = {**description, "weights": state.best_weights, "epoch": state.best_epoch}
     last = {**description, "weights": state.model.state_dict(), "epoch": state.epoch}
@@ -228,7 +228,7 @@ def save_state(state: TrainingState, folder: Path, description: dict, resumable:
 
 
 def restore_state(state: TrainingState, folder: Path, description: dict) -> None:
-    """Put a fresh state where ``last.pt`` was saved, if there is one.
+    """Load ``last.pt`` into a fresh state, if the file exists.
 
     Raises:
         InputError: the checkpoint is damaged, or of another run.
@@ -238,7 +238,7 @@ def restore_state(state: TrainingState, folder: Path, description: dict) -> None
         return
     saved = load_checkpoint(path)
     if difference := description_difference(saved, description):
-        raise InputError(f"{path}: a checkpoint of another configuration than config.json beside it ({difference})")
+        raise InputError(f"{path}: its configuration differs from config.json in the same folder ({difference})")
     if "training" not in saved:
         return
     try:
@@ -255,7 +255,7 @@ def load_checkpoint(path: Path) -> dict:
     """Read a ``best.pt``, ``last.pt`` or exported model: :data:`CHECKPOINT_KEYS` and more.
 
     Raises:
-        InputError: as :func:`load_tensors`, or the file is no checkpoint of train.py.
+        InputError: as for :func:`load_tensors`, or the file is not a checkpoint of train.py.
     """
     data = load_tensors(path)
     missing = [key for key in CHECKPOINT_KEYS if key not in data]
@@ -265,25 +265,27 @@ def load_checkpoint(path: Path) -> dict:
         raise InputError(f"{path}: not a checkpoint of train.py, {missing[0]!r} is missing")
     for name in ("seed", "text_dim", "audio_dim"):
         if type(data[name]) is not int or not (name != "seed") <= data[name] < 2**45:  # a wider matrix has 2^63 bytes
-            raise InputError(f"{path}: its {name} is {shown(data[name])}")
-    temperature = data.get("temperature", 1.0)  # that of an unfinished training is not fitted yet
+            raise InputError(f"{path}: invalid {name} {shown(data[name])}")
+    temperature = data.get("temperature", 1.0)  # an unfinished training has none yet
     if not (type(temperature) is float and isfinite(temperature) and temperature > 0):
-        raise InputError(f"{path}: its temperature is {shown(temperature)}")
+        raise InputError(f"{path}: invalid temperature {shown(temperature)}")
     check_fields(data, path)
     if data["data"].keys() != set(SPLITS):
-        raise InputError(f"{path}: does not name the data of {', '.join(SPLITS)}")
+        raise InputError(f"{path}: must name the data of {', '.join(SPLITS)}")
     return data
 
 
 def save_training_graph(
     folder: Path, train: Features, lists: NeighborLists, k: tuple[int, int], encoders: dict
 ) -> None:
-    """Write what inductive inference needs of the training split: embeddings, neighbours, encoders; and
-    what names a neighbour: recording, transcript and class of each utterance.
+    """Write the parts of the training split that inductive inference needs.
+
+    These are the embeddings, neighbours and encoders. The recording, transcript and class of each utterance name it
+    when it is shown as a neighbour.
 
     Args:
         k: text and audio neighbours per node; ``lists`` may be longer.
-        encoders: from the features' JSON; {} where there is none.
+        encoders: from the features' JSON; {} if there is no JSON.
     """
     save_tensors(
         folder / GRAPH_FILE,

@@ -14,30 +14,31 @@ from utils.data.features import Features, check_described, check_disjoint, load_
 from utils.data.published import find_features
 from utils.errors import InputError
 
-_BLOCK_VALUES = 1 << 20  # similarities of a block: 8 MiB in float64, about the size of a cache
-_LEAST_ROWS = 64  # of a block, so that reading all N embeddings serves more than a few rows
-_SIMILARITY_STEPS = 1 << 40  # cosines closer than 1e-12 are equal: below that, float64 products differ by machine
+_BLOCK_VALUES = 1 << 20  # similarities per block: 8 MiB in float64, about the size of a cache
+_LEAST_ROWS = 64  # rows per block, so that each pass over all N embeddings serves many rows
+_SIMILARITY_STEPS = 1 << 40  # cosines closer than 1e-12 count as equal: float64 products differ by machine
 
 
 @dataclass(frozen=True)
 class NeighborLists:
-    """Neighbours of each node, best first; a smaller k is a slice. Shapes: text [N, K_text], audio [N, K_audio]."""
+    """Neighbours of each node, best first; slice them for a smaller k. Shapes: text [N, K_text], audio [N, K_audio]."""
 
     text: Tensor
     audio: Tensor
 
 
 def top_k_neighbors(embeddings: Tensor, k: int, self_rule: str = "mask") -> Tensor:
-    """The k most cosine-similar rows of each row, best first, ties by lower index (II.B.1).
+    """The k most cosine-similar rows of each row, best first; the lower index wins ties (II.B.1).
 
-    Exact: float64 products in blocks of rows (never N x N). Equal rows are computed once, so duplicates tie to the last
-    bit. Similarity and index share one integer key, so the order depends on neither device nor sort.
+    The result is exact. Products are computed in float64 and in blocks of rows, never as an N x N matrix. Equal rows
+    are computed once, so duplicates have identical similarities. Similarity and index form one integer key, so the
+    order does not depend on the device or the sort.
 
     Args:
         embeddings: [N, D], no zero rows.
         k: number of neighbours, 1 <= k <= N - 1.
-        self_rule: ``mask``: a row is never its own neighbour. ``drop_first``: as the published code, drop whatever
-            ranks first; among duplicates that is another row, and the row keeps itself.
+        self_rule: ``mask``: a row is never its own neighbour. ``drop_first``: as in the published code, the
+            first-ranked row is dropped. Among duplicates, this can be another row; the row then keeps itself.
 
     Returns:
         Indices [N, k] in int64.
@@ -47,7 +48,7 @@ def top_k_neighbors(embeddings: Tensor, k: int, self_rule: str = "mask") -> Tens
     """
     n = embeddings.size(0)
     if not 1 <= k <= n - 1:
-        raise InputError(f"k = {k}: each of {n} utterances has 1 to {n - 1} neighbours")
+        raise InputError(f"k = {k}: must be from 1 to {n - 1} for {n} utterances")
     distinct, inverse = torch.unique(embeddings, dim=0, return_inverse=True)
     duplicates = distinct.size(0) < n
     units = unit_rows(distinct if duplicates else embeddings)
@@ -72,7 +73,7 @@ def unit_rows(embeddings: Tensor) -> Tensor:
 
 
 def similarity_steps(queries: Tensor, units: Tensor) -> Tensor:
-    """Cosine similarities as integers, whose order is the same on every machine.
+    """Cosine similarities as integers that have the same order on every machine.
 
     Shapes: queries [B, D] and units [N, D] of :func:`unit_rows`, result [B, N].
     """
@@ -80,13 +81,13 @@ def similarity_steps(queries: Tensor, units: Tensor) -> Tensor:
 
 
 def rank_keys(steps: Tensor) -> Tensor:
-    """Turn similarities [B, N], in place, into integers that also rank equal ones: the lower index first."""
+    """Convert similarities [B, N] in place to integers that also rank ties: the lower index first."""
     n = steps.size(1)
     return steps.mul_(n).add_(torch.arange(n - 1, -1, -1, device=steps.device))
 
 
 def neighbor_lists(text: Tensor, audio: Tensor, k_text: int, k_audio: int, self_rule: str = "mask") -> NeighborLists:
-    """Top-K lists of both modalities; empty ones for k = 0. Shapes: text [N, D_text], audio [N, D_audio]."""
+    """Top-K lists of both modalities; an empty list for k = 0. Shapes: text [N, D_text], audio [N, D_audio]."""
     found = (
         top_k_neighbors(embeddings, k, self_rule) if k else torch.empty(len(embeddings), 0, dtype=torch.long)
         for embeddings, k in ((text, k_text), (audio, k_audio))
@@ -147,7 +148,7 @@ class GraphData:
         return {"nodes": graph.num_nodes, "edges": graph.num_edges, "homophily": edge_homophily(graph, self.label)}
 
     def line(self, name: str) -> str:
-        """The description in words."""
+        """The description as one line of text."""
         nodes, edges, share = self.describe().values()
         return (
             f"graph {name}: {nodes} nodes, {edges} edges with self-loops "
@@ -187,7 +188,7 @@ def _nodes(features: Features, config: Config, train: Features | None) -> tuple[
 def only_present(
     model: ModelConfig, text: Tensor, audio: Tensor, text_mean: Tensor, audio_mean: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The embeddings as the network is given them: the mean in place of a modality that the ablation removes.
+    """The embeddings that the network receives; the mean replaces a modality that the ablation removes.
 
     Shapes: text [N, D_text], audio [N, D_audio], their means over the training utterances [D_text] and [D_audio].
     """
@@ -213,7 +214,7 @@ def _context(config: Config, train: Features | None) -> int:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The features that runs share. Neighbour lists are computed once and sliced for every smaller k."""
+    """Features that several runs share. Neighbour lists are computed once and sliced for every smaller k."""
 
     splits: dict[str, Features]
     class_names: tuple[str, ...]
@@ -221,7 +222,7 @@ class TrainingData:
 
     @classmethod
     def read(cls, paths: dict[str, Path], dataset: str, num_classes: int | None = None) -> "TrainingData":
-        """Read the feature pickles of all splits, checked against each other and against their JSON."""
+        """Read the feature pickles of all splits, and check them against each other and their JSON."""
         names = known_class_names(dataset, read_info(paths["train"]))
         splits, num_classes = load_splits(paths, num_classes or (len(names) if names else None))
         for split, features in splits.items():
@@ -238,7 +239,7 @@ class TrainingData:
         download: bool,
         num_classes: int | None = None,
     ) -> "TrainingData":
-        """:meth:`read` what :func:`~utils.data.published.find_features` finds, and :meth:`check` it."""
+        """Find the pickles with :func:`~utils.data.published.find_features`, :meth:`read` and :meth:`check` them."""
         paths = find_features(config.dataset, feature_dir, given, download)
         data = cls.read(paths, config.dataset, num_classes)
         data.check(config)
@@ -249,7 +250,7 @@ class TrainingData:
         return self.splits["train"].dims
 
     def lists(self, split: str, config: Config) -> NeighborLists:
-        """The neighbours of a split's nodes, at least as many as the configuration needs."""
+        """The neighbours of a split's nodes; there may be more than the configuration needs."""
         key = split, config.topk_self, config.graph_scope
         known = self._lists.get(key)
         have = (known.text.size(1), known.audio.size(1)) if known else (0, 0)
@@ -263,12 +264,12 @@ class TrainingData:
         return prepare(self.splits[split], config, device, self._train(split), self.lists(split, config))
 
     def check(self, config: Config) -> None:
-        """:func:`check_neighbors` of every split."""
+        """Call :func:`check_neighbors` for every split."""
         for split in SPLITS:
             check_neighbors(self.splits[split], config, self._train(split))
 
     def prepare(self, configs: Sequence[Config]) -> None:
-        """Compute the lists of all configurations, before the first training."""
+        """Compute the neighbour lists of all configurations before the first training."""
         groups: dict[tuple, list[Config]] = {}
         for config in configs:
             groups.setdefault((config.topk_self, config.graph_scope), []).append(config)

@@ -1,4 +1,4 @@
-"""Who a model is wrong for: results by speaker, gender, session and class, worst first."""
+"""Results by speaker, gender, session and class, worst first: for whom a model is wrong."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +9,8 @@ from utils.data.identity import Identity, write_csv
 from utils.io import align, atomic_write
 
 KINDS = ("speaker", "gender", "session", "class")
-LEAST = 10  # utterances; a smaller group is listed and not named as the worst
-MOST = 12  # groups of a kind that are printed; of more, the worst
+LEAST = 10  # utterances; a smaller group is listed, but not named as the worst
+MOST = 12  # groups of a kind that are printed; if there are more, only the WORST
 WORST = 5
 COLUMNS = ("kind", "group", "utterances", "wa", "ua")
 
@@ -18,14 +18,14 @@ COLUMNS = ("kind", "group", "utterances", "wa", "ua")
 def group_results(
     identity: Identity, label: np.ndarray, prediction: np.ndarray, class_names: Sequence[str]
 ) -> list[dict]:
-    """One row per group, kind by kind, worst WA first; a kind of which nothing is known has none.
+    """One row per group, sorted by kind and WA, worst first. A kind has no rows if all its values are unknown.
 
     Shapes: label [N], prediction [S, N].
 
     Returns:
-        Rows with :data:`COLUMNS`: the ``group``, "" for utterances of which it is not known; ``wa``, the share of
-        correct predictions, and ``ua``, the mean recall over the classes that occur in the group, as means over the
-        seeds. Both are the recall of a class.
+        Rows with :data:`COLUMNS`. ``group`` is "" for utterances whose group is unknown. ``wa`` is the share of correct
+        predictions, ``ua`` the mean recall over the classes that occur in the group; both are means over the seeds. If
+        the group is a class, both are its recall.
     """
     hits = (prediction == label).mean(0)
     names = {kind: np.array(identity[kind], object) for kind in KINDS[:-1]}
@@ -54,7 +54,7 @@ def write_groups(path: Path, rows: Sequence[dict]) -> None:
 
 
 def group_lines(rows: Sequence[dict], file: str) -> list[str]:
-    """The tables of :func:`group_results` with the worst group of each kind; ``file`` has the rows left out here."""
+    """Tables of :func:`group_results`, with the worst group of each kind. ``file`` is the CSV that has all rows."""
     lines = []
     for kind in dict.fromkeys(row["kind"] for row in rows):
         of_kind = [row for row in rows if row["kind"] == kind]
@@ -74,5 +74,5 @@ def group_lines(rows: Sequence[dict], file: str) -> list[str]:
                 f"worst {kind}: {worst['group']}, {score} {100 * worst['wa']:.1f}, {worst['utterances']} utterances"
             )
         if small := sum(row["utterances"] < LEAST for row in of_kind):
-            lines.append(f"{small} of fewer than {LEAST} utterances: too few to be named as the worst")
+            lines.append(f"{small} with fewer than {LEAST} utterances: too few to be named as the worst")
     return lines

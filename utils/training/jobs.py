@@ -1,8 +1,8 @@
-"""Train a list of runs on this machine, in this process or side by side in several.
+"""Train a list of runs on this machine, in this process or in several parallel processes.
 
-The processes share the runs as several commands do (:func:`claim`); this one has the bar and is told what they do. They
-do not see Ctrl-C and SIGTERM: this one does, says so to all, and each ends after its epoch under way. They do the same
-when this one is gone.
+The processes share the runs as several commands do (:func:`claim`). The parent process shows the progress bar; the
+others send it messages. They block Ctrl-C and SIGTERM. The parent receives the signal and tells the others, and each
+stops after its current epoch. They also stop if the parent is gone.
 """
 
 import multiprocessing
@@ -24,8 +24,8 @@ from utils.errors import InputError, Interrupted, deferred_interrupt
 from utils.io import lock, write_json
 from utils.training.run import POLL_SECONDS, Progress, Run, claim, failures, train_run
 
-TrainAll = Callable[[Sequence[Run], Progress], None]  # on this machine, or on a cluster
-RETRIES = 3  # of a run whose node or process died
+TrainAll = Callable[[Sequence[Run], Progress], None]  # trains on this machine or on a cluster
+RETRIES = 3  # for a run whose node or process died
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -33,7 +33,7 @@ def train_here(runs: Sequence[Run], progress: Progress, device: torch.device, jo
     """A :data:`TrainAll` on this machine.
 
     Args:
-        jobs: processes that train at once, each with its share of the threads of this one. 1 is this one itself.
+        jobs: number of processes that train in parallel and share the threads of this one. With 1, this one trains.
     """
     if jobs > 1:
         _train_in_processes(runs, progress, device, jobs)
@@ -43,19 +43,23 @@ def train_here(runs: Sequence[Run], progress: Progress, device: torch.device, jo
 
 
 def _train_in_processes(runs: Sequence[Run], progress: Progress, device: torch.device, jobs: int) -> None:
-    """Raises what a process raises, after the others have ended their epochs; Interrupted after Ctrl-C or SIGTERM.
+    """Train in ``jobs`` processes.
 
-    What a killed process was training is left to the others. If all were killed, perhaps for the memory that they took
-    together, one goes on alone; a run that has killed more than RETRIES processes is then recorded as failed.
+    If a process is killed, the others train its run. If all are killed, perhaps because together they need too much
+    memory, one new process continues alone. A run that has killed more than RETRIES processes is recorded as failed.
+
+    Raises:
+        Exception: the error of a process, after the others have finished their epochs.
+        Interrupted: Ctrl-C or SIGTERM.
     """
     left = {run.folder: run for run in runs if not run.finished}
     for data in {id(run.data): run.data for run in left.values()}.values():
         data.prepare([run.config for run in left.values() if run.data is data])
     jobs = min(jobs, len(runs))
-    # not the share of those that are left, so that the resumed command computes with as many threads, to the same bits
+    # not divided by the number of runs left: a resumed command uses as many threads and gets the same bits
     threads = max(1, torch.get_num_threads() // max(1, jobs))
     task = runs, failures(runs), device, threads
-    deaths: dict[Path | None, list[str]] = defaultdict(list)  # None: of processes that had no run
+    deaths: dict[Path | None, list[str]] = defaultdict(list)  # None: processes that had no run
     with deferred_interrupt() as interrupted:
         while left:
             with _processes(min(jobs, len(left)), task) as processes:
@@ -64,7 +68,7 @@ def _train_in_processes(runs: Sequence[Run], progress: Progress, device: torch.d
                 raise Interrupted
             jobs = 1
             if len(deaths[None]) > RETRIES:
-                raise InputError(f"--jobs: the processes die before they train anything ({deaths[None][-1]})")
+                raise InputError(f"--jobs: the processes die before training starts ({deaths[None][-1]})")
             for run in [run for folder, run in left.items() if len(deaths[folder]) > RETRIES]:
                 with lock(run.folder) as mine:  # another command may train it by now
                     if mine:
@@ -75,28 +79,28 @@ def _train_in_processes(runs: Sequence[Run], progress: Progress, device: torch.d
 
 @contextmanager
 def _processes(count: int, task: tuple) -> Iterator[dict[Connection, BaseProcess]]:
-    """Start processes and send them their task; at the end, end them: after their epochs on an error, else at once.
+    """Start processes, send them their task, and end them on exit.
 
-    At once is when all is trained, or on a second Ctrl-C. The task is pickled without torch's shared memory, of which
-    a container may have little.
+    On an error, each process finishes its epoch first. Otherwise (when everything is trained, or on a second Ctrl-C),
+    the processes are killed. The task is pickled without torch's shared memory, which may be small in a container.
     """
     context = multiprocessing.get_context("spawn")
-    resource_tracker.ensure_running()  # the first process would start it, and it unblocks both signals
+    resource_tracker.ensure_running()  # otherwise the first process starts it, which unblocks both signals
     processes = {}
     try:
         for _ in range(count):
             here, there = context.Pipe()
             process = context.Process(target=_work, args=(there,))
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)  # the process inherits that, and keeps it
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)  # the process inherits the mask
             try:
                 process.start()
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            there.close()  # or it would stay open when the process ends
+            there.close()  # otherwise it stays open when the process ends
             processes[here] = process
         data = pickle.dumps(task)
-        for connection in processes:  # which import torch at the same time
-            with suppress(ConnectionError):  # it died
+        for connection in processes:  # they import torch in parallel
+            with suppress(ConnectionError):  # the process died
                 connection.send_bytes(data)
         del data
         yield processes
@@ -119,11 +123,11 @@ def _follow(
     deaths: dict[Path | None, list[str]],
     interrupted: Callable[[], bool],
 ) -> None:
-    """Pass on to the bar what the processes say, until all is trained or all of them have ended.
+    """Forward the processes' messages to the bar until everything is trained or all processes have ended.
 
     Args:
-        processes, left: what has ended is removed.
-        deaths: how processes died, by the folder of the run that they had; added to.
+        processes, left: processes and runs that have ended are removed.
+        deaths: how processes died, by the folder of their run; new deaths are added.
     """
     has: dict[Connection, Path] = {}
     error, stopped = None, False
@@ -151,7 +155,7 @@ def _follow(
             elif run := left.get(values[0]):
                 has[connection] = run.folder
                 if kind == "finish":
-                    del has[connection], left[run.folder]  # every process says so of every run
+                    del has[connection], left[run.folder]  # every process reports every finished run
                 getattr(progress, kind)(run, *values[1:])
     if error:
         raise error
@@ -162,7 +166,7 @@ def _how(exitcode: int) -> str:
 
 
 def _work(connection: Connection) -> None:
-    """What each process does."""
+    """The main function of each process."""
     with suppress(EOFError, ConnectionError):  # the parent was killed
         task = connection.recv_bytes()
         try:
@@ -179,14 +183,14 @@ def _work(connection: Connection) -> None:
 
 
 class _ToldProgress:
-    """A :class:`Progress` that tells the parent process."""
+    """A :class:`Progress` that sends messages to the parent process."""
 
     def __init__(self, connection: Connection):
         self._connection = connection
 
     @property
     def stopped(self) -> bool:
-        """Whether the parent says so, or is gone."""
+        """Whether the parent asks to stop, or is gone."""
         return self._connection.poll()
 
     def start(self, run: Run) -> None:
@@ -202,5 +206,5 @@ class _ToldProgress:
         self._tell("write", line)
 
     def _tell(self, *message: object) -> None:
-        with suppress(ConnectionError):  # the parent was killed; the run is to be saved first
+        with suppress(ConnectionError):  # the parent was killed; the run must still be saved
             self._connection.send(message)

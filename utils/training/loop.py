@@ -1,4 +1,4 @@
-"""The training loop: full-batch steps over one graph. Knows tensors and the configuration, no arguments, no files."""
+"""The training loop: full-batch steps over one graph. It does not handle command-line arguments or files."""
 
 import inspect
 import time
@@ -28,13 +28,13 @@ class TrainingState:
     model: CemoBAM
     optimizer: torch.optim.Optimizer
     scheduler: Scheduler
-    epoch: int = 0  # epochs done
+    epoch: int = 0  # completed epochs
     best_score: float = float("-inf")
     best_epoch: int = 0
     best_weights: dict[str, Tensor] | None = None
 
     def state_dict(self) -> dict:
-        """Everything that resuming needs to end at the same bits, random number generators included."""
+        """Everything that a bit-identical resume needs, including the random number generators."""
         device = next(self.model.parameters()).device
         return {
             "model": self.model.state_dict(),
@@ -50,7 +50,7 @@ class TrainingState:
         """Load what :meth:`state_dict` returned.
 
         Raises:
-            LookupError, TypeError, ValueError, RuntimeError: it is something else. The state is then undefined.
+            LookupError, TypeError, ValueError, RuntimeError: ``saved`` is something else. The state is then undefined.
         """
         check_state(saved, self.state_dict() | {"best_weights": self.model.state_dict()}, self.optimizer)
         if not 1 <= saved["best_epoch"] <= saved["epoch"]:
@@ -70,10 +70,10 @@ class TrainingState:
 def check_state(saved: dict, fresh: dict, optimizer: torch.optim.Optimizer) -> None:
     """Check a saved state against a ``fresh`` one of the same training.
 
-    torch accepts optimiser and schedule states of any kind, and fails in a later step, or trains on other terms.
+    torch accepts any optimiser and scheduler state. It then fails in a later step, or trains with other settings.
 
     Args:
-        saved, fresh: states with ``optimizer`` and ``cuda_rng``; the latter is not compared.
+        saved, fresh: states with ``optimizer`` and ``cuda_rng``; ``cuda_rng`` is not compared.
         optimizer: the Adam of the fresh state.
 
     Raises:
@@ -83,14 +83,14 @@ def check_state(saved: dict, fresh: dict, optimizer: torch.optim.Optimizer) -> N
     parameters = dict(enumerate(p for group in optimizer.param_groups for p in group["params"]))
     moments = {
         i: {"step": torch.zeros(()), "exp_avg": parameters[i], "exp_avg_sq": parameters[i]}
-        for i in saved["optimizer"]["state"]  # a parameter that is not used has none
+        for i in saved["optimizer"]["state"]  # an unused parameter has no state
     }
     groups = fresh["optimizer"]["param_groups"]
     expected = fresh | {"optimizer": {"state": moments, "param_groups": groups}, "cuda_rng": None}
     check_like(saved | {"cuda_rng": None}, expected, "state")
     for group, of_fresh in zip(saved["optimizer"]["param_groups"], groups, strict=True):
         if group | {"lr": None} != of_fresh | {"lr": None}:
-            raise ValueError("options of the optimizer")
+            raise ValueError("the options of the optimizer differ")
 
 
 class Adam(torch.optim.Adam):
@@ -107,13 +107,13 @@ class Adam(torch.optim.Adam):
 
 
 def start_training(model: CemoBAM, config: Config) -> TrainingState:
-    """A model with its optimiser and schedule before the first epoch."""
+    """The state before the first epoch: a model with its optimiser and scheduler."""
     optimizer = Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
     return TrainingState(model, optimizer, build_scheduler(optimizer, config))
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, config: Config) -> Scheduler:
-    """Decay every ``lr_patience`` epochs (III.B), or when the validation loss stalls (the published code)."""
+    """Decay ``lr`` every ``lr_patience`` epochs (III.B), or when the validation loss stalls (the published code)."""
     if config.lr_schedule == "step":
         return torch.optim.lr_scheduler.StepLR(optimizer, config.lr_patience, config.lr_decay)
     return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=config.lr_decay, patience=config.lr_patience)
@@ -122,7 +122,7 @@ def build_scheduler(optimizer: torch.optim.Optimizer, config: Config) -> Schedul
 def fit(
     state: TrainingState, train: GraphData, val: GraphData, config: Config, on_epoch: Callable[[dict], None]
 ) -> None:
-    """Train from the state's epoch to ``config.epochs``; ``on_epoch`` gets one line of the log per epoch.
+    """Train from the state's epoch to ``config.epochs``; ``on_epoch`` is called with one log line per epoch.
 
     Raises:
         InputError: a loss is not finite.
@@ -136,7 +136,8 @@ def fit(
         if config.train_mode == "every_step" or state.epoch == 0:
             model.train()
         of_train = train_step(state, train, config).double().view(1)
-        train_loss, *of_val = torch.cat([of_train, tally(predict(model, val), val)]).tolist()  # the wait of an epoch
+        # tolist() is the only wait for the device in an epoch
+        train_loss, *of_val = torch.cat([of_train, tally(predict(model, val), val)]).tolist()
         check_loss(train_loss, "training", state.epoch + 1)
         metrics = read_tally(of_val)
         check_loss(metrics["loss"], "validation", state.epoch + 1)
@@ -157,8 +158,8 @@ def fit(
 def train_step(state: TrainingState, data: GraphData, config: Config) -> Tensor:
     """One full-batch step of Adam on the cross entropy; returns the loss, a scalar on the device.
 
-    A loss that is not finite leaves the weights as they were. The fused Adam reads that from the device itself
-    (``found_inf``, as with a gradient scaler), so nothing waits for the loss.
+    If the loss is not finite, the weights do not change. The fused Adam reads this from the device
+    (``found_inf``, as with a gradient scaler), so the CPU does not wait for the loss.
     """
     state.optimizer.zero_grad()
     logits = state.model(data.text, data.audio, data.graph)
@@ -171,7 +172,7 @@ def train_step(state: TrainingState, data: GraphData, config: Config) -> Tensor:
 
 
 def check_loss(loss: float, kind: str, epoch: int, option: str = "--lr") -> None:
-    """Raise an InputError for a loss that is not finite, which names the option to lower."""
+    """Raise an InputError that names the option to lower if a loss is not finite."""
     if not isfinite(loss):
         raise InputError(f"epoch {epoch}: the {kind} loss is {loss}; try a smaller {option}")
 
@@ -189,13 +190,13 @@ def embed(model: CemoBAM, data: GraphData) -> Tensor:
 
 
 def evaluate(model: CemoBAM, data: GraphData) -> tuple[dict, Tensor]:
-    """``loss``, the plain cross entropy in nats, and the metrics of :func:`metrics_of`; the logits [N - context, C]."""
+    """Return ``loss`` (plain cross entropy in nats) with :func:`metrics_of`, and the logits [N - context, C]."""
     logits = predict(model, data)
     return read_tally(tally(logits, data).tolist()), logits
 
 
 def tally(logits: Tensor, data: GraphData) -> Tensor:
-    """Cross entropy and confusion counts of the scored nodes as one tensor, which one transfer brings to the CPU.
+    """Cross entropy and confusion counts of the scored nodes in one tensor, so that one transfer to the CPU suffices.
 
     Shapes: logits [N - context, C], result [1 + C * C] in float64.
     """

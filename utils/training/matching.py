@@ -1,4 +1,4 @@
-"""Predictions of two systems for the same utterances, from run folders or from anybody's CSV."""
+"""Match the predictions of two systems for the same utterances, from run folders or any CSV."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from utils.training.folder import PREDICTIONS, seed_folders
 from utils.training.predictions import PROBABILITY
 
 FOLDS = "predictions.csv"  # of a cross-validation: every utterance once per seed
-OTHER_ID = "id"  # in place of ID, in a file that is not ours
+OTHER_ID = "id"  # replaces ID in files that other programs wrote
 MATCHED_BY = {"id": str, "file name without folder and suffix": lambda name: PureWindowsPath(name).stem}
-COUNTED = 3  # ids that a message names
+COUNTED = 3  # number of ids that a message names
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One row: where it is, and the classes by name or number, as written."""
+    """One row of a file: its position, and its classes by name or number, as written."""
 
     where: str
     label: str
@@ -29,12 +29,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Answers:
-    """What one system answers.
+    """The answers of one system.
 
     Attributes:
-        class_names: () where the file does not name them, in the header of its probabilities.
+        class_names: () if the file does not name them (in the header of its probabilities).
         groups: :data:`~utils.data.identity.ATTRIBUTES` of each utterance.
-        seeds: by seed ("" where there is but one, without a name), the answer to each utterance.
+        seeds: the answer to each utterance, by seed. The seed is "" if the file names none.
     """
 
     path: Path
@@ -54,8 +54,8 @@ class Pair:
     Shapes: label [N], each prediction [seeds, N].
 
     Attributes:
-        matched_by: what of an id the two share.
-        left_out: how many utterances only A and only B has.
+        matched_by: the part of the id by which the utterances are matched.
+        left_out: number of utterances that only A has, and that only B has.
     """
 
     a: Answers
@@ -73,7 +73,7 @@ def read_answers(path: Path, split: str) -> Answers:
 
     Raises:
         InputError: there are no predictions, a column or a value is missing, an utterance repeats within a seed, or the
-            seeds have other utterances, labels or classes; names file, line and value.
+            seeds differ in utterances, labels or classes. The message names file, line and value.
     """
     seeds: dict[str, dict[str, Answer]] = {}
     class_names, groups = None, {}
@@ -97,12 +97,14 @@ def read_answers(path: Path, split: str) -> Answers:
         for recording, answer in of_seed.items():
             if answer.label != first[recording].label:
                 other = first[recording]
-                raise InputError(f"{answer.where}: label {shown(answer.label)}, in {other.where} {shown(other.label)}")
+                raise InputError(
+                    f"{answer.where}: label {shown(answer.label)}, but {shown(other.label)} in {other.where}"
+                )
     return Answers(path, class_names, groups, seeds)
 
 
 def _files(path: Path, split: str) -> list[tuple[str, Path]]:
-    """The files with the predictions of a path, each with its seed."""
+    """The prediction files of a path, each with its seed."""
     if not path.is_dir():
         return [("", path)]
     for name in (PREDICTIONS.format(split), FOLDS):
@@ -110,12 +112,12 @@ def _files(path: Path, split: str) -> list[tuple[str, Path]]:
             return [("", path / name)]
     finished = {seed: folder for seed, folder in seed_folders(path).items() if (folder / "metrics.json").exists()}
     if not finished:
-        raise InputError(f"{path}: no {PREDICTIONS.format(split)}, no {FOLDS} and no finished seed in it")
+        raise InputError(f"{path}: contains no {PREDICTIONS.format(split)}, no {FOLDS} and no finished seed")
     return [(str(seed), folder / PREDICTIONS.format(split)) for seed, folder in finished.items()]
 
 
 def _read(path: Path) -> tuple[tuple[str, ...], list[tuple[str, dict[str, str]]]]:
-    """The class names of a file, and its rows, each with the file and line that it starts on."""
+    """The class names of a file, and its rows, each with its file and first line."""
     (_, header), *rows = read_rows(path) or [("", [])]
     identifier = ID if ID in header else OTHER_ID
     columns = (identifier, "label", "prediction")
@@ -133,20 +135,20 @@ def _read(path: Path) -> tuple[tuple[str, ...], list[tuple[str, dict[str, str]]]
 
 
 def match(a: Answers, b: Answers, common: bool = False) -> Pair:
-    """The answers of both to each utterance: by id, or, where they share none, by file name without folder and suffix.
+    """Match the answers of two systems by id or, if they share no id, by file name without folder and suffix.
 
     Args:
-        common: leave out the utterances that only one has.
+        common: leave out the utterances that only one system has.
 
     Raises:
-        InputError: they share no utterance, one has others without ``common``, or their labels or classes differ.
+        InputError: they share no utterance, one has more utterances without ``common``, or labels or classes differ.
     """
     matched_by, first, second = _keys(a, b)
     shared = [name for name in first if name in second]
     only_a, only_b = ([name for name in one if name not in other] for one, other in ((first, second), (second, first)))
     if (only_a or only_b) and not common:
-        parts = [f"{each.path} alone has {_named(only)}" for each, only in ((a, only_a), (b, only_b)) if only]
-        raise InputError(f"{'; '.join(parts)}; --common compares the {len(shared)} utterances that both have")
+        parts = [f"only {each.path} has {_named(only)}" for each, only in ((a, only_a), (b, only_b)) if only]
+        raise InputError(f"{'; '.join(parts)}; use --common to compare the {len(shared)} utterances that both have")
     classes = _classes(a, b)
     answers_a, answers_b = (
         [[of_seed[ids[name]] for name in shared] for of_seed in each.seeds.values()]
@@ -157,27 +159,27 @@ def match(a: Answers, b: Answers, common: bool = False) -> Pair:
     )
     if (other := label != other_label).any():
         of_a, of_b = (seeds[0][int(other.argmax())] for seeds in (answers_a, answers_b))
-        raise InputError(f"{of_b.where}: label {shown(of_b.label)}, in {of_a.where} it is {shown(of_a.label)}")
+        raise InputError(f"{of_b.where}: label {shown(of_b.label)}, but {shown(of_a.label)} in {of_a.where}")
     predictions = (_numbers(a, answers_a, "prediction", classes), _numbers(b, answers_b, "prediction", classes))
     identity = {ID: tuple(first[name] for name in shared)}
     for i, attribute in enumerate(ATTRIBUTES):
         of_both = (tuple(each.groups[ids[name]][i] for name in shared) for each, ids in ((a, first), (b, second)))
-        identity[attribute] = max(of_both, key=all)  # of A, unless only B knows all
+        identity[attribute] = max(of_both, key=all)  # from A, unless only B has all of them
     left_out = len(only_a), len(only_b)
     return Pair(a, b, classes, identity, label, predictions, matched_by, left_out)
 
 
 def _keys(a: Answers, b: Answers) -> tuple[str, dict[str, str], dict[str, str]]:
-    """What the two share of their ids, and by it the ids of A and of B."""
+    """How the ids are matched, and the ids of A and of B by the part that matches."""
     for matched_by, key in MATCHED_BY.items():
         first, second = ({key(recording): recording for recording in each.ids} for each in (a, b))
         if len(first) == len(a.ids) and len(second) == len(b.ids) and first.keys() & second.keys():
             return matched_by, first, second
-    raise InputError(f"{b.path}: shares no utterance with {a.path} ({shown(b.ids[0])}, there {shown(a.ids[0])})")
+    raise InputError(f"{b.path}: shares no utterance with {a.path} (first ids {shown(b.ids[0])} and {shown(a.ids[0])})")
 
 
 def _numbers(answers: Answers, seeds: Sequence[Sequence[Answer]], column: str, classes: tuple[str, ...]) -> np.ndarray:
-    """The classes in a column as numbers, [seeds, N]; a number in a file counts its own classes, or the other's."""
+    """The classes in a column as numbers, [seeds, N]. A number in a file refers to its own classes, if it names any."""
     by_name = {name: i for i, name in enumerate(classes)}
     by_number = {str(i): by_name[name] for i, name in enumerate(answers.class_names or classes)}
     known = by_name | by_number if answers.class_names else by_number | by_name
@@ -188,7 +190,7 @@ def _numbers(answers: Answers, seeds: Sequence[Sequence[Answer]], column: str, c
 
 
 def _classes(a: Answers, b: Answers) -> tuple[str, ...]:
-    """The class names that one of the files has; where none has, all that they use."""
+    """The class names that a file has; otherwise, all that occur in the files."""
     if a.class_names and b.class_names and set(a.class_names) != set(b.class_names):
         raise InputError(f"{b.path}: classes {', '.join(b.class_names)}, but {a.path} has {', '.join(a.class_names)}")
     if named := a.class_names or b.class_names:

@@ -1,4 +1,4 @@
-"""WA, UA, weighted and macro F1 in the field's definitions, the paper's values, and the tables that show both."""
+"""WA, UA, weighted and macro F1 as the field defines them, the paper's values, and the tables that show both."""
 
 from collections.abc import Callable, Sequence
 from math import isnan
@@ -11,7 +11,7 @@ from utils.config import Config
 from utils.io import align
 
 METRICS = {"wa": "WA", "ua": "UA", "w_f1": "w-F1", "macro_f1": "macro-F1"}
-REPORTED = {name: METRICS[name] for name in ("wa", "ua", "w_f1")}  # those of the paper
+REPORTED = {name: METRICS[name] for name in ("wa", "ua", "w_f1")}  # the metrics in the paper
 
 # dataset -> (fusion_type, ablation) -> WA, UA, w-F1 in percent, as printed (Tables I and II)
 PRINTED = {
@@ -33,9 +33,9 @@ PRINTED = {
     },
 }
 SWAPPED = (
-    "The paper's WA and UA of IEMOCAP are most likely swapped: every printed UA is a multiple of 1/2755\n"
-    "(5 seeds x 551 test utterances), as only plain accuracy is, and its code computes WA as balanced accuracy.\n"
-    "Here WA is the accuracy over all utterances and UA the mean of the per-class recalls."
+    "The paper's WA and UA of IEMOCAP are most likely swapped. Every printed UA is a multiple of 1/2755\n"
+    "(5 seeds x 551 test utterances), as plain accuracy must be, and the code computes WA as balanced accuracy.\n"
+    "Here, WA is the accuracy over all utterances and UA the mean of the per-class recalls."
 )
 
 
@@ -52,12 +52,13 @@ def confusion(label: Tensor, prediction: Tensor, num_classes: int) -> Tensor:
 def metrics_of(confusion: np.ndarray) -> dict:
     """All metrics of one split, as fractions, from its confusion matrix [C, C].
 
-    Equal to scikit-learn's, at a fiftieth of the time (``benchmarks/speed.py``), since it runs in every epoch.
+    The values equal scikit-learn's. They take a fiftieth of the time (``benchmarks/speed.py``), since every epoch needs
+    them.
 
     Returns:
         ``wa``: accuracy over all utterances; ``ua``: mean of the per-class recalls, over the classes that occur;
         ``w_f1``, ``macro_f1``: F1 weighted by support, and unweighted over the classes that occur or are predicted;
-        ``recall``: one per class, None where it does not occur; ``confusion``: the matrix as lists.
+        ``recall``: one per class, None if it does not occur; ``confusion``: the matrix as lists.
     """
     hits, support, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
     occurs, known = support > 0, support + predicted > 0
@@ -80,7 +81,10 @@ def compute_metrics(label: Tensor, prediction: Tensor, num_classes: int) -> dict
 
 
 def metric_over_seeds(name: str) -> Callable[[np.ndarray], float]:
-    """The mean over seeds of a metric, of counts [seeds, C, C]; of [2, seeds, C, C], the second less the first."""
+    """A function from counts [seeds, C, C] to the mean of a metric over the seeds.
+
+    For counts [2, seeds, C, C], it returns the second mean minus the first.
+    """
 
     def statistic(counts: np.ndarray) -> float:
         if counts.ndim == 4:
@@ -104,13 +108,13 @@ def plus_minus(mean: float, std: float | None, digits: int = 2) -> str:
 
 
 def printed(config: Config) -> dict[str, float] | None:
-    """The paper's values for a configuration, in percent by metric; None where it has none."""
+    """The paper's values for a configuration, in percent by metric; None if it has none."""
     values = PRINTED.get(config.dataset, {}).get((config.model.fusion_type, config.model.ablation))
     return dict(zip(REPORTED, values, strict=True)) if values else None
 
 
 def results_table(config: Config, split: str, per_seed: dict[str, dict], title: str) -> str:
-    """Metrics in percent: one row per seed, then mean ± sample std and, for test, the paper's; with their notes."""
+    """Metrics in percent: one row per seed, then mean ± sample std and, for test, the paper's; then notes."""
     rows = [("", *METRICS.values())]
     rows += [(row, *(f"{100 * metrics[name]:.2f}" for name in METRICS)) for row, metrics in per_seed.items()]
     mean, std = mean_and_std(list(per_seed.values()))
@@ -121,7 +125,7 @@ def results_table(config: Config, split: str, per_seed: dict[str, dict], title: 
         rows.append(("paper, as printed", *(f"{paper[name]:.2f}" if name in paper else "–" for name in METRICS)))
     notes = [SWAPPED] if paper and config.dataset == "IEMOCAP" else []
     if config.dataset == "DEMO":
-        from utils.data.demo import demo_note  # only DEMO needs what simulates it
+        from utils.data.demo import demo_note  # only DEMO needs the simulation
 
         notes.append(demo_note())
     return "\n".join([title, *align(rows), *notes])

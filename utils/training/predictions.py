@@ -1,6 +1,6 @@
-"""Predictions with identity: one CSV row per utterance, which every report and comparison reads.
+"""Predictions with identity: one CSV row per utterance. Every report and comparison reads these files.
 
-Columns: ``audio_file``, ``speaker``, ``session``, ``dialogue``, ``gender`` ("" where unknown), ``label`` and
+Columns: ``audio_file``, ``speaker``, ``session``, ``dialogue``, ``gender`` ("" if unknown), ``label`` and
 ``prediction`` as class numbers, and the probability of each class in ``p_<class name>``.
 """
 
@@ -14,9 +14,9 @@ from utils.data.identity import ATTRIBUTES, ID, Identity, read_rows, write_csv
 from utils.errors import InputError, shown
 from utils.io import atomic_write
 
-PROBABILITY = "p_"  # before the name of the class
+PROBABILITY = "p_"  # prefix of a class name
 COLUMNS = (ID, *ATTRIBUTES, "label", "prediction")
-TOLERANCE = 1e-3  # of the sum of an utterance's probabilities, which a file holds with six digits
+TOLERANCE = 1e-3  # for the sum of an utterance's probabilities; files have six digits
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ def write_predictions(
 
 
 def write_pooled(path: Path, found: Predictions, seeds: Sequence[int], fold: np.ndarray) -> None:
-    """Write the predictions of all seeds of a cross-validation, with ``seed`` and ``fold`` before the other columns.
+    """Write the predictions of all seeds of a cross-validation, with ``seed`` and ``fold`` as the first columns.
 
-    Shapes: fold [N], in which each utterance is tested.
+    Shapes: fold [N], the fold in which each utterance is tested.
     """
     rows = [["seed", "fold", *_header(found.class_names)]]
     for seed, prediction, probability in zip(seeds, found.prediction, found.probability, strict=True):
@@ -74,20 +74,20 @@ def _rows(
 
 
 def read_predictions(paths: Sequence[Path]) -> Predictions:
-    """The predictions of several seeds, one file each.
+    """Read the predictions of several seeds, one file each.
 
     Raises:
-        InputError: a file is not one of :func:`write_predictions`, a class is out of range, probabilities are not those
-            of a distribution, or the files are of other utterances, labels or classes; names file, line and value.
+        InputError: a file was not written by :func:`write_predictions`, a class is out of range, the probabilities are
+            no distribution, or the files differ in utterances, labels or classes. The message names file, line, value.
     """
     parts = [_read(path) for path in paths]
     first = parts[0]
     for other in parts[1:]:
         for name in ("class_names", "identity"):
             if getattr(other, name) != getattr(first, name):
-                raise InputError(f"{other.path}: other utterances or classes than {first.path}")
+                raise InputError(f"{other.path}: utterances or classes differ from those in {first.path}")
         if not np.array_equal(other.label, first.label):
-            raise InputError(f"{other.path}: other labels than {first.path}")
+            raise InputError(f"{other.path}: labels differ from those in {first.path}")
     stacked = (np.concatenate([getattr(part, name) for part in parts]) for name in ("prediction", "probability"))
     return Predictions(first.path, first.class_names, first.identity, first.label, *stacked)
 
@@ -118,7 +118,7 @@ def _read(path: Path) -> Predictions:
         raise InputError(f"{rows[row][0]}: its probabilities sum to {probability[row].sum():.4f}, or one is negative")
     if len(set(identity[ID])) < len(rows):
         repeated = next(row for row, name in enumerate(identity[ID]) if name in identity[ID][:row])
-        raise InputError(f"{rows[repeated][0]}: {ID} {shown(identity[ID][repeated])} is there twice")
+        raise InputError(f"{rows[repeated][0]}: {ID} {shown(identity[ID][repeated])} occurs twice")
     label, prediction = table[:, :2].astype(int).T
     named = {name: tuple(values) for name, values in identity.items()}
     return Predictions(path, class_names, named, label, prediction[None], probability[None])

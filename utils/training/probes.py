@@ -1,4 +1,4 @@
-"""Probes: what simple classifiers reach on the same embeddings, by which a network's worth is judged (scikit-learn)."""
+"""Probes: simple scikit-learn classifiers on the same embeddings, as baselines for the network."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ PROBE_FILE = "probe.json"  # written last
 MODALITIES = {"text": ("text",), "audio": ("audio",), "text + audio": ("text", "audio")}
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # inverse strengths C of the L2 penalty, on standardised embeddings
 HIDDEN = 128  # units of the MLP's hidden layer
-MOST_EPOCHS = 60  # of the MLP, of which validation selects one
+MOST_EPOCHS = 60  # epochs of the MLP; validation selects one
 
 Splits = dict[str, Features]
 Probabilities = dict[str, np.ndarray]  # [N, C] of val and test
@@ -26,12 +26,12 @@ Probabilities = dict[str, np.ndarray]  # [N, C] of val and test
 
 @dataclass(frozen=True)
 class Probe:
-    """A classifier that is fitted on train, with one setting chosen by the cross entropy of val.
+    """A classifier that is fitted on train, with one setting chosen by the cross entropy on val.
 
     Attributes:
-        name: of its folder.
+        name: part of the folder name.
         fit: takes the splits, the number of classes and a seed.
-        seeded: whether another seed gives another result.
+        seeded: whether the result depends on the seed.
     """
 
     name: str
@@ -40,15 +40,15 @@ class Probe:
     seeded: bool = False
 
     def seeds(self, seeds: Sequence[int]) -> Sequence[int]:
-        """``seeds``, or 0 alone in their place."""
+        """``seeds``, or only 0 if the result does not depend on the seed."""
         return seeds if self.seeded else (0,)
 
 
 def logistic_regression(modalities: Sequence[str], splits: Splits, classes: int) -> tuple[Probabilities, str]:
-    """Logistic regression on standardised embeddings, the L2 penalty chosen on validation.
+    """Fit a logistic regression on standardised embeddings, with the L2 penalty chosen on validation.
 
     Args:
-        modalities: of ``text`` and ``audio``.
+        modalities: ``text``, ``audio`` or both.
 
     Returns:
         The probabilities of val and test, and the choice in words.
@@ -62,7 +62,10 @@ def logistic_regression(modalities: Sequence[str], splits: Splits, classes: int)
 
 
 def mlp(splits: Splits, classes: int, seed: int) -> tuple[Probabilities, str]:
-    """A two-layer perceptron on both standardised embeddings, its epoch selected on validation; as the above."""
+    """Fit a two-layer perceptron on both standardised embeddings, with the epoch selected on validation.
+
+    Returns the same as :func:`logistic_regression`.
+    """
     from sklearn.neural_network import MLPClassifier  # takes a second to import
 
     scaled, label = _standardized(splits, MODALITIES["text + audio"]), splits["train"].label.numpy()
@@ -77,7 +80,7 @@ def mlp(splits: Splits, classes: int, seed: int) -> tuple[Probabilities, str]:
 def _best_on_validation(
     fits: Iterable[tuple[str, object]], scaled: dict[str, np.ndarray], splits: Splits, classes: int
 ) -> tuple[Probabilities, str]:
-    """The first of the fitted models with the smallest cross entropy of val; each may be the last one, fitted on."""
+    """The first model with the smallest cross entropy on val. Each model may be the previous one, trained further."""
     best = None
     for choice, model in fits:
         found = {split: _every_class(model, scaled[split], classes) for split in ("val", "test")}
@@ -99,12 +102,12 @@ PROBES = (_linear("text"), _linear("audio"), LINEAR, Probe("mlp", "MLP, text + a
 
 
 def fit_probe(probe: Probe, data: TrainingData, seed: int, folder: Path) -> dict:
-    """Fit a probe, or read what it was found to be on the same embeddings before.
+    """Fit a probe, or read its earlier result on the same embeddings.
 
-    ``folder`` then holds the predictions of val and test as a run's does, and ``probe.json``.
+    ``folder`` then holds ``probe.json`` and, as a run folder does, the predictions of val and test.
 
     Returns:
-        ``probe.json``: the ``choice`` in words, and the metrics of ``val`` and ``test``.
+        The contents of ``probe.json``: the ``choice`` in words, and the metrics of ``val`` and ``test``.
     """
     path, fitted_on = folder / PROBE_FILE, {split: each.sha256 for split, each in data.splits.items()}
     if path.exists() and (known := read_json(path)).get("sha256") == fitted_on:
@@ -127,7 +130,7 @@ def fit_probe(probe: Probe, data: TrainingData, seed: int, folder: Path) -> dict
 
 
 def _standardized(splits: Splits, modalities: Sequence[str]) -> dict[str, np.ndarray]:
-    """The embeddings of each split side by side, standardised by the statistics of train."""
+    """The concatenated embeddings of each split, standardised with the statistics of train."""
     from sklearn.preprocessing import StandardScaler  # takes a second to import
 
     values = {

@@ -1,6 +1,6 @@
-"""One notion of a run: a configuration and a seed on some features, in a folder that explains itself.
+"""Training runs. A run is a configuration and a seed on given features, in a self-describing folder.
 
-``train.py`` trains one trial, the sweep and the reproduction train lists of them; all of them are lists of runs.
+``train.py`` trains one trial; the sweep, the folds and the reproduction train several. All of them train lists of runs.
 """
 
 import json
@@ -49,9 +49,9 @@ POLL_SECONDS = 0.5  # between checks of runs that other processes train
 
 @dataclass(frozen=True)
 class Trial:
-    """A configuration that is trained over several seeds, one folder ``seed<k>`` per run.
+    """A configuration that is trained with several seeds, with one folder ``seed<k>`` per run.
 
-    Without ``keep_weights`` a finished run keeps its metrics, log and predictions only.
+    Without ``keep_weights``, a finished run keeps only its metrics, log and predictions.
     """
 
     config: Config
@@ -83,9 +83,9 @@ class Run:
         return f"{self.trial.folder.name}, seed {self.seed}"
 
     def describe(self) -> dict:
-        """Configuration, data with its fingerprint, versions and command line: what ``config.json`` holds.
+        """The contents of ``config.json``: configuration, data with its fingerprint, versions and command line.
 
-        When the training begins, its device is added.
+        The device is added when the training begins.
         """
         data = self.data
         return {
@@ -102,12 +102,12 @@ class Run:
         }
 
     def error(self) -> str | None:
-        """The recorded failure of the last attempt, if it failed."""
+        """The recorded error of the last attempt; None if it did not fail."""
         path = self.folder / "error.json"
         return str(read_json(path).get("error")) if path.exists() else None
 
     def outcome(self) -> dict | None:
-        """The metrics and the ``seconds`` of training, or the ``error``; None for a run that is not finished."""
+        """The metrics and the ``seconds`` of training, or the ``error``; None if it neither finished nor failed."""
         if self.finished:
             metrics = read_metrics(self.folder, self.seed, self.config.epochs)
             log = read_curves(self.folder, self.config.epochs)
@@ -117,12 +117,12 @@ class Run:
 
 
 def open_runs(runs: Sequence[Run], resume: bool = True, overwrite: bool = False) -> None:
-    """Check all folders before anything is trained, remove those to overwrite, and claim them all.
+    """Check all folders before anything is trained, remove those to overwrite, and claim all of them.
 
     Raises:
         InputError: a seed of one of the trials, requested or not, has another configuration or other data; a run is
             unfinished, and neither ``resume`` nor ``overwrite`` is set; or another process trains a run that is to be
-            overwritten. Nothing is changed then.
+            overwritten. In these cases, nothing is changed.
     """
     trials: dict[Path, list[Run]] = {}
     for run in runs:
@@ -160,11 +160,11 @@ def _check(runs: Sequence[Run], resume: bool, overwrite: bool) -> None:
 
 
 def _remove(run: Run) -> None:
-    """Move a run's folder aside, then remove it and what was computed from it."""
+    """Move a run's folder aside, then remove it and the results computed from it."""
     trial = run.trial.folder
     if not run.folder.exists():
         return
-    aside = trial / f".{run.folder.name}.{uuid.uuid4().hex}"  # an interrupted removal leaves no half of a run
+    aside = trial / f".{run.folder.name}.{uuid.uuid4().hex}"  # an interrupted removal leaves no partial run
     run.folder.rename(aside)
     for name in ("summary.json", "training_curves.png", "training_curves.pdf"):
         (trial / name).unlink(missing_ok=True)
@@ -173,14 +173,14 @@ def _remove(run: Run) -> None:
 
 
 class Progress:
-    """One bar over the epochs of all runs.
+    """A progress bar over the epochs of all runs.
 
     Args:
-        note: text beside the bar, asked for after each run; without it, the losses of the current epoch.
-        on_finish: called with each run that is finished or failed.
+        note: returns the text next to the bar after each run. By default, it shows the scores of the epoch.
+        on_finish: called with each run that finished or failed.
     """
 
-    stopped = False  # whether all training is to end after the epoch under way
+    stopped = False  # whether all training must stop after the current epoch
 
     def __init__(
         self,
@@ -190,7 +190,7 @@ class Progress:
     ):
         self._note, self._on_finish = note, on_finish
         self._count, self._done = len(runs), sum(run.finished for run in runs)
-        self._shown: Counter[Path] = Counter()  # epochs of each run on the bar
+        self._shown: Counter[Path] = Counter()  # epochs of each run that the bar counts
         epochs = sum(run.config.epochs for run in runs)
         before = sum(run.config.epochs for run in runs if run.finished)
         self._bar = tqdm(total=epochs, initial=before, unit="epoch", dynamic_ncols=True, disable=before == epochs)
@@ -211,7 +211,7 @@ class Progress:
         self._move(run, line["epoch"])
 
     def finish(self, run: Run) -> None:
-        """Count a run that is finished or failed, here or in another process."""
+        """Count a run that finished or failed, here or in another process."""
         self._done += 1
         self._move(run, run.config.epochs)
         self._on_finish(run)
@@ -235,16 +235,16 @@ class Progress:
 def claim(
     runs: Sequence[Run], progress: Progress, failed_before: dict[Path, int | None] | None = None
 ) -> Iterator[Run]:
-    """Yield each run that is left to train, locked while the caller has it.
+    """Yield each run that still needs training. It is locked until the caller asks for the next one.
 
-    Several processes share the runs. A run that another process trains is left to it, and taken over if that process is
-    killed. A failure from before this call is tried again.
+    Several processes can share the runs. A run that another process trains is left to that process, and is taken over
+    if that process is killed. Runs that failed before this call are tried again.
 
     Args:
-        failed_before: :func:`failures` of an earlier moment, to try again only those.
+        failed_before: an earlier result of :func:`failures`; only these failures are tried again.
 
     Raises:
-        InputError: the folder of a run has come to hold another configuration.
+        InputError: the folder of a run now holds another configuration.
     """
     failed_before = failed_before or failures(runs)
     left = [run for run in runs if not run.finished]
@@ -264,7 +264,7 @@ def claim(
 
 
 def failures(runs: Sequence[Run]) -> dict[Path, int | None]:
-    """When the last attempt of each run failed, if it did, by the folder of the run."""
+    """The time at which the last attempt of each run failed, by folder; None if it did not fail."""
     return {run.folder: _failed_at(run) for run in runs}
 
 
@@ -274,7 +274,7 @@ def _failed_at(run: Run) -> int | None:
 
 
 def train_run(run: Run, device: torch.device, progress: Progress) -> None:
-    """Train a claimed run, or resume it, also one that was begun on another device; a failure is recorded.
+    """Train or resume a claimed run, even if it was begun on another device. A failure is recorded.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM, or ``progress`` is stopped; the run is saved after the current epoch.
@@ -317,7 +317,7 @@ def train_run(run: Run, device: torch.device, progress: Progress) -> None:
         state.model.load_state_dict(last_weights)
         save_state(state, run.folder, {**description, "temperature": temperature}, resumable=True)
     write_json(run.folder / "metrics.json", {**facts, **metrics})
-    if run.trial.keep_weights:  # finished: what resuming needs is only weight
+    if run.trial.keep_weights:  # finished, so the state for resuming is not needed
         save_state(state, run.folder, {**description, "temperature": temperature}, resumable=False)
 
 
@@ -325,7 +325,7 @@ def train_run(run: Run, device: torch.device, progress: Progress) -> None:
 def _recording(
     run: Run, state: TrainingState, description: dict, progress: Progress
 ) -> Iterator[Callable[[dict], None]]:
-    """Log each epoch and save from time to time; on an interrupt, finish the epoch, save, and raise Interrupted."""
+    """Log each epoch and save regularly. On an interrupt, finish the epoch, save, and raise Interrupted."""
     path = run.folder / "log.jsonl"
     write_log(path, read_log(path, state.epoch))  # epochs after the last save are trained again
     saved_at = time.monotonic()
@@ -338,8 +338,8 @@ def _recording(
         if interrupted() or progress.stopped:
             save_state(state, run.folder, description, resumable=True)
             progress.write(
-                f"{run}: saved after epoch {state.epoch} in {run.folder}; train.py --resume resumes it, "
-                "selected_topK.sh and reproduce.sh with the same command"
+                f"{run}: saved after epoch {state.epoch} in {run.folder}; resume with train.py --resume, "
+                "or repeat the same selected_topK.sh, run_folds.sh or reproduce.sh command"
             )
             raise Interrupted
         if time.monotonic() - saved_at > SAVE_SECONDS:
@@ -354,13 +354,13 @@ def _message(error: Exception) -> str:
     text = " ".join(str(error).split()) or "no message"
     if isinstance(error, InputError):
         return text
-    if out_of_memory(error):  # torch goes on about its allocator
+    if out_of_memory(error):  # the rest is about torch's allocator
         text = f"{text.split('. GPU ')[0]}; lower --hidden_dim or --heads, or the --jobs of a sweep"
     return f"{type(error).__name__}: {text}"
 
 
 def finished_seeds(trial: Trial) -> dict[int, dict]:
-    """``metrics.json`` of each finished seed of a trial, in order of the seeds."""
+    """``metrics.json`` of each finished seed of a trial, ordered by seed."""
     runs = [Run(trial, seed) for seed in seed_folders(trial.folder)]
     return {run.seed: read_metrics(run.folder, run.seed, trial.config.epochs) for run in runs if run.finished}
 
@@ -393,7 +393,7 @@ def summarise(trial: Trial, class_names: Sequence[str]) -> dict[int, dict]:
 def report(trial: Trial, runs: list[Run]) -> int:
     """Print the results of all finished seeds and draw their curves. Returns the exit code."""
     from utils.plots import plot_training_curves  # matplotlib takes a second to import, which only this needs
-    from utils.training.probes import LINEAR, fit_probe  # scikit-learn likewise
+    from utils.training.probes import LINEAR, fit_probe  # so does scikit-learn
 
     config, data = trial.config, runs[0].data
     per_seed = summarise(trial, data.class_names)

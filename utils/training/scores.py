@@ -1,4 +1,4 @@
-"""Metrics of predictions with identity, with intervals over speakers, single and paired."""
+"""Metrics of predictions, single and paired, with intervals over speakers."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +28,6 @@ class Scored:
 
     def minus(self, other: "Scored", metric: str) -> Clustered:
         """The difference to other predictions of the same utterances."""
-        seeds = max(self.counts.shape[1], other.counts.shape[1])  # what has no seeds counts the same for each
+        seeds = max(self.counts.shape[1], other.counts.shape[1])  # one without seeds is repeated for each seed
         both = [np.repeat(each.counts, seeds // each.counts.shape[1], axis=1) for each in (other, self)]
         return clustered(np.stack(both, axis=1), metric_over_seeds(metric), (-100, 100))
