@@ -2,9 +2,8 @@
 
     python -m benchmarks.record demo-training --data "DEMO (built in)" -- bash run_training.sh
 
-The file also holds the commit, the date, the machine, the versions and the duration, and the files named with
-``--files``: JSON as it is, other text as a list of lines. ``python -m docs.generate`` then updates the pages. A failed
-command records nothing.
+The file also contains the commit, the date, the machine, the versions, the duration, and the files given with
+``--files``. Run ``python -m docs.generate`` afterwards to update the pages. If the command fails, nothing is recorded.
 """
 
 import argparse

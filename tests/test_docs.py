@@ -13,7 +13,7 @@ from utils.config import OPTIONS, PROFILES
 
 PAGES = [
     *ROOT.glob("*.md"),
-    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "docs").rglob("*.md"),
     *(ROOT / name / "README.md" for name in ("checkpoints", "feature")),
 ]
 DOCS = [str(path.relative_to(ROOT)) for path in sorted(PAGES) if path.name != "CHANGELOG.md"]

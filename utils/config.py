@@ -171,7 +171,7 @@ def profile_defaults(profile: str, dataset: str) -> dict[str, object]:
     if known := DATASETS.get(dataset):
         values |= {"k_text": known.k_text, "k_audio": known.k_audio}
     values |= PROFILES[profile]
-    if known and known.epochs:
+    if known and profile in known.epochs:
         values["epochs"] = known.epochs[profile]
     return values
 

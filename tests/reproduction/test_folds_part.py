@@ -24,7 +24,7 @@ def test_every_row_is_cross_validated_and_reported(run, tmp_path):
     section = text.split("### TOY: cross-validation")[1]
     for title in ("paper", "paper, w/o CH-GAT", "paper, text alone", "logistic regression, text + audio", "MLP, text"):
         assert section.count(f"| {title}") >= 2  # by session and at random
-    assert "Δ WA vs paper" in section
+    assert "Δ WA vs logistic regression, text + audio" in section
     assert "missing" not in section.split("### TOY, ")[0]
     assert (tmp_path / "out" / "figures" / "TOY-folds.png").is_file()
     for path in (tmp_path / "feature").iterdir():

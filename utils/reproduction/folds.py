@@ -8,7 +8,7 @@ from utils.folds.report import collect, reading, tables, wa_levels
 from utils.folds.run import Row, cross_validate
 from utils.plots import plot_folds
 from utils.reproduction.trials import FOLDED, MAIN, Plan
-from utils.training.probes import PROBES
+from utils.training.probes import LINEAR, PROBES
 
 
 def fold_rows(plan: Plan, dataset: str) -> list[Row]:
@@ -52,11 +52,10 @@ def folds(plan: Plan, dataset: str) -> str:
     results = collect(protocols, rows, plan.seeds)
     if not any(results.values()):
         return ""
-    reference = "paper" if "paper" in plan.profiles else plan.profiles[0]
     levels = wa_levels(protocols, results)
     name = f"figures/{dataset}-folds.png"
     titles = [row.title for row in rows if any(row.title in each for each in levels.values())]
     plot_folds(plan.root / name, levels, titles, f"{display_name(dataset)}: test WA of all utterances")
-    found = [each.replace("## ", "#### ", 1) for each in tables(protocols, rows, results, reference)]
+    found = [each.replace("## ", "#### ", 1) for each in tables(protocols, rows, results, LINEAR.title)]
     head = f"### {dataset}: cross-validation"
     return "\n\n".join([head, reading(protocols, plan.seeds), *found, f"![Folds]({name})"])
