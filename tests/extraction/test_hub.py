@@ -333,9 +333,7 @@ def test_a_checkpoint_of_more_layers_than_its_config_is_refused(tmp_path):
     folder = save_tiny_audio_model(tmp_path / "audio")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
-    with pytest.raises(
-        InputError, match=r"its checkpoint has encoder\.layers\.1\..*, for which its config\.json has no layer"
-    ):
+    with pytest.raises(InputError, match=r"its checkpoint has encoder\.layers\.1\..*for which its config\.json"):
         load_audio_encoder(str(folder), CPU)
 
 

@@ -128,7 +128,7 @@ def test_a_folder_is_answered_and_bad_files_do_not_stop_the_rest(tones, run, tra
     assert found["empty.wav"]["error"] == "the file is empty"
     assert found["none.wav"]["error"] == "no such file"
     assert found["broken.wav"]["error"].startswith("truncated")
-    assert found["silence.FLAC"]["error"].startswith("silence")
+    assert found["silence.FLAC"]["error"].startswith("contains only silence")
     assert len(found) == 10
     assert err.splitlines()[-1] == "4 of 10 recordings failed"
     assert f"error: {folder}/empty.wav: the file is empty" in err

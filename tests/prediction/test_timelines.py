@@ -88,7 +88,7 @@ def test_what_cannot_be_a_timeline_is_said_and_the_others_go_on(tones, run, trai
     assert (code, err.splitlines()[-1]) == (2, "error: --rttm: only with --timeline of one recording")
     code, out, err = ask(run, trained, "--wav", wav, "--timeline", tones / "out", "--rttm", zeros)
     assert code == 0
-    assert f"note: {wav}: at 0.0 s: silence" in err
+    assert f"note: {wav}: at 0.0 s: contains only silence" in err
     assert "1 utterances" in out
 
 

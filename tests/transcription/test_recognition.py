@@ -380,6 +380,6 @@ def test_bad_recordings_do_not_stop_the_transcripts_of_others(tones, run, traine
     found = {Path(each["audio_file"]).name: each for each in answers(out)}
     assert code == 1
     assert len(found) == 8
-    assert found["silence.wav"]["error"].startswith("silence")
+    assert found["silence.wav"]["error"].startswith("contains only silence")
     assert sum("emotion" in each for each in found.values()) == 6
     assert err.splitlines()[-1] == "2 of 8 recordings failed"
