@@ -76,6 +76,10 @@ def test_the_rows_of_any_length(draw, seconds, rows):
     assert len(figure.axes) == rows
 
 
+def test_a_recording_of_up_to_a_minute_has_a_narrow_figure(draw):
+    assert [draw(seconds, [moment(0, 1)]).get_figwidth() for seconds in (60.0, 61.0)] == [8, 15]
+
+
 def test_each_speaker_has_a_lane_and_the_last_is_shared(draw):
     two = draw(20.0, [moment(1, 3, "b"), moment(2, 4, "a")])
     assert [tick.get_text() for tick in two.axes[0].get_yticklabels()] == ["waveform", "b", "a"]

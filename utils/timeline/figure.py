@@ -21,6 +21,7 @@ TICKS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200)  # possible distances bet
 ROWS = 6
 LANES = 8  # maximum; if there are more speakers, those who speak least share the last lane
 WIDTH, WAVEFORM, LANE = 15, 0.8, 0.3  # inches
+NARROW, SHORT = 8, 60  # width in inches of the figure of a recording of at most so many seconds
 PALE = 0.25  # opacity where the confidence is 0
 _HATCHES = ("", "//", "..", "xx", "\\\\", "++")  # one per ten classes
 _LINES = {"edgecolor": "0.3", "linewidth": 0}  # lines of the hatches
@@ -48,7 +49,8 @@ def plot_timeline(
     length = min(length, seconds)
     count = math.ceil(seconds / length - 1e-9)
     styles = _styles(moments, class_names)
-    size = (WIDTH, 1.3 + count * (0.45 + WAVEFORM + LANE * len(lane_names)))
+    width = NARROW if seconds <= SHORT else WIDTH
+    size = (width, 1.3 + count * (0.45 + WAVEFORM + LANE * len(lane_names)))
     figure, rows = plt.subplots(count, 1, figsize=size, layout="constrained", squeeze=False)
     for i, axes in enumerate(rows[:, 0]):
         start, stop = i * length, (i + 1) * length
@@ -68,7 +70,9 @@ def plot_timeline(
     axes.set_xlabel(f"time ({_unit(seconds)})")
     handles = [Patch(label=short_name(name), **style) for name, style in list(styles.items())[:ENTRIES]]
     if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8))
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=min(len(handles), 4 if seconds <= SHORT else 8)
+        )
     plots.save_figure(figure, path, f"{title}\nemotions; a higher and darker bar means more confidence")
 
 
