@@ -241,7 +241,7 @@ BAD = {
     "too many classes": (["--num_classes", "5"], r"_train\.pkl: class 4 of 5 has no utterance in train"),
     "cuda": (["--device", "cuda"], "--device cuda: torch finds no CUDA device"),
     "same seed twice": (["--seeds", "1", "1"], "--seeds 1 1: must be distinct"),
-    "name with a slash": (["--model_name", "../x"], r"--model_name \.\./x: must be a folder name"),
+    "name with a slash": (["--model_name", "../x"], r"--model_name \.\./x: must consist of letters"),
     "epochs": (["--epochs", "0"], "--epochs 0: must be at least 1"),
 }
 

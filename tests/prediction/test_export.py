@@ -270,7 +270,7 @@ def test_what_is_no_name_of_the_hub_is_one_line(run, hub, name, monkeypatch):
     monkeypatch.setattr("huggingface_hub.model_info", ask_nobody)
     code, _, err = ask(run, name, "--wav", "a.wav")
     assert (code, len(err.splitlines())) == (2, 1)
-    assert re.search("neither a (file or folder|folder nor a name of the Hugging Face hub)", err)
+    assert re.search("neither a (file or folder|folder nor a valid model name on the Hugging Face hub)", err)
 
 
 def test_an_interrupted_export_leaves_nothing(tones, run, trained, monkeypatch):

@@ -52,7 +52,7 @@ class Checkpoint:
         """Call ``kind.from_pretrained`` on the folder or the local hub cache, and if both fail on the hub.
 
         Raises:
-            InputError: The files are missing or damaged, or the hub is not reachable.
+            InputError: The files are missing or damaged, or the hub cannot be reached.
         """
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
@@ -186,7 +186,7 @@ def _how_to_fetch(name: str) -> str:
     repository, _, revision = name.partition("@")
     fetch = f"hf download {repository}" + (f" --revision {revision}" if revision else "")
     return (
-        "not on this machine, and the Hugging Face hub is not reachable; "
+        "not on this machine, and the Hugging Face hub cannot be reached; "
         f"run '{fetch}' on a machine with network access and copy its cache, or give the folder of a copy"
     )
 
