@@ -247,7 +247,7 @@ GOOD = [("x/u1.wav", "anger", "joy"), ("x/u2.wav", "joy", "joy"), ("x/u3.wav", "
         (
             "id,label,prediction,p_anger,p_fear",
             [(*row, 1, 0) for row in GOOD],
-            "label 'joy' is none of the classes anger",
+            "label 'joy' is not one of the classes anger",
         ),
     ],
 )
@@ -264,7 +264,7 @@ def test_other_classes_are_refused(refused, tmp_path):
     assert f"{b}: classes anger, fear, neutral, but {a} has anger, joy, neutral" in refused(a, b)
     other = write_csv(tmp_path / "other.csv", np.where(predicted(1, 0.5) == 0, 3, 1))
     assert re.search(
-        r"other.csv: line \d+: prediction '3' is none of the classes anger, joy, neutral", refused(a, other)
+        r"other.csv: line \d+: prediction '3' is not one of the classes anger, joy, neutral", refused(a, other)
     )
     path = a / "seed2" / "test_predictions.csv"
     path.write_text(path.read_text().replace("p_joy", "p_fear"))

@@ -348,7 +348,7 @@ def test_stopped_and_resumed_ends_at_the_same_numbers(tmp_path, feature_dir, run
     assert not (seed / "metrics.json").exists(), "it finished before it was stopped"
     if signum == signal.SIGINT:
         assert process.returncode == 130
-        assert "--resume resumes it" in error
+        assert "resume with train.py --resume" in error
     code, _, refused = run(train.main, *options("stopped"))
     assert code == 2
     assert "holds an unfinished run; add --resume" in refused

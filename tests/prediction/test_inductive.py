@@ -109,7 +109,7 @@ def test_what_is_no_number_is_no_answer(train, new, small_config, tmp_path):
     trained = trained_model(train, small_config(), tmp_path)
     trained.model.classifier[0].bias.data[0] = torch.nan
     predictor = Predictor([trained], graph_of(train, small_config()), CPU)
-    with pytest.raises(InputError, match=r"best.pt: its probabilities are not finite; is the checkpoint damaged\?"):
+    with pytest.raises(InputError, match=r"best.pt: the probabilities are not finite; the checkpoint may be damaged"):
         predictor(new.text, new.audio)
 
 
@@ -205,7 +205,7 @@ def test_a_training_graph_that_is_not_the_runs_is_refused(train, new, small_conf
         ({"ids": "a" * 40}, "its ids are not a valid list of 40 values; not written by train.py"),
         ({"texts": [None] * 40}, "its texts are not a valid list of 40 values; not written by train.py"),
         ({"labels": [True] * 40}, "its labels are not a valid list of 40 values; not written by train.py"),
-        ({"labels": [0] * 39 + [4]}, "row 39: label 4 is none of the 4 classes"),
+        ({"labels": [0] * 39 + [4]}, "row 39: label 4 is not one of the 4 classes"),
     ],
 )
 def test_names_that_do_not_fit_the_training_graph_are_refused(train, small_config, tmp_path, wrong, message):

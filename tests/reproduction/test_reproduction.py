@@ -443,7 +443,7 @@ def test_the_verdicts_on_all_of_it(plain):
 def test_without_the_profiles_as_they_are_there_are_no_verdicts(finished):
     text = write_report(finished).read_text()
     assert "## Verdicts" not in text
-    assert "Every trial with epochs 1, hidden_dim 16" in text
+    assert "Every trial uses epochs 1, hidden_dim 16" in text
 
 
 def test_runs_of_other_features_are_not_compared(finished):

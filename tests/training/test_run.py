@@ -183,7 +183,7 @@ def test_a_log_shorter_than_the_checkpoint_is_a_failure(make_run, monkeypatch, p
     path = run.folder / "log.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
     assert train(run) is None
-    assert re.search(r"log\.jsonl: 3 epochs, last\.pt has 5; --overwrite starts again", run.error())
+    assert re.search(r"log\.jsonl: 3 epochs, but last\.pt has 5; use --overwrite to start again", run.error())
     assert (run.folder / "last.pt").is_file()
 
 

@@ -145,7 +145,7 @@ def tables(
     lines = _pooled_table(rows, results[first.by], reference)
     yield _render(f"{first.title}, percent", lines, as_text, best=(1, 2, 3, 4))
     for other in others:
-        title = f"{other.title}, percent; what they add"
+        title = f"{other.title}, percent; optimism of random folds"
         yield _render(title, _optimism_table(rows, results[first.by], results[other.by]), as_text, best=(1,))
 
 

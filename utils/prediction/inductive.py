@@ -107,7 +107,7 @@ def _utterances(saved: dict, num_classes: int, path: Path) -> Utterances | None:
             raise InputError(f"{path}: its {name} are not a valid list of {count} values; not written by train.py")
     for row, label in enumerate(saved["labels"]):
         if not 0 <= label < num_classes:
-            raise InputError(f"{path}: row {row}: label {label} is none of the {num_classes} classes")
+            raise InputError(f"{path}: row {row}: label {label} is not one of the {num_classes} classes")
     return Utterances(*(saved[name] for name in kinds))
 
 
@@ -161,7 +161,7 @@ class Predictor:
         probabilities = torch.stack(logits).softmax(-1).cpu()
         for trained, of_model in zip(self.trained, probabilities, strict=True):
             if not of_model.isfinite().all():
-                raise InputError(f"{trained.path}: its probabilities are not finite; is the checkpoint damaged?")
+                raise InputError(f"{trained.path}: the probabilities are not finite; the checkpoint may be damaged")
         return probabilities
 
     @torch.inference_mode()

@@ -185,7 +185,7 @@ def _numbers(answers: Answers, seeds: Sequence[Sequence[Answer]], column: str, c
     known = by_name | by_number if answers.class_names else by_number | by_name
     for answer in (answer for of_seed in seeds for answer in of_seed):
         if (text := getattr(answer, column)) not in known:
-            raise InputError(f"{answer.where}: {column} {shown(text)} is none of the classes {', '.join(classes)}")
+            raise InputError(f"{answer.where}: {column} {shown(text)} is not one of the classes {', '.join(classes)}")
     return np.array([[known[getattr(answer, column)] for answer in of_seed] for of_seed in seeds])
 
 

@@ -105,7 +105,7 @@ def _read(path: Path) -> Predictions:
             identity[name].append(value)
         for name, value in zip(("label", "prediction"), row[len(identity) :], strict=False):
             if not (value.isdecimal() and int(value) < len(class_names)):
-                raise InputError(f"{where}: {name} {shown(value)} is none of the {len(class_names)} classes")
+                raise InputError(f"{where}: {name} {shown(value)} is not one of the {len(class_names)} classes")
         numbers.append(row[len(identity) :])
     try:
         table = np.array(numbers, dtype=float)
