@@ -56,7 +56,7 @@ def main() -> int:
         "machine": machine(),
         "versions": {"python": platform.python_version(), "torch": version("torch")},
         "seconds": round(seconds, 1),
-        "output": done.stdout.splitlines(),
+        "output": done.stdout.replace(f"{ROOT}/", "").splitlines(),
         "files": {path.relative_to(args.folder).as_posix(): content(path) for path in paths},
     }
     write_json(RESULTS / f"{args.name}.json", result)
