@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from benchmarks import record
 from tests.conftest import ROOT
 from tests.test_docs import DOCS
 
@@ -55,3 +56,34 @@ def test_a_result_file_says_where_it_comes_from_and_is_used(path):
 def test_no_result_is_written_by_hand(page):
     text = GENERATED.sub("", (ROOT / page).read_text())
     assert RESULT.findall(text) == []
+
+
+def test_a_command_is_recorded_with_its_origin_and_its_files(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "RESULTS", tmp_path / "results")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "a.json").write_text('{"wa": 1}')
+    (tmp_path / "run" / "b.md").write_text("one\ntwo\n")
+    options = ["x", "--data", "nothing", "--folder", tmp_path / "run", "--files", "*.json", "*.md", "--"]
+    code, printed, _ = run(record.main, *options, sys.executable, "-c", f"print('{ROOT}/checkpoints')")
+    assert (code, printed) == (0, f"{ROOT}/checkpoints\n")
+    found = json.loads((tmp_path / "results" / "x.json").read_text())
+    assert found.keys() == FIELDS
+    assert found["output"] == ["checkpoints"]
+    assert found["files"] == {"a.json": {"wa": 1}, "b.md": ["one", "two"]}
+    assert "cores of" in found["machine"]
+    assert found["command"].startswith(f"{sys.executable} -c ")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--", sys.executable, "-c", "raise SystemExit(3)"], "exit code 3, nothing is recorded"),
+        (["--files", "*.csv", "--", sys.executable, "-c", ""], "no file matches *.csv, nothing is recorded"),
+    ],
+)
+def test_nothing_is_recorded_of_a_command_that_failed(run, tmp_path, monkeypatch, options, message):
+    monkeypatch.setattr(record, "RESULTS", tmp_path / "results")
+    code, _, error = run(record.main, "x", "--data", "nothing", "--folder", tmp_path, *options)
+    assert code == 2
+    assert error.endswith(f"{message}\n")
+    assert not (tmp_path / "results").exists()
