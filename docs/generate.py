@@ -76,7 +76,9 @@ def headline(name: str) -> None:
     """The table of the README: WA with speakers unseen and seen in training, next to what the paper prints."""
     files, rows = result(name)["files"], []
     for title, row, ablation in HEADLINE:
-        by_session, random = (files[f"folds-{by}/{row}/results.json"]["pooled"]["wa"] for by in ("session", "random"))
+        by_session, random = (
+            files[f"IEMOCAP/folds-{by}/{row}/results.json"]["pooled"]["wa"] for by in ("session", "random")
+        )
         paper = PRINTED["IEMOCAP"].get(("min", ablation)) if row.startswith("official") else None
         cells = [with_interval(Clustered(**wa)) for wa in (by_session, random)]
         rows.append([title, *cells, "{:.2f} / {:.2f}".format(*paper) if paper else ""])
@@ -86,11 +88,12 @@ def headline(name: str) -> None:
 
 
 def section(name: str, file: str, heading: str) -> None:
-    """The tables below a heading of a recorded Markdown file, without the heading."""
+    """What is below a heading of a recorded Markdown file; table rows without a result are left out."""
     lines = result(name)["files"][file]
     start = lines.index(heading) + 1
     stop = next((i for i in range(start, len(lines)) if lines[i].startswith("#")), len(lines))
-    print("\n" + "\n".join(lines[start:stop]).strip() + "\n")
+    kept = [line for line in lines[start:stop] if "| missing |" not in line and not line.startswith("![")]
+    print("\n" + "\n".join(kept).strip() + "\n")
 
 
 def _lines(lines: list[str], first: str, last: str) -> list[str]:
