@@ -62,13 +62,13 @@ def output(name: str, first: str = "", last: str = "") -> None:
     Args:
         first, last: beginnings of the first and of the last line to show.
     """
-    print("\n```\n" + "\n".join(_lines(result(name)["output"], first, last)) + "\n```")
+    print("\n```\n" + "\n".join(_lines(name, first, last)) + "\n```")
     source(name)
 
 
-def printed(name: str, first: str = "", last: str = "") -> None:
-    """What the command printed as Markdown."""
-    print("\n" + "\n".join(_lines(result(name)["output"], first, last)))
+def table(name: str, first: str = "", last: str = "") -> None:
+    """What the command printed as a Markdown table, with its source."""
+    print("\n" + "\n".join(_lines(name, first, last)))
     source(name)
 
 
@@ -96,10 +96,17 @@ def section(name: str, file: str, heading: str) -> None:
     print("\n" + "\n".join(kept).strip() + "\n")
 
 
-def _lines(lines: list[str], first: str, last: str) -> list[str]:
-    start = next(i for i, line in enumerate(lines) if line.startswith(first))
-    stop = next(i for i in reversed(range(start, len(lines))) if lines[i].startswith(last)) if last else len(lines) - 1
-    return lines[start : stop + 1]
+def _lines(name: str, first: str, last: str) -> list[str]:
+    lines = result(name)["output"]
+    lines = lines[_find(name, lines, first) :]
+    return lines[: _find(name, lines, last) + 1] if last else lines
+
+
+def _find(name: str, lines: list[str], beginning: str) -> int:
+    found = [number for number, line in enumerate(lines) if line.startswith(beginning)]
+    if not found:
+        raise ValueError(f"{name}.json: no line of its output begins with {beginning!r}")
+    return found[0]
 
 
 def main() -> int:
