@@ -134,7 +134,9 @@ def test_val_and_test_are_spread_over_the_table():
 
 
 def test_class_too_small_for_a_random_split():
-    with pytest.raises(InputError, match="--split random: a class has only 9 utterances; at least 10 are required"):
+    with pytest.raises(
+        InputError, match=r"--split random: at least 10 utterances per class are required; utterances of class \d: 9"
+    ):
         random_split(labelled(100, 9), 0)
     assert shares(labelled(10, 10), random_split(labelled(10, 10), 0))["test"] == [1, 1]
 

@@ -47,7 +47,9 @@ def test_turns_get_the_answers_of_the_same_utterances_alone(tones, run, trained,
     rttm = write_rttm(tones / "turns.rttm", spoken)
     code, out, err = ask(run, trained, "--wav", wav, "--timeline", tones / "out", "--rttm", rttm)
     assert code == 0, err
-    assert out.splitlines()[-1].endswith(f"6 utterances; written to {tones / 'out' / 'long'}.csv, .jsonl, .srt, .png")
+    assert out.splitlines()[-1].endswith(
+        f"6 utterances; written to {tones / 'out' / 'long'}.csv, .jsonl, .srt, .png, .pdf"
+    )
     assert {path.name for path in (tones / "out").iterdir() if path.name[0] != "."} == {
         f"long.{suffix}" for suffix in ("csv", "jsonl", "srt", "png", "pdf")
     }
@@ -228,8 +230,8 @@ def test_the_page_about_python_has_an_example():
 def test_the_lines_of_the_documentation_run(tones, trained, ctc, page, monkeypatch, capsys):
     (code,) = EXAMPLE.findall(page.read_text())
     assert len([line for line in code.splitlines() if line]) == 5
-    (tones / "checkpoints" / "MINE").mkdir(parents=True)
-    trained.rename(tones / "checkpoints" / "MINE" / "paper")
+    (tones / "checkpoints" / "CALLS").mkdir(parents=True)
+    trained.rename(tones / "checkpoints" / "CALLS" / "paper")
     shutil.copy(tones / "corpus" / "s0" / "00.wav", tones / "hello.wav")
     speech = SHARED / "data" / "ravdess" / "Actor_01" / "03-01-01-01-01-01-01.wav"
     if not speech.is_file():

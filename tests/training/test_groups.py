@@ -49,7 +49,7 @@ def test_the_worst_large_group_is_named_with_its_count():
     assert [line.split()[0] for line in lines[1:5]] == ["speaker", "few", "bad", "good"]
     assert lines[5:7] == [
         "worst speaker: bad, WA 50.0, 12 utterances",
-        "1 with fewer than 10 utterances: too few to be named as the worst",
+        "not named as the worst: 1 with fewer than 10 utterances",
     ]
     assert lines[8:] == ["class  utterances  recall", "a              41    63.4"]  # a single class is not the worst
 

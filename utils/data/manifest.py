@@ -130,7 +130,7 @@ def check_spelling(first: pd.Series, column: str) -> None:
     for value in sorted(first.index):
         one = spelled.setdefault(value.casefold(), value)
         if one != value:
-            raise InputError(f"{first[value]}: {column} {value!r} is spelled {one!r} elsewhere")
+            raise InputError(f"{first[value]}: {column} {value!r} is spelled {one!r} in {first[one]}")
 
 
 def _emotion(label: str, where: str, names: list[str] | None) -> str:

@@ -103,9 +103,10 @@ def random_split(table: pd.DataFrame, seed: int) -> pd.Series:
     """
     from sklearn.model_selection import train_test_split  # takes a second to import
 
-    smallest = table["label"].value_counts().min()
-    if smallest < 10:
-        raise InputError(f"--split random: a class has only {smallest} utterances; at least 10 are required")
+    counts = table["label"].value_counts()
+    if counts.min() < 10:
+        smallest = f"utterances of class {counts.idxmin()}: {counts.min()}"
+        raise InputError(f"--split random: at least 10 utterances per class are required; {smallest}")
     _, rest = train_test_split(table["label"], test_size=0.2, stratify=table["label"], random_state=seed)
     val, test = train_test_split(rest, test_size=0.5, stratify=rest, random_state=seed)
     split = pd.Series("train", index=table.index)
@@ -140,12 +141,18 @@ def group_split(table: pd.DataFrame, group: str, fold: int, folds: int | None) -
 
 
 def check_splits(table: pd.DataFrame, class_names: list[str], kind: str) -> None:
-    """Raise an InputError if a split is empty or train lacks a class. ``kind`` is the kind of split."""
+    """Raise an InputError if a split is empty or train lacks a class; print a note if val or test does.
+
+    Args:
+        kind: the kind of split.
+    """
     way_out = f" (split by {kind}; try another --fold or --split random)" if kind in GROUPED else ""
     for split in SPLITS:
         if not (table["split"] == split).any():
             raise InputError(f"the {split} split is empty{way_out}")
-    present = set(table.loc[table["split"] == "train", "label"])
-    for label, name in enumerate(class_names):
-        if label not in present:
-            raise InputError(f"the train split has no utterance of class {label}, {name}{way_out}")
+        present = set(table.loc[table["split"] == split, "label"])
+        lacking = [f"class {label}, {name}" for label, name in enumerate(class_names) if label not in present]
+        if lacking and split == "train":
+            raise InputError(f"the train split has no utterance of {lacking[0]}{way_out}")
+        if lacking:
+            print(f"note: the {split} split has no utterance of {'; '.join(lacking)}")

@@ -105,7 +105,7 @@ def reading(protocols: Sequence[Protocol], seeds: Sequence[int]) -> str:
     count = int(cluster.max()) + 1
     text = (
         f"Each of the {len(cluster)} utterances is tested once. WA, UA and F1 are computed over all utterances and "
-        f"averaged over the seeds {', '.join(map(str, seeds))}. The 95 % intervals come from a jackknife that leaves "
+        f"averaged over the seeds ({', '.join(map(str, seeds))}). The 95 % intervals come from a jackknife that leaves "
         f"out one of {count} {kind}s at a time, and Student's t with {count - 1} degrees of freedom. They hold for "
         "these seeds. The tables also show the other convention, mean ± sample standard deviation over the folds. "
         "Random folds divide the same utterances. The optimism is the amount by which they overestimate a row."

@@ -131,7 +131,10 @@ def _write(
             bar.update(max(0, min(round(moment.stop), bar.total) - bar.n))
     what = f"{count} utterances" if count else "no speech"
     notes = sys.stderr if as_json else sys.stdout
-    print(f"{request.given}: {recording.seconds:.1f} s, {what}; written to {stem}.csv, .jsonl, .srt, .png", file=notes)
+    print(
+        f"{request.given}: {recording.seconds:.1f} s, {what}; written to {stem}.csv, .jsonl, .srt, .png, .pdf",
+        file=notes,
+    )
 
 
 def _line(moment: Moment) -> str:

@@ -74,5 +74,5 @@ def group_lines(rows: Sequence[dict], file: str) -> list[str]:
                 f"worst {kind}: {worst['group']}, {score} {100 * worst['wa']:.1f}, {worst['utterances']} utterances"
             )
         if small := sum(row["utterances"] < LEAST for row in of_kind):
-            lines.append(f"{small} with fewer than {LEAST} utterances: too few to be named as the worst")
+            lines.append(f"not named as the worst: {small} with fewer than {LEAST} utterances")
     return lines

@@ -80,7 +80,7 @@ def find_checkpoints(target: str, save_path: Path) -> tuple[Path, list[Path]]:
     is_run = bool(seed_folders(path)) or model_file(path).is_file()
     # a folder with the name of the dataset may hold its audio files
     if not is_run and ((save_path / target).is_dir() or not path.is_dir()):
-        path = _latest_run(save_path / target, target)
+        path = _latest_run(save_path, target)
     if model_file(path).is_file():
         return path, [model_file(path)]
     folders = seed_folders(path).values()
@@ -96,11 +96,12 @@ def find_checkpoints(target: str, save_path: Path) -> tuple[Path, list[Path]]:
     return path, finished
 
 
-def _latest_run(folder: Path, target: str) -> Path:
+def _latest_run(save_path: Path, target: str) -> Path:
+    folder = save_path / target
     summaries = [p for p in folder.glob("*/summary.json") if any(p.parent.glob("*/best.pt"))]
     runs = sorted(summaries, key=lambda p: p.stat().st_mtime)
     if not runs:
-        raise InputError(f"{target}: neither a file or folder, nor a dataset with a finished run in {folder.parent}")
+        raise InputError(f"{target}: neither a file or folder, nor a dataset with a finished run in {save_path}")
     if len(runs) > 1:
         print(f"{len(runs)} runs in {folder}, using the latest, {runs[-1].parent.name}", file=sys.stderr)
     return runs[-1].parent
