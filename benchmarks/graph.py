@@ -50,6 +50,9 @@ def main() -> int:
     rows = {profile: rows_of(args.dataset, profile) for profile in PROFILES}
     everything = [row for of_profile in rows.values() for row in of_profile]
     failed = cross_validate(protocols, everything, args.seeds, open_device(args.device), args.jobs)
+    if failed:
+        print("\n".join(f"failed: {line}" for line in failed))
+        return 1
     results = collect(protocols, everything, args.seeds)
     written = {}
     for protocol in protocols:
@@ -58,8 +61,7 @@ def main() -> int:
         cells = [[line["selected"] * "**" + cell + line["selected"] * "**" for cell in line["cells"]] for line in found]
         print(f"\n{protocol.title}; selected on validation: in bold\n\n{markdown_table(HEADER, cells)}")
     write_json(root / "graph.json", {"header": HEADER, "rows": written})
-    print("\n".join(f"failed: {line}" for line in failed))
-    return 1 if failed else 0
+    return 0
 
 
 def rows_of(dataset: str, profile: str) -> list[Row]:
