@@ -93,7 +93,7 @@ class Config:
     )
     topk_self: str = option(
         "mask",
-        "exclude each node from its own Top-K (mask), or drop the nearest neighbour (drop_first)",
+        "exclude each node from its own Top-K (mask), or drop the node that ranks first (drop_first)",
         ("mask", "drop_first"),
     )
     graph_scope: str = option(
