@@ -6,28 +6,21 @@ probability of the predicted class when the neighbour is removed (docs/explain.m
     python -m benchmarks.explanations checkpoints/IEMOCAP/paper
 """
 
-import argparse
 import time
 from itertools import chain
-from pathlib import Path
 
 import torch
 from scipy.stats import spearmanr
 
-from utils.config import SPLITS, default_save_path
+from benchmarks.inductive import parse_run
 from utils.errors import InputError, run_main
 from utils.prediction.explanation import Explanation, explain
 from utils.prediction.inductive import Predictor, load_training_graph
-from utils.training.trained import find_checkpoints, load_run, load_split
+from utils.training.trained import load_split
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", help="run folder, or dataset")
-    parser.add_argument("--split", choices=SPLITS[1:], default="test")
-    args = parser.parse_args()
-    _, paths = find_checkpoints(args.run, Path(default_save_path()))
-    trained = load_run(paths)
+    args, trained = parse_run(__doc__)
     predictor = Predictor(trained, load_training_graph(trained[0]), torch.device("cpu"))
     features = load_split(trained[0], args.split)
     start = time.perf_counter()

@@ -17,17 +17,12 @@ from utils.io import align
 from utils.prediction.inductive import Attachment, Predictor, edges_into_new, load_training_graph
 from utils.training.graph import edge_homophily, prepare
 from utils.training.metrics import compute_metrics, mean_and_std
-from utils.training.trained import find_checkpoints, load_run, load_split
+from utils.training.trained import Trained, find_checkpoints, load_run, load_split
 
 
 @torch.inference_mode()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", help="run folder, or dataset")
-    parser.add_argument("--split", choices=SPLITS[1:], default="test")
-    args = parser.parse_args()
-    _, paths = find_checkpoints(args.run, Path(default_save_path()))
-    trained = load_run(paths)
+    args, trained = parse_run(__doc__)
     config, names = trained[0].config, trained[0].class_names
     graph = load_training_graph(trained[0])
     features, train = (load_split(trained[0], split) for split in (args.split, "train"))
@@ -55,6 +50,16 @@ def main() -> None:
     both = 100 * (whole.mean(0).argmax(1) == attached.mean(0).argmax(1)).float().mean().item()
     each = ", ".join(f"{value:.1f}" for value in agree)
     print(f"agreement of attached with whole split: {each} percent per seed, {both:.1f} by mean probabilities")
+
+
+def parse_run(description: str) -> tuple[argparse.Namespace, list[Trained]]:
+    """Parse ``run`` and ``--split``, and load the seeds of the run; ``description`` is the help of the command."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="run folder, or dataset")
+    parser.add_argument("--split", choices=SPLITS[1:], default="test")
+    args = parser.parse_args()
+    _, paths = find_checkpoints(args.run, Path(default_save_path()))
+    return args, load_run(paths)
 
 
 def metrics_of(probabilities: torch.Tensor, label: torch.Tensor, num_classes: int) -> dict:

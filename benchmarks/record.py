@@ -14,13 +14,12 @@ import subprocess
 import sys
 import time
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 from utils.errors import InputError, run_main
-from utils.io import read_file, read_json, write_json
+from utils.io import environment_info, read_file, read_json, write_json
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs/results"
@@ -28,7 +27,7 @@ RESULTS = ROOT / "docs/results"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", help="of the result file, without .json")
+    parser.add_argument("name", help="name of the result file, without .json")
     parser.add_argument("--data", required=True, help="what the command read, in words")
     parser.add_argument("--note", default="", help="what a reader must know about this run")
     parser.add_argument("--folder", type=Path, default=Path(), help="folder of --files")
@@ -43,9 +42,9 @@ def main() -> int:
     print(done.stdout, end="")
     if done.returncode:
         raise InputError(f"{shlex.join(args.command)}: exit code {done.returncode}, nothing is recorded")
-    paths = sorted(path for pattern in args.files for path in args.folder.glob(pattern))
-    for pattern in args.files:
-        if not any(args.folder.glob(pattern)):
+    found = {pattern: sorted(args.folder.glob(pattern)) for pattern in args.files}
+    for pattern, paths in found.items():
+        if not paths:
             raise InputError(f"{args.folder}: no file matches {pattern}, nothing is recorded")
     result = {
         "command": shlex.join(args.command),
@@ -54,10 +53,12 @@ def main() -> int:
         "commit": commit(),
         "date": date.today().isoformat(),
         "machine": machine(),
-        "versions": {"python": platform.python_version(), "torch": version("torch")},
+        "versions": environment_info("torch")["versions"],
         "seconds": round(seconds, 1),
         "output": done.stdout.replace(f"{ROOT}/", "").splitlines(),
-        "files": {path.relative_to(args.folder).as_posix(): content(path) for path in paths},
+        "files": {
+            path.relative_to(args.folder).as_posix(): content(path) for paths in found.values() for path in paths
+        },
     }
     write_json(RESULTS / f"{args.name}.json", result)
     print(f"recorded in docs/results/{args.name}.json", file=sys.stderr)

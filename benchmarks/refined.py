@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.graph import validation_wa
 from utils.cli import add_device_option, add_feature_options, add_jobs_option
 from utils.config import Config, default_save_path, make_config
 from utils.device import open_device
@@ -75,14 +76,13 @@ def main() -> int:
 def curve(protocol: Protocol, name: str, config: Config, seeds: list[int]) -> list[str]:
     """WA of all validation utterances at the epochs SHOWN and at the selected one, averaged over the seeds."""
     sizes = {fold: len(protocol.rows(fold, VAL)) for fold in protocol.folds}
-    hits, selected = np.zeros(config.epochs), 0.0
-    for run in Row(name, config).runs(protocol, seeds):
+    row, hits = Row(name, config), np.zeros(config.epochs)
+    for run in row.runs(protocol, seeds):
         size = sizes[int(run.trial.folder.name.removeprefix("fold"))] / len(seeds)
         hits += size * np.array([line["val_wa"] for line in read_curves(run.folder, config.epochs)])
-        selected += size * run.outcome()["val"]["wa"]
     wa = 100 * hits / sum(sizes.values())
     shown = [f"{wa[epoch - 1]:.1f}" if epoch <= config.epochs else "" for epoch in SHOWN]
-    return [*shown, f"{100 * selected / sum(sizes.values()):.1f}"]
+    return [*shown, f"{100 * validation_wa(protocol, row, seeds):.1f}"]
 
 
 if __name__ == "__main__":

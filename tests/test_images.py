@@ -5,10 +5,10 @@ import runpy
 
 import pytest
 
+from docs.generate import PAGES
 from tests.conftest import ROOT
 
 IMAGES = ROOT / "docs" / "images"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PICTURES = sorted(path.name for path in IMAGES.iterdir() if path.suffix in (".png", ".svg"))
 
 

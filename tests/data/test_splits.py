@@ -245,5 +245,8 @@ def test_a_split_by_group_that_cannot_be_used_names_the_way_out(kind):
         check_splits(divided(*GOOD[1:]), ["anger", "joy"], kind)
 
 
-def test_val_and_test_may_lack_a_class():
+def test_val_and_test_may_lack_a_class_and_a_note_names_it(capsys):
     check_splits(divided(*GOOD), ["anger", "joy"], "random")
+    notes = "note: the {} split has no utterance of class {}"
+    expected = [notes.format("val", "1, joy"), notes.format("test", "0, anger")]
+    assert capsys.readouterr().out.splitlines() == expected

@@ -150,6 +150,7 @@ def check_splits(table: pd.DataFrame, class_names: list[str], kind: str) -> None
     for split in SPLITS:
         if not (table["split"] == split).any():
             raise InputError(f"the {split} split is empty{way_out}")
+    for split in SPLITS:
         present = set(table.loc[table["split"] == split, "label"])
         lacking = [f"class {label}, {name}" for label, name in enumerate(class_names) if label not in present]
         if lacking and split == "train":
