@@ -6,7 +6,7 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from utils.cli import add_device_option
+from utils.cli import add_device_option, add_run_encoder_options
 from utils.errors import InputError, problem_of, run_main
 from utils.transcription.config import add_transcribe_options, check_transcripts
 
@@ -25,12 +25,7 @@ MOMENTS = ["start (s)", "stop (s)", "emotion", "confidence (%)", "transcript"]
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--checkpoint", required=True, help="run folder, export, dataset or hub name")
-    parser.add_argument(
-        "--text_model", help="folder of the run's text encoder on this machine (default: as in training)"
-    )
-    parser.add_argument(
-        "--audio_model", help="folder of the run's audio encoder on this machine (default: as in training)"
-    )
+    add_run_encoder_options(parser)
     add_transcribe_options(parser)
     add_device_option(parser)
     parser.add_argument(

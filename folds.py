@@ -12,8 +12,6 @@ from utils.cli import (
     add_device_option,
     add_feature_options,
     add_jobs_option,
-    check_above_zero,
-    check_seeds,
     config_lines,
     parse_options,
 )
@@ -55,8 +53,6 @@ def parse_args() -> tuple[argparse.Namespace, Config]:
     add_jobs_option(run)
     add_config_options(parser.add_argument_group("configuration"))
     args, options = parse_options(parser)
-    check_seeds(args.seeds)
-    check_above_zero(args, "jobs")
     if args.fold_files and (args.by or args.folds):
         raise InputError("--fold_files: the files define the folds; omit --by and --folds")
     if args.folds is not None and args.folds < 3:

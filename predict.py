@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from utils.cli import add_device_option, check_above_zero
+from utils.cli import add_device_option, add_run_encoder_options, check_above_zero
 from utils.config import default_save_path
 from utils.errors import InputError, run_main
 from utils.transcription.config import add_transcribe_options, check_transcripts
@@ -54,10 +54,7 @@ def parse_args() -> argparse.Namespace:
     )
     add_transcribe_options(parser)
     run = parser.add_argument_group("run")
-    run.add_argument("--text_model", help="folder of the run's text encoder on this machine (default: as in training)")
-    run.add_argument(
-        "--audio_model", help="folder of the run's audio encoder on this machine (default: as in training)"
-    )
+    add_run_encoder_options(run)
     run.add_argument("--batch_seconds", type=float, help="seconds of speech per batch (as in extract_features.py)")
     run.add_argument("--batch_tokens", type=int, help="tokens per batch (as in extract_features.py)")
     add_device_option(run)

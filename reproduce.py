@@ -12,8 +12,6 @@ from utils.cli import (
     add_device_option,
     add_feature_options,
     add_jobs_option,
-    check_above_zero,
-    check_seeds,
     parse_options,
 )
 from utils.config import DATASETS, PARTS, PROFILES, SEEDS, default_save_path, make_config
@@ -73,8 +71,6 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
     }
     if args.quick:
         plan["agreements"] = QUICK["agreements"]
-    check_above_zero(args, "jobs")
-    check_seeds(plan["seeds"])
     if plan["k_values"][0] < 1:
         raise InputError(f"--k_values {plan['k_values'][0]}: must be at least 1")
     for dataset, profile in product(plan["datasets"], plan["profiles"]):

@@ -13,7 +13,6 @@ from utils.cli import (
     add_config_options,
     add_jobs_option,
     add_shared_options,
-    check_above_zero,
     config_lines,
     given_paths,
     parse_shared_options,
@@ -49,7 +48,6 @@ def parse_args() -> tuple[argparse.Namespace, Config]:
         if min(values) < 1 or len(set(values)) < len(values):
             raise InputError(f"--{name} {' '.join(map(str, values))}: must be distinct and at least 1")
         options[name] = max(values)
-    check_above_zero(args, "jobs")
     check_cluster_options(args)
     return args, make_config(as_published(options))
 

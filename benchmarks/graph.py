@@ -26,7 +26,7 @@ from utils.folds.config import POOLED
 from utils.folds.protocol import VAL, Protocol, choose_by, divide, read_pool
 from utils.folds.report import RowResult, collect
 from utils.folds.run import Row, cross_validate
-from utils.io import markdown_table, write_json
+from utils.io import markdown_table
 from utils.statistics import with_interval
 
 PROFILES = ("paper", "refined")
@@ -54,13 +54,9 @@ def main() -> int:
         print("\n".join(f"failed: {line}" for line in failed))
         return 1
     results = collect(protocols, everything, args.seeds)
-    written = {}
     for protocol in protocols:
-        found = [line for each in rows.values() for line in compare(protocol, each, results[protocol.by], args.seeds)]
-        written[protocol.by] = found
-        cells = [[line["selected"] * "**" + cell + line["selected"] * "**" for cell in line["cells"]] for line in found]
-        print(f"\n{protocol.title}; selected on validation: in bold\n\n{markdown_table(HEADER, cells)}")
-    write_json(root / "graph.json", {"header": HEADER, "rows": written})
+        lines = [line for each in rows.values() for line in compare(protocol, each, results[protocol.by], args.seeds)]
+        print(f"\n{protocol.title}; selected on validation: in bold\n\n{markdown_table(HEADER, lines)}")
     return 0
 
 
@@ -77,7 +73,9 @@ def rows_of(dataset: str, profile: str) -> list[Row]:
     return [Row(f"{profile} {number}", config) for number, config in enumerate(configs)]
 
 
-def compare(protocol: Protocol, rows: Sequence[Row], results: dict[str, RowResult], seeds: Sequence[int]) -> list[dict]:
+def compare(
+    protocol: Protocol, rows: Sequence[Row], results: dict[str, RowResult], seeds: Sequence[int]
+) -> list[list[str]]:
     """One line of the table for each row of one profile. The first row is the network without CH-GAT."""
     without = results[rows[0].title]
     val = [100 * validation_wa(protocol, row, seeds) for row in rows]
@@ -92,7 +90,7 @@ def compare(protocol: Protocol, rows: Sequence[Row], results: dict[str, RowResul
             gain = result.minus(without, "wa")
         cells = [config.profile, *graph, f"{val[number]:.2f}", with_interval(result.estimate("wa"))]
         cells.append(with_interval(gain, sign=True) if gain else "")
-        lines.append({"cells": cells, "selected": number == selected, "gain": vars(gain) if gain else None})
+        lines.append([f"**{cell}**" for cell in cells] if number == selected else cells)
     return lines
 
 

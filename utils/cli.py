@@ -54,6 +54,13 @@ def add_device_option(group) -> None:
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help=device)
 
 
+def add_run_encoder_options(group) -> None:
+    """Add the options for the folders of a run's encoders."""
+    for name in ("text", "audio"):
+        folder = f"folder of the run's {name} encoder on this machine (default: as in training)"
+        group.add_argument(f"--{name}_model", help=folder)
+
+
 def add_jobs_option(group) -> None:
     group.add_argument(
         "--jobs", type=int, default=1, help="number of parallel trainings, one process each (default: 1)"
@@ -110,10 +117,18 @@ def check_seeds(seeds: Sequence[int]) -> None:
 
 
 def parse_options(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, dict]:
-    """Parse the command line. Returns the options of the command, and the given options of the configuration."""
+    """Parse the command line, and check the options ``--seeds`` and ``--jobs`` if the command has them.
+
+    Returns:
+        The options of the command, and the given options of the configuration.
+    """
     args = vars(parser.parse_args())
     options = {name: args.pop(name) for name in OPTIONS if name in args}
-    return argparse.Namespace(**args), options
+    args = argparse.Namespace(**args)
+    check_seeds(getattr(args, "seeds", None) or ())
+    if "jobs" in args:
+        check_above_zero(args, "jobs")
+    return args, options
 
 
 def parse_shared_options(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, dict]:
@@ -123,7 +138,6 @@ def parse_shared_options(parser: argparse.ArgumentParser) -> tuple[argparse.Name
         raise InputError(f"--model_name {args.model_name}: must consist of letters, digits and . _ - + =")
     if args.num_classes is not None and not 2 <= args.num_classes <= MAX_CLASSES:
         raise InputError(f"--num_classes {args.num_classes}: must be at least 2 and at most {MAX_CLASSES}")
-    check_seeds(args.seeds)
     if "dataset" not in options and args.train_path:
         options = {"dataset": Path(args.train_path).stem.split("_BERT_WAV2VEC")[0].removesuffix("_train"), **options}
     return args, options

@@ -43,8 +43,6 @@ def read_identity(pickle: Path, label: Sequence[int]) -> Identity:
     texts: list[str] = []
     first: dict[str, str] = {}
     for (where, row), number in zip(rows, label, strict=True):
-        if len(row) != len(header):
-            raise InputError(f"{where}: {len(row)} values for {len(header)} columns")
         cells = dict(zip(header, row, strict=True))
         if cells.get("label", "").isdecimal() and int(cells["label"]) != number:
             raise InputError(f"{where}: label {shown(cells['label'])}, but {number} in {pickle.name}")
@@ -68,7 +66,8 @@ def read_rows(path: Path) -> list[tuple[str, list[str]]]:
     ``pandas.read_csv`` has no line numbers and accepts short rows and text after a closing quote.
 
     Raises:
-        InputError: the file does not exist, is not UTF-8 or is not CSV; names file and line.
+        InputError: the file does not exist, is not UTF-8 or is not CSV, or a row has more or fewer values than the
+            first; names file and line.
     """
     data = read_file(path)
     csv.field_size_limit(max(len(data), csv.field_size_limit()))  # the default is too short for a transcript of hours
@@ -84,6 +83,9 @@ def read_rows(path: Path) -> list[tuple[str, list[str]]]:
         raise InputError(f"{path}: line {line}: not UTF-8 ({error.reason})") from error
     except csv.Error as error:
         raise InputError(f"{path}: line {line}: not CSV ({error})") from error
+    for where, row in rows:
+        if len(row) != (columns := len(rows[0][1])):
+            raise InputError(f"{where}: {len(row)} values for {columns} columns (a text with a comma needs quotes)")
     return rows
 
 

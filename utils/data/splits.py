@@ -114,11 +114,23 @@ def random_split(table: pd.DataFrame, seed: int) -> pd.Series:
     return split
 
 
-def group_split(table: pd.DataFrame, group: str, fold: int, folds: int | None) -> tuple[pd.Series, dict]:
-    """Split by speaker or session: no group is in two splits.
+def divide_groups(names: Sequence[str], folds: int | None, option: str) -> list[list[str]]:
+    """Divide speakers or sessions, sorted by name, into folds of nearly equal size; None: one fold per group.
 
-    The groups, sorted by name, are divided into ``folds`` folds of nearly equal size (None: one fold per group). Fold
-    number ``fold``, counted from 1, is test. The next fold (cyclically) is val. The others are train.
+    Raises:
+        InputError: there are fewer than 3 folds, or more folds than groups; ``option`` names the kind of group.
+    """
+    folds = len(names) if folds is None else folds
+    if not FEWEST_GROUPS <= folds <= len(names):
+        counts = f"{folds} folds of {len(names)} {option.split()[-1]}s"
+        raise InputError(f"{option}: {counts}; at least {FEWEST_GROUPS} of each are required")
+    return [list(part) for part in np.array_split(np.array(names, dtype=object), folds)]
+
+
+def group_split(table: pd.DataFrame, group: str, fold: int, folds: int | None) -> tuple[pd.Series, dict]:
+    """Split by speaker or session into the folds of :func:`divide_groups`: no group is in two splits.
+
+    Fold number ``fold``, counted from 1, is test. The next fold (cyclically) is val. The others are train.
 
     Returns:
         The split of each row, and the groups of each split.
@@ -127,14 +139,10 @@ def group_split(table: pd.DataFrame, group: str, fold: int, folds: int | None) -
     if len(unknown):
         raise InputError(f"--split {group}: {len(unknown)} utterances have no {group}, the first is {unknown.iloc[0]}")
     groups = _names(table, group)
-    folds = len(groups) if folds is None else folds
-    if not FEWEST_GROUPS <= folds <= len(groups):
-        counts = f"{folds} folds of {len(groups)} {group}s"
-        raise InputError(f"--split {group}: {counts}; at least {FEWEST_GROUPS} of each are required")
-    if not 1 <= fold <= folds:
-        raise InputError(f"--fold {fold}: must be from 1 to {folds}")
-    parts = [list(part) for part in np.array_split(np.array(groups, dtype=object), folds)]
-    test, val = parts[fold - 1], parts[fold % folds]
+    parts = divide_groups(groups, folds, f"--split {group}")
+    if not 1 <= fold <= len(parts):
+        raise InputError(f"--fold {fold}: must be from 1 to {len(parts)}")
+    test, val = parts[fold - 1], parts[fold % len(parts)]
     members = {"train": [name for name in groups if name not in (*test, *val)], "val": val, "test": test}
     split_of = {name: split for split, names in members.items() for name in names}
     return table[group].map(split_of).fillna(""), members

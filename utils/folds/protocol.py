@@ -14,6 +14,7 @@ from utils.data.config import SEED
 from utils.data.features import Features, check_described, check_sizes, load_features, read_info
 from utils.data.identity import ATTRIBUTES, ID, write_csv
 from utils.data.published import fetch_features, find_features
+from utils.data.splits import divide_groups
 from utils.errors import InputError, shown
 from utils.folds.config import POOLED, RANDOM_FOLDS, VALIDATION
 from utils.io import atomic_write, read_file
@@ -206,11 +207,7 @@ def _group_folds(pool: Pool, by: str, folds: int | None) -> np.ndarray:
     if "" in groups:
         first = int((groups == "").argmax())
         raise InputError(f"--by {by}: {(groups == '').sum()} utterances have no {by}, the first is {shown(ids[first])}")
-    names = sorted(set(groups))
-    count = len(names) if folds is None else folds
-    if not 3 <= count <= len(names):
-        raise InputError(f"--by {by}: {count} folds of {len(names)} {by}s; at least 3 of each are required")
-    parts = np.array_split(np.array(names, dtype=object), count)
+    parts = divide_groups(sorted(set(groups)), folds, f"--by {by}")
     of_name = {name: number for number, part in enumerate(parts, 1) for name in part}
     return np.array([of_name[name] for name in groups])
 

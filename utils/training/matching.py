@@ -124,9 +124,6 @@ def _read(path: Path) -> tuple[tuple[str, ...], list[tuple[str, dict[str, str]]]
     if len(set(header)) < len(header) or not {*columns} <= {*header} or not rows:
         has = ", ".join(header) if rows else "no rows"
         raise InputError(f"{path}: needs {ID} or {OTHER_ID}, label and prediction, one column each (it has {has})")
-    for where, row in rows:
-        if len(row) != len(header):
-            raise InputError(f"{where}: {len(row)} values for {len(header)} columns")
     table = [(where, {**dict(zip(header, row, strict=True)), ID: row[header.index(identifier)]}) for where, row in rows]
     for where, cells in table:
         if empty := [name for name in (*columns, "seed") if cells.get(name) == ""]:

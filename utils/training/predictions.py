@@ -99,8 +99,6 @@ def _read(path: Path) -> Predictions:
         raise InputError(f"{path}: not the predictions of a run (expected {','.join(COLUMNS)},{PROBABILITY}<class>,…)")
     numbers, identity = [], {name: [] for name in (ID, *ATTRIBUTES)}
     for where, row in rows:
-        if len(row) != len(header):
-            raise InputError(f"{where}: {len(row)} values for {len(header)} columns")
         for name, value in zip(identity, row, strict=False):
             identity[name].append(value)
         for name, value in zip(("label", "prediction"), row[len(identity) :], strict=False):
