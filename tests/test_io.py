@@ -40,7 +40,7 @@ def test_atomic_write_that_fails_leaves_the_old_file_and_no_scrap(tmp_path):
 
 def test_what_a_killed_write_leaves_is_used_by_the_next(tmp_path):
     path = tmp_path / "x.bin"
-    script = "import os, sys; from utils import io; io.os.path.samefile = lambda *_: os.kill(os.getpid(), 9)"
+    script = "import os, sys; from utils import io; io.os.path.samestat = lambda *_: os.kill(os.getpid(), 9)"
     script += f"; io.atomic_write(io.Path({str(path)!r}), b'new')"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == -9
     (left,) = tmp_path.iterdir()

@@ -46,7 +46,7 @@ def atomic_write(path: Path, data: bytes) -> None:
 def _write_part(part: Path, path: Path, data: bytes) -> bool:
     """Write ``part`` and replace ``path`` with it. False if another process has done this with ``part`` meanwhile."""
     with part.open("ab") as file, try_lock(file, wait=True), suppress(FileNotFoundError):
-        if not os.path.samefile(part, file.fileno()):
+        if not os.path.samestat(part.stat(), os.fstat(file.fileno())):
             return False
         try:
             file.truncate(0)
