@@ -45,16 +45,23 @@ def test_what_a_killed_write_leaves_is_used_by_the_next(tmp_path):
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == -9
     (left,) = tmp_path.iterdir()
     left.write_bytes(b"the half of something longer")
-    atomic_write(path, b"new")
-    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("x.bin", b"new")]
+    atomic_write(tmp_path / "y.bin", b"new")
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("y.bin", b"new")]
 
 
-def test_several_writers_of_one_file_do_not_mix(tmp_path):
-    path, contents = tmp_path / "x.bin", [bytes([i]) * 50_000 for i in range(8)]
+def test_several_writers_of_one_folder_do_not_mix(tmp_path):
+    contents = [bytes([i]) * 50_000 for i in range(8)]
+
+    def write(data: bytes) -> None:
+        for _ in range(50):
+            atomic_write(tmp_path / "shared.bin", data)
+            atomic_write(tmp_path / f"{data[0]}.bin", data)
+
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda data: [atomic_write(path, data) for _ in range(50)], contents))
-    assert path.read_bytes() in contents
-    assert [p.name for p in tmp_path.iterdir()] == ["x.bin"]
+        list(pool.map(write, contents))
+    assert (tmp_path / "shared.bin").read_bytes() in contents
+    assert [(tmp_path / f"{i}.bin").read_bytes() for i in range(8)] == contents
+    assert len(list(tmp_path.iterdir())) == 9
 
 
 def test_json_without_an_object(tmp_path):

@@ -30,16 +30,16 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write a file completely or not at all, by replacing it with ``.<name>.part`` from the same folder.
+    """Write a file completely or not at all, by replacing it with the file ``.part`` of the same folder.
 
-    A kill -9 leaves that file, and the next write of ``path`` uses it again.
+    A kill -9 leaves that file, and the next write in the folder uses it again.
 
     Raises:
         OSError: names ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with naming(path):
-        while not _write_part(path.with_name(f".{path.name}.part"), path, data):
+        while not _write_part(path.with_name(".part"), path, data):
             pass
 
 
