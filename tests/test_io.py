@@ -53,7 +53,7 @@ def test_several_writers_of_one_folder_do_not_mix(tmp_path):
     contents = [bytes([i]) * 50_000 for i in range(8)]
 
     def write(data: bytes) -> None:
-        for _ in range(50):
+        for _ in range(20):
             atomic_write(tmp_path / "shared.bin", data)
             atomic_write(tmp_path / f"{data[0]}.bin", data)
 
