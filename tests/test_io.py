@@ -2,11 +2,15 @@ import errno
 import hashlib
 import json
 import os
+import resource
 import stat
+import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from utils.config import ROOT
 from utils.errors import InputError
 from utils.io import atomic_write, bounded_memory, exclusive, file_sha256, lock, read_file, read_json
 
@@ -20,21 +24,44 @@ def test_atomic_write_replaces_whole(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) & 0o400
 
 
-def test_atomic_write_that_fails_leaves_the_old_file_and_no_scrap(tmp_path, monkeypatch):
+def test_atomic_write_that_fails_leaves_the_old_file_and_no_scrap(tmp_path):
     path = tmp_path / "x.bin"
     atomic_write(path, b"old")
-
-    def full(self, data):
-        with self.open("wb") as file:
-            file.write(data[:2])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("pathlib.Path.write_bytes", full)
-    with pytest.raises(OSError, match=r"No space left on device: .*x\.bin"):
-        atomic_write(path, b"newer")
-    monkeypatch.undo()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: .*/x\.bin'"):
+            atomic_write(path, bytes(200_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["x.bin"]
+
+
+def test_what_a_killed_write_leaves_is_used_by_the_next(tmp_path):
+    path = tmp_path / "x.bin"
+    script = "import os, sys; from utils import io; io.os.path.samestat = lambda *_: os.kill(os.getpid(), 9)"
+    script += f"; io.atomic_write(io.Path({str(path)!r}), b'new')"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == -9
+    (left,) = tmp_path.iterdir()
+    left.write_bytes(b"the half of something longer")
+    atomic_write(tmp_path / "y.bin", b"new")
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("y.bin", b"new")]
+
+
+def test_several_writers_of_one_folder_do_not_mix(tmp_path):
+    contents = [bytes([i]) * 50_000 for i in range(8)]
+
+    def write(data: bytes) -> None:
+        for _ in range(20):
+            atomic_write(tmp_path / "shared.bin", data)
+            atomic_write(tmp_path / f"{data[0]}.bin", data)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, contents))
+    assert (tmp_path / "shared.bin").read_bytes() in contents
+    assert [(tmp_path / f"{i}.bin").read_bytes() for i in range(8)] == contents
+    assert len(list(tmp_path.iterdir())) == 9
 
 
 def test_json_without_an_object(tmp_path):

@@ -4,12 +4,12 @@ import fcntl
 import functools
 import hashlib
 import json
+import os
 import platform
 import resource
 import shlex
 import sys
 import tempfile
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -30,20 +30,35 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write a file completely or not at all, by replacing it with a temporary file from the same folder.
+    """Write a file completely or not at all, by replacing it with the file ``.part`` of the same folder.
+
+    A kill -9 leaves that file, and the next write in the folder uses it again.
 
     Raises:
         OSError: names ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with naming(path):
-            temporary.write_bytes(data)
-            temporary.replace(path)
-    finally:
-        with suppress(OSError):  # an error here would hide the error of the write
-            temporary.unlink(missing_ok=True)
+    with naming(path):
+        while not _write_part(path.with_name(".part"), path, data):
+            pass
+
+
+def _write_part(part: Path, path: Path, data: bytes) -> bool:
+    """Write ``part`` and replace ``path`` with it. False if another process has done this with ``part`` meanwhile."""
+    with part.open("ab") as file, try_lock(file, wait=True), suppress(FileNotFoundError):
+        if not os.path.samestat(part.stat(), os.fstat(file.fileno())):
+            return False
+        try:
+            file.truncate(0)
+            file.write(data)
+            file.flush()
+            part.replace(path)
+        except BaseException:
+            with suppress(OSError):  # an error here would hide the error of the write
+                part.unlink()
+            raise
+        return True
+    return False
 
 
 def read_file(path: Path) -> bytes:

@@ -17,12 +17,12 @@ import torch
 import eval as evaluation
 import extract_features
 import train
-from tests.conftest import ROOT, SHARED, environment, make_rows, write_pickle
+from tests.conftest import ROOT, SHARED, TRAINING, environment, make_rows, write_pickle
 from utils.config import SPLITS
 from utils.data.features import load_features
 from utils.extraction import feature_writer
 from utils.extraction.hub import load_audio_encoder, load_text_encoder
-from utils.io import lock
+from utils.io import atomic_write, lock
 
 RATE = 16_000
 EMOTIONS = ("glad", "gloomy", "mad")
@@ -246,6 +246,23 @@ def test_a_partly_written_extraction_is_detected_and_repeated(corpus, encoders, 
     monkeypatch.setattr(feature_writer, "atomic_write", write)
     assert run(extract_features.main, *arguments(corpus, encoders))[0] == 0
     assert len(pickles(corpus / "feature")) == 3
+
+
+def test_an_extraction_that_lacks_its_last_file_is_not_trained_on(corpus, encoders, run, monkeypatch):
+    """Otherwise the utterances of test would have no names, or those of an earlier extraction."""
+    written = []
+
+    def killed(path, data):
+        written.append(path)
+        if len(written) == 6:
+            raise KeyboardInterrupt
+        atomic_write(path, data)
+
+    monkeypatch.setattr(feature_writer, "atomic_write", killed)
+    assert run(extract_features.main, *arguments(corpus, encoders))[0] == 130
+    options = ["--dataset", "MINE", "--feature_dir", corpus / "feature", "--save_path", corpus / "r", *TRAINING]
+    code, _, err = run(train.main, *options)
+    assert (code, "expected the test features of MINE" in err) == (2, True)
 
 
 def test_a_manifest_that_was_read_is_not_overwritten(corpus, encoders, run):

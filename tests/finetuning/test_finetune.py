@@ -248,6 +248,21 @@ def test_a_finished_tuning_is_kept_and_another_one_refused(tones, run):
     assert (tuned(tones) / "encoder" / "model.safetensors").stat().st_mtime_ns != before
 
 
+def test_what_a_kill_leaves_is_removed_by_the_next_command(tones, run, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *args, **options: None)  # killed before the state is removed
+        assert tune(tones, run)[0] == 0
+    assert (tuned(tones) / "last.pt").exists()
+    assert tune(tones, run)[0] == 0
+    assert not (tuned(tones) / "last.pt").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(finetuning_folder.shutil, "rmtree", lambda *args, **options: None)  # killed before this
+        assert tune(tones, run, "--overwrite")[0] == 0
+    assert len(list(tuned(tones).parent.iterdir())) == 3  # with the lock
+    assert tune(tones, run)[0] == 0
+    assert {path.name for path in tuned(tones).parent.iterdir()} == {"tuned", ".tuned.lock"}
+
+
 @pytest.mark.parametrize(
     "name, contents, message",
     [

@@ -246,6 +246,18 @@ def test_open_runs_asks_what_to_do_with_an_unfinished_run(make_run):
     assert [path.name for path in run.trial.folder.iterdir() if path.is_file() and path.suffix != ".lock"] == []
 
 
+def test_what_a_killed_overwriting_leaves_is_removed_by_the_next_command(make_run, monkeypatch):
+    run = make_run()
+    train(run)
+    for overwrite in (False, True):
+        with monkeypatch.context() as patch:
+            patch.setattr(training_run.shutil, "rmtree", lambda *args, **options: None)  # killed before this
+            open_runs([run], overwrite=True)
+        assert any(path.is_dir() and path != run.folder for path in run.trial.folder.iterdir())
+        open_runs([run], overwrite=overwrite)
+        assert [path for path in run.trial.folder.iterdir() if path.suffix != ".lock"] == [run.folder]
+
+
 def test_open_runs_refuses_another_configuration_before_anything_is_written(make_run):
     train(make_run())
     others = [make_run(seed=seed, lr=0.5) for seed in (1, 3)]

@@ -78,7 +78,8 @@ def write_features(
 ) -> Path:
     """Write the three pickles, the manifest of each (same rows in the same order), and the JSON.
 
-    The JSON is written first. Its SHA-256 values let readers detect an incomplete set of files.
+    The JSON is written first. Its SHA-256 values let readers detect an incomplete set of files. Each manifest is
+    written before its pickle, because readers verify the pickle alone.
 
     Args:
         table: Columns ``audio_file``, ``raw_text``, ``label``, ``split`` and the groups.
@@ -97,7 +98,7 @@ def write_features(
             {"text_embed": text[raw_text], "audio_embed": audio[audio_file], "label": int(label)}
             for audio_file, raw_text, label in rows[["audio_file", "raw_text", "label"]].itertuples(index=False)
         ]
-        contents |= {path: pickle.dumps(features, protocol=4), manifest: csv_bytes(rows)}
+        contents |= {manifest: csv_bytes(rows), path: pickle.dumps(features, protocol=4)}
         per_class = rows["label"].value_counts()
         files[split] = {
             "file": path.name,

@@ -42,10 +42,11 @@ def open_folder(folder: Path, config: TuneConfig, source: Source, encoder: dict,
     present = [name for name in (ENCODER, "metrics.json", STATE, LOG) if (folder / name).exists()]
     if present and not described:
         raise InputError(f"{folder}: contains {present[0]} but no config.json; remove the folder")
+    aside = folder.with_name(f".{folder.name}.removed")  # so that its name never has half a folder
+    _remove(aside)  # left by a kill -9
     if overwrite and described:
-        aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")  # so that its name never has half a folder
         folder.rename(aside)
-        aside.unlink() if aside.is_symlink() else shutil.rmtree(aside)
+        _remove(aside)
         described = False
     for unfinished in folder.glob(f".{ENCODER}.*"):  # left by a kill -9
         shutil.rmtree(unfinished)
@@ -54,6 +55,13 @@ def open_folder(folder: Path, config: TuneConfig, source: Source, encoder: dict,
     claim_folder(folder, {**description, "encoder": encoder, **environment_info(*libraries)})
     if described and not resume and not (folder / "metrics.json").exists():
         raise InputError(f"{folder}: unfinished fine-tuning; add --resume, or --overwrite to start from scratch")
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)
 
 
 def run_finetuning(trainer: Trainer, source: Source, before: set[str], folder: Path) -> dict:
@@ -150,6 +158,7 @@ def finished(folder: Path) -> dict | None:
     for name in ("config.json", PROVENANCE_FILE, WEIGHTS):
         if not (folder / ENCODER / name).is_file():
             raise InputError(f"{folder / ENCODER}: {name} is missing; --overwrite starts from scratch")
+    (folder / STATE).unlink(missing_ok=True)  # left by a kill -9
     return metrics
 
 

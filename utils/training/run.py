@@ -7,7 +7,6 @@ import json
 import shutil
 import sys
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -137,8 +136,8 @@ def open_runs(runs: Sequence[Run], resume: bool = True, overwrite: bool = False)
             if overwrite:
                 for run in of_trial:
                     locks.enter_context(exclusive(run.folder))
-                for run in of_trial:
-                    _remove(run)
+            for run in of_trial:
+                _remove(run, overwrite)
             for run in of_trial:
                 claim_folder(run.folder, run.describe())
 
@@ -159,12 +158,13 @@ def _check(runs: Sequence[Run], resume: bool, overwrite: bool) -> None:
             )
 
 
-def _remove(run: Run) -> None:
-    """Move a run's folder aside, then remove it and the results computed from it."""
+def _remove(run: Run, overwrite: bool) -> None:
+    """Remove what an earlier removal has left, then, to ``overwrite``, the run and the results computed from it."""
     trial = run.trial.folder
-    if not run.folder.exists():
+    aside = trial / f".{run.folder.name}.removed"  # an interrupted removal leaves no partial run
+    shutil.rmtree(aside, ignore_errors=True)
+    if not (overwrite and run.folder.exists()):
         return
-    aside = trial / f".{run.folder.name}.{uuid.uuid4().hex}"  # an interrupted removal leaves no partial run
     run.folder.rename(aside)
     for name in ("summary.json", "training_curves.png", "training_curves.pdf"):
         (trial / name).unlink(missing_ok=True)
