@@ -130,7 +130,8 @@ def group_split(table: pd.DataFrame, group: str, fold: int, folds: int | None) -
     folds = len(groups) if folds is None else folds
     if not FEWEST_GROUPS <= folds <= len(groups):
         counts = f"{folds} folds of {len(groups)} {group}s"
-        raise InputError(f"--split {group}: {counts}; at least {FEWEST_GROUPS} of each are required")
+        required = f"at least {FEWEST_GROUPS} folds, each with a {group}, are required"
+        raise InputError(f"--split {group}: {counts}; {required}")
     if not 1 <= fold <= folds:
         raise InputError(f"--fold {fold}: must be from 1 to {folds}")
     parts = [list(part) for part in np.array_split(np.array(groups, dtype=object), folds)]

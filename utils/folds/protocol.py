@@ -209,7 +209,8 @@ def _group_folds(pool: Pool, by: str, folds: int | None) -> np.ndarray:
     names = sorted(set(groups))
     count = len(names) if folds is None else folds
     if not 3 <= count <= len(names):
-        raise InputError(f"--by {by}: {count} folds of {len(names)} {by}s; at least 3 of each are required")
+        required = f"at least 3 folds, each with a {by}, are required"
+        raise InputError(f"--by {by}: {count} folds of {len(names)} {by}s; {required}")
     parts = np.array_split(np.array(names, dtype=object), count)
     of_name = {name: number for number, part in enumerate(parts, 1) for name in part}
     return np.array([of_name[name] for name in groups])
