@@ -73,6 +73,8 @@ def main() -> int:
     pool = read_pool(config.dataset, Path(args.feature_dir), args.splits or (), args.download)
     given = read_folds(args.fold_files) if args.fold_files else None
     by = args.by or choose_by(pool)
+    if given is None and by == "random" and args.val == "speaker":
+        raise InputError("--val speaker: not with random folds, which share the speakers; use --val group or random")
     root = Path(args.save_path) / config.dataset
     protocols = [divide(pool, root, by, args.val, args.folds, given)]
     if given is not None or by != "random":  # as many random folds, to show how much they overestimate

@@ -49,7 +49,13 @@ def parse_args() -> tuple[argparse.Namespace, Config]:
             raise InputError(f"--{name} {' '.join(map(str, values))}: must be distinct and at least 1")
         options[name] = max(values)
     check_cluster_options(args)
-    return args, make_config(as_published(options))
+    config = make_config(as_published(options))
+    for name in K:  # every trial would be the same
+        values = getattr(args, f"{name}s")
+        if len(values) > 1 and not (config.model.has("ch_gat") and config.model.has(name.removeprefix("k_"))):
+            given = " ".join(map(str, values))
+            raise InputError(f"--{name} {given}: has no effect with --ablation {config.model.ablation}; give one value")
+    return args, config
 
 
 def check_cluster_options(args: argparse.Namespace) -> None:

@@ -33,7 +33,7 @@ def add_shared_options(parser: argparse.ArgumentParser) -> None:
         "--save_path", default=default_save_path(), help="parent folder of the run folders (default: %(default)s)"
     )
     files.add_argument(
-        "--model_name", help="name of the run folder (default: the profile and the options that differ from it)"
+        "--model_name", help="name of the run folder (default: from the profile and the options that differ from it)"
     )
     run = parser.add_argument_group("run")
     seeds = f"one training per seed (default: {' '.join(map(str, SEEDS))})"

@@ -126,7 +126,8 @@ class Config:
     def __post_init__(self):
         check_options(self)
         if not re.fullmatch(NAME, self.dataset):
-            raise ValueError(f"dataset {reprlib.repr(self.dataset)[1:-1]}: must consist of letters, digits and . _ - +")
+            name = reprlib.repr(self.dataset)[1:-1]
+            raise ValueError(f"dataset {name}: must consist of letters, digits and . _ - + =")
 
     @property
     def neighbors(self) -> tuple[int, int]:

@@ -192,7 +192,7 @@ def test_group_column_is_selected():
         (0, None, "--fold 0: must be from 1 to 4"),
         (5, None, "--fold 5: must be from 1 to 4"),
         (4, 3, "--fold 4: must be from 1 to 3"),
-        (1, 2, "--split speaker: 2 folds of 4 speakers; at least 3 of each are required"),
+        (1, 2, "--split speaker: 2 folds of 4 speakers; at least 3 folds, each with a speaker, are required"),
         (1, 5, "--split speaker: 5 folds of 4 speakers"),
         (1, 0, "--split speaker: 0 folds of 4 speakers"),
     ],

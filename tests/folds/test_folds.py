@@ -161,6 +161,7 @@ def test_emobox_folds_are_read(command, folder, tmp_path):
     [
         (["--by", "speaker", "--folds", 2], "--folds 2: must be at least 3"),
         (["--fold_files", ".", "--by", "session"], "--fold_files: the files define the folds"),
+        (["--by", "random", "--val", "speaker"], "--val speaker: not with random folds"),
         (["--splits", "val"], "TOY_BERT_WAV2VEC_val.pkl: no such file"),
         (["--k_audio", 40], "--k_audio 40: .* 32 utterances, so each has at most 31 neighbours"),
         (["--download"], "--download: the authors publish features of IEMOCAP and ESD"),

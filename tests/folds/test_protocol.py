@@ -132,7 +132,7 @@ def test_a_fold_without_a_class_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("by", "folds", "message"),
     [
-        ("session", 4, "--by session: 4 folds of 3 sessions; at least 3 of each"),
+        ("session", 4, "--by session: 4 folds of 3 sessions; at least 3 folds, each with a session"),
         ("speaker", 2, "--by speaker: 2 folds of 6 speakers"),
         ("random", 25, "--by random: 25 folds; must be from 3 to 24"),
     ],

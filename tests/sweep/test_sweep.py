@@ -301,6 +301,8 @@ BAD = {
     "k of 0": (["--k_text", "0"], "--k_text 0: must be distinct and at least 1"),
     "k twice": (["--k_audio", "2", "2"], "--k_audio 2 2: must be distinct"),
     "k too large": (["--k_text", "1", "24"], r"--k_text 24: .*_val\.pkl has 24 utterances, so each has at most 23"),
+    "k without a graph": (["--ablation", "no_chgat"], "--k_text 1 3: has no effect with --ablation no_chgat"),
+    "k of no audio": (["--ablation", "text_only"], "--k_audio 2 4: has no effect with --ablation text_only"),
     "missing file": (["--test_path", "nowhere.pkl"], r"nowhere\.pkl: no such file"),
     "same seed twice": (["--seeds", "1", "1"], "--seeds 1 1: must be distinct"),
     "no cluster": (["--gpus_per_run", "0.5"], "--cpus_per_run and --gpus_per_run: only with --ray"),

@@ -122,8 +122,9 @@ def divide_groups(names: Sequence[str], folds: int | None, option: str) -> list[
     """
     folds = len(names) if folds is None else folds
     if not FEWEST_GROUPS <= folds <= len(names):
-        counts = f"{folds} folds of {len(names)} {option.split()[-1]}s"
-        raise InputError(f"{option}: {counts}; at least {FEWEST_GROUPS} of each are required")
+        kind = option.split()[-1]
+        required = f"at least {FEWEST_GROUPS} folds, each with a {kind}, are required"
+        raise InputError(f"{option}: {folds} folds of {len(names)} {kind}s; {required}")
     return [list(part) for part in np.array_split(np.array(names, dtype=object), folds)]
 
 

@@ -107,9 +107,10 @@ def reading(protocols: Sequence[Protocol], seeds: Sequence[int]) -> str:
         f"Each of the {len(cluster)} utterances is tested once. WA, UA and F1 are computed over all utterances and "
         f"averaged over the seeds ({', '.join(map(str, seeds))}). The 95 % intervals come from a jackknife that leaves "
         f"out one of {count} {kind}s at a time, and Student's t with {count - 1} degrees of freedom. They hold for "
-        "these seeds. The tables also show the other convention, mean ± sample standard deviation over the folds. "
-        "Random folds divide the same utterances. The optimism is the amount by which they overestimate a row."
+        "these seeds. The tables also show the other convention, mean ± sample standard deviation over the folds."
     )
+    if len(protocols) > 1:
+        text += " Random folds divide the same utterances. The optimism is the amount by which they overestimate a row."
     if kind == "speaker" and count < FEW:
         text += f" There are only {count} speakers. Other speakers may differ by more than the intervals suggest."
     return text

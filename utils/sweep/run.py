@@ -50,7 +50,8 @@ def run_sweep(runs: Sequence[Run], folder: Path, train_all: TrainAll) -> tuple[i
         open_runs(runs)
         finished = [run for run in runs if run.finished]
         before = f", {len(finished)} of them already finished" if finished else ""
-        print(f"sweep folder {folder}\n{k_texts} x {k_audios} values of k, {seeds} seeds: {len(runs)} runs{before}")
+        sizes = f"{seeds} seed{'s' * (seeds > 1)}: {len(runs)} run{'s' * (len(runs) > 1)}"
+        print(f"sweep folder {folder}\n{k_texts} x {k_audios} values of k, {sizes}{before}")
         if len(finished) < len(runs):
             runs[0].data.prepare([run.config for run in runs])
         results = outcomes(finished)
