@@ -250,7 +250,7 @@ def plot_topk_grid(
             axes.add_patch(frame)
     columns = 1 if len(k_audios) < 4 else 2
     figure.legend(handles=list(both[0].patches), loc="outside lower center", ncols=columns)
-    save_figure(figure, path, f"{title}, mean over seeds")
+    save_figure(figure, path, title if seeds == 1 else f"{title}, mean over seeds")
 
 
 def _heat_map(axes: plt.Axes, values: np.ndarray) -> AxesImage:
