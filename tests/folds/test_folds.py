@@ -1,6 +1,7 @@
 """Cross-validation end to end."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -112,8 +113,12 @@ def test_what_is_finished_is_not_trained_again_and_what_failed_is_missing(comman
 
     monkeypatch.setattr(jobs, "train_run", stop)
     assert command("--no_probes")[0] == 130
+    summary = trained[0].parent / "summary.json"
+    summary.write_text("{}")
+    os.utime(summary, (0, 0))  # older than a run, as after a kill -9
     monkeypatch.setattr(jobs, "train_run", lambda run, *args: (trained.append(run.folder), real(run, *args)))
     assert command("--no_probes")[0] == 0
+    assert json.loads(summary.read_text())["test"]["seeds"].keys() == {"1", "2", "3"}
     assert len(trained) == len(set(trained)) == 2 * 3 * 3  # by session and at random, folds, seeds
     fits = []
     monkeypatch.setattr(folds_run, "fit_probe", lambda *args: fits.append(args))

@@ -616,6 +616,7 @@ def test_an_interrupted_command_resumes_and_trains_nothing_twice(command, tmp_pa
     report = tmp_path / "out" / "report.md"
     assert str(report) in output
     assert report.read_text().count("missing (0 of 2 seeds)") == 7
+    (tmp_path / "out" / "TOY" / "paper" / "summary.json").unlink()  # as after a kill -9
     monkeypatch.setattr(jobs, "train_run", lambda run, *args: (trained.append(run.folder), real(run, *args)))
     code, output, error = command("--profiles", "paper", "--parts", "tables")
     assert code == 0, error

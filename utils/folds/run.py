@@ -16,7 +16,7 @@ from utils.training.folder import PREDICTIONS, SEED_FOLDER
 from utils.training.jobs import train_here
 from utils.training.predictions import Predictions, read_predictions
 from utils.training.probes import PROBE_FILE, PROBES, Probe, fit_probe
-from utils.training.run import Progress, Run, Trial, open_runs, summarise
+from utils.training.run import Progress, Run, Trial, open_runs, update_summary
 
 SINGLE = {"text_only": "text alone", "audio_only": "audio alone"}
 TEST = PREDICTIONS.format("test")
@@ -72,7 +72,7 @@ def cross_validate(
         protocol.write()
     open_runs(runs)
     _fit_probes(protocols, [row for row in rows if row not in networks], seeds)
-    with Progress(runs, on_finish=lambda run: summarise(run.trial, run.data.class_names)) as progress:
+    with Progress(runs, on_finish=update_summary) as progress:
         train_here(runs, progress, device, jobs)
     return [f"{run.trial.folder.parent.name}, {run}: {run.error()}" for run in runs if not run.finished]
 

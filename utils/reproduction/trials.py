@@ -31,7 +31,7 @@ from utils.training.jobs import train_here
 from utils.training.loop import embed
 from utils.training.metrics import PRINTED
 from utils.training.probes import PROBES, Probe, fit_probe
-from utils.training.run import Progress, Run, Trial, open_runs, summarise
+from utils.training.run import Progress, Run, Trial, open_runs, update_summary
 from utils.training.trained import load_trained
 
 # The rows of Tables I and II: (fusion_type, ablation) -> title
@@ -242,7 +242,7 @@ def train(
 
     print(f"{len(everything)} runs, {sum(run.finished for run in everything)} of them already finished")
     train_all = partial(train_here, device=device, jobs=jobs)
-    with Progress(runs, on_finish=lambda run: summarise(run.trial, run.data.class_names)) as progress:
+    with Progress(runs, on_finish=update_summary) as progress:
         train_all(runs, progress)
     if "tables" in (parts or PARTS):
         for dataset, (probe, seed) in product(datasets, plan.probes()):

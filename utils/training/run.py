@@ -177,7 +177,7 @@ class Progress:
 
     Args:
         note: returns the text next to the bar after each run. By default, it shows the scores of the epoch.
-        on_finish: called with each run that finished or failed.
+        on_finish: called with each run that finished or failed, also with those that had finished before.
     """
 
     stopped = False  # whether all training must stop after the current epoch
@@ -195,6 +195,9 @@ class Progress:
         before = sum(run.config.epochs for run in runs if run.finished)
         self._bar = tqdm(total=epochs, initial=before, unit="epoch", dynamic_ncols=True, disable=before == epochs)
         self._show(note and note(None))
+        for run in runs:
+            if run.finished:
+                on_finish(run)
 
     def __enter__(self) -> "Progress":
         return self
@@ -388,6 +391,13 @@ def summarise(trial: Trial, class_names: Sequence[str]) -> dict[int, dict]:
         summary[split] = {"seeds": seeds, "mean": mean, "std": std}
     write_json(trial.folder / "summary.json", summary)
     return per_seed
+
+
+def update_summary(run: Run) -> None:
+    """:func:`summarise` the trial of a finished run, unless ``summary.json`` is newer than the run."""
+    summary, metrics = run.trial.folder / "summary.json", run.folder / "metrics.json"
+    if run.finished and not (summary.exists() and summary.stat().st_mtime_ns >= metrics.stat().st_mtime_ns):
+        summarise(run.trial, run.data.class_names)
 
 
 def report(trial: Trial, runs: list[Run]) -> int:
