@@ -140,7 +140,7 @@ def main() -> None:
             server_name=args.host, server_port=args.port, allowed_paths=[folder.name], show_error=True
         )
     except OSError as error:
-        raise InputError(f"--port {args.port}: cannot be opened ({error})") from error
+        raise InputError(f"--host {args.host} --port {args.port}: cannot be opened ({error})") from error
 
 
 if __name__ == "__main__":

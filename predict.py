@@ -69,8 +69,10 @@ def parse_args() -> argparse.Namespace:
         raise InputError(f"--text: {len(args.text)} transcripts for {len(args.wav or ())} recordings of --wav")
     if args.corpus_dir is not None and args.csv is None:
         raise InputError("--corpus_dir: only with --csv")
-    if args.export and any(each is not None for each in (args.transcribe, args.explain, args.timeline)):
-        raise InputError("--export: cannot be combined with --transcribe, --explain or --timeline")
+    if args.export:
+        for name in ("transcribe", "explain", "timeline", "json", "min_confidence", "batch_seconds", "batch_tokens"):
+            if getattr(args, name) not in (None, False):
+                raise InputError(f"--export: cannot be combined with --{name}")
     if args.timeline is not None and (args.wav is None or args.text is not None or args.explain is not None):
         raise InputError("--timeline: needs --wav, and cannot be combined with --text or --explain")
     if args.margin is not None and (args.timeline is None or args.rttm is not None):

@@ -58,6 +58,8 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
     add_jobs_option(parser)
     add_config_options(parser.add_argument_group("configuration of every trial"), exclude=OF_TRIALS)
     args, shared = parse_options(parser)
+    if args.report_only and (args.parts or args.download):
+        raise InputError("--report_only: reports all finished runs; cannot be combined with --parts or --download")
     quick = QUICK if args.quick else {}
     folder = "reproduction-quick" if args.quick else "reproduction"
     plan = {

@@ -11,6 +11,7 @@ A page calls a function of this module in a comment, and cog writes what it prin
 ``python -m benchmarks.record`` writes the result files.
 """
 
+import argparse
 import sys
 from functools import cache
 from pathlib import Path
@@ -112,7 +113,9 @@ def _find(name: str, lines: list[str], beginning: str) -> int:
 def main() -> int:
     options = ["cog", "--markers=<!--[ ]--> <!--end-->", "-P", "-p", "from docs.generate import *", "-I", str(ROOT)]
     message = "run: .venv/bin/python -m docs.generate"
-    check = ["--check", f"--check-fail-msg={message}"] if "--check" in sys.argv[1:] else ["-r"]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="fail if a page is out of date, and write nothing")
+    check = ["--check", f"--check-fail-msg={message}"] if parser.parse_args().check else ["-r"]
     return Cog().main([*options, "--verbosity=1", *check, *map(str, PAGES)])
 
 

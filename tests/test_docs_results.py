@@ -41,6 +41,7 @@ def test_a_page_that_is_out_of_date_is_found_and_mended(tmp_path):
     assert generate(tmp_path).returncode == 0
     assert "11.11" in (tmp_path / "docs/speed.md").read_text()
     assert generate(tmp_path, "--check").returncode == 0
+    assert generate(tmp_path, "--chek").returncode == 2
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -330,6 +330,8 @@ def test_features_that_do_not_name_their_encoders_cannot_be_used(tones, run, fea
         ([], "give exactly one of --wav, --csv and --export"),
         (["--wav", "a.wav", "--csv", "a.csv"], "give exactly one of --wav, --csv and --export"),
         (["--wav", "a.wav", "--text", "x", "y"], "--text: 2 transcripts for 1 recordings of --wav"),
+        (["--export", "x", "--json"], "--export: cannot be combined with --json"),
+        (["--export", "x", "--explain"], "--export: cannot be combined with --explain"),
         (["--csv", "none.csv"], "none.csv: no such file"),
         (["--wav", "a.wav", "--corpus_dir", "x"], "--corpus_dir: only with --csv"),
         (["--csv", "a.csv", "--corpus_dir", "none"], "--corpus_dir none: no such folder"),

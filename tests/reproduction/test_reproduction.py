@@ -762,6 +762,7 @@ def test_bad_options_are_refused_in_one_line(run, tmp_path):
     for options, message in (
         (["--seeds", 1, 1], "--seeds 1 1: must be distinct"),
         (["--k_values", 0, 2], "--k_values 0: must be at least 1"),
+        (["--report_only", "--parts", "tables"], "--report_only: reports all finished runs; cannot be combined"),
         (["--jobs", 0], "--jobs 0: must be above 0"),
         (["A/B"], "--dataset A/B: must consist of letters"),
     ):

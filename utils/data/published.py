@@ -76,7 +76,7 @@ def features_missing_error(dataset: str, path: Path) -> InputError:
     size = sum(UTTERANCES[dataset].values()) * _KILOBYTES / 1000
     return InputError(
         f"{path}: no such file: the features of {dataset} are missing",
-        f"published features: --download (run_training.sh, run_eval.sh) fetches {size:.0f} MB from {REPOSITORY}",
+        f"published features: --download (of run_eval.sh and all trainings) fetches {size:.0f} MB from {REPOSITORY}",
         f"from the corpus:    python extract_features.py {dataset} --corpus_dir FOLDER --feature_dir {path.parent}",
     )
 

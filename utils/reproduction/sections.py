@@ -44,7 +44,7 @@ def _facts(result: Result) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in result.description["versions"].items())
     return (
         f"{text}. Homophily of the Top-K graphs (percent of edges between equal labels): {shares}. "
-        f"{len(result.runs)} seeds took {seconds / 60:.1f} min on {devices}; "
+        f"{len(result.runs)} seed{'s' * (len(result.runs) > 1)} took {seconds / 60:.1f} min on {devices}; "
         f"{versions}."
     )
 

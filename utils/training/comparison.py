@@ -103,7 +103,7 @@ class Comparison:
             degrees = len(self.names) - 1
             method = f"jackknife, t with {degrees} degrees of freedom"
             lines.append(f"[ ]  95 % interval over {kind}s, for these seeds: {method}")
-        swaps = f"{'all' if test.exact else 'random'} {test.swaps} swaps of A and B by whole {kind}s"
+        swaps = f"{f'all {test.swaps}' if test.exact else f'{test.swaps} random'} swaps of A and B by whole {kind}s"
         lines += [
             f"p  share of {swaps} with a difference at least as large; at least {test.smallest:.2g}",
             "detectable  the smallest true difference that such a test set shows with 80 % probability",
