@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,6 +120,7 @@ def build(model, transcribes: bool, folder: str):
 
 def main() -> None:
     args = parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that the folder is removed
     folder = tempfile.TemporaryDirectory(prefix="cemobam-")  # for uploads and timelines; removed at the end
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder.name}  # no usage data is sent
     try:

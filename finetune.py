@@ -68,6 +68,10 @@ def check(args: argparse.Namespace) -> None:
         raise InputError("--classes: only with --metadata")
     if args.text_pooling is not None and args.modality == "audio":
         raise InputError("--text_pooling: only with --modality text")
+    if args.batch_seconds is not None and args.modality == "text":
+        raise InputError("--batch_seconds: only with --modality audio")
+    if args.batch_tokens is not None and args.modality == "audio":
+        raise InputError("--batch_tokens: only with --modality text")
     check_above_zero(args, "batch_seconds", "batch_tokens")
 
 

@@ -399,6 +399,10 @@ def test_manifests_of_the_user_need_no_extraction(tones, run, encoders):
     assert tune(tones, run)[0] == 0
     first, second = weights(tuned(tones)), weights(tuned(tones, "own"))
     assert all(torch.equal(first[name], second[name]) for name in first)
+    options[2] = options[1]
+    code, _, err = tune(tones, run, *options, "--model", encoders[3], "--model_name", "own")
+    assert code == 2
+    assert err.endswith(f"is also in {options[1]}; validation needs other recordings")
 
 
 @pytest.mark.parametrize(
@@ -411,6 +415,7 @@ def test_manifests_of_the_user_need_no_extraction(tones, run, encoders):
         (["--classes", "a", "b"], "--classes: only with --metadata"),
         (["--seed", 2**32], f"--seed {2**32}: must be in [0, {2**32})"),
         (["--text_pooling", "mean"], "--text_pooling: only with --modality text"),
+        (["--batch_tokens", 20], "--batch_tokens: only with --modality text"),
         (["--objective", "ntxent", "--batch_size", 1], "--batch_size 1: must be at least 2 with ntxent"),
         (["--precision", "fp16"], "--precision fp16: needs a CUDA device; a CPU supports fp32 and bf16"),
         (

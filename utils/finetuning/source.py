@@ -77,8 +77,8 @@ def _read(paths: Sequence[Path], corpus: str, modality: str, corpus_dir: Path | 
     """Read both manifests, and the headers and contents of all recordings.
 
     Raises:
-        InputError: A recording is missing or not audio, a transcript needed for tuning is empty, a split has no
-            utterances, or train has no utterance of a class.
+        InputError: A recording is missing, not audio or in both splits, a transcript needed for tuning is empty, a
+            split has no utterances, or train has no utterance of a class.
     """
     table = utterances_of(paths, corpus, corpus_dir)
     classes = classes_of_manifest(table, known_classes(corpus), given)
@@ -95,6 +95,11 @@ def _read(paths: Sequence[Path], corpus: str, modality: str, corpus_dir: Path | 
     for label, name in enumerate(classes):
         if label not in set(splits["train"]["label"]):
             raise InputError(f"{paths[0]}: no utterance of class {label}, {name}")
+
+    both = splits["val"][splits["val"]["audio_file"].isin(splits["train"]["audio_file"])]
+    if len(both):
+        where, path = both[["where", "audio_file"]].iloc[0]
+        raise InputError(f"{where}: {path} is also in {paths[0]}; validation needs other recordings")
 
     recordings = probe_all(list(table["audio_file"]), stop_at_bad)
     data = {
