@@ -145,7 +145,7 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Defer SIGINT and SIGTERM until the caller checks for them. A second signal is not deferred."""
+    """Defer SIGINT and SIGTERM until the caller checks for them, or the block ends. A second one is not deferred."""
     received = []
 
     def remember(signum, frame):
@@ -158,3 +158,5 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)
+    for signum in received:  # after the caller's last check
+        signal.raise_signal(signum)

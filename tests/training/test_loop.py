@@ -227,6 +227,12 @@ def test_second_interrupt_is_not_held_back(python_interrupts):
         signal.raise_signal(signal.SIGINT)
 
 
+def test_an_interrupt_after_the_last_check_is_not_lost(python_interrupts):
+    with pytest.raises(KeyboardInterrupt), deferred_interrupt() as interrupted:
+        assert not interrupted()
+        signal.raise_signal(signal.SIGINT)
+
+
 def test_training_utterances_join_the_graph_of_a_split_and_are_not_scored(tmp_path, small_config):
     train, val = (load_features(write_pickle(tmp_path / f"{n}.pkl", make_rows(n, seed=n))) for n in (32, 12))
     alone = prepare(val, small_config(), CPU, train)

@@ -196,6 +196,22 @@ def test_interrupt_finishes_the_epoch_and_restores_the_handler(make_run, monkeyp
     assert signal.getsignal(signum) == handler
 
 
+def test_an_interrupt_while_the_last_epoch_is_saved_stops(make_run, monkeypatch, python_interrupts):
+    run, save, sent = make_run(), training_run.save_state, []
+
+    def save_and_interrupt(state, *args, **options):
+        save(state, *args, **options)
+        if state.epoch == run.config.epochs and not sent:
+            sent.append(signal.raise_signal(signal.SIGINT))
+
+    monkeypatch.setattr(training_run, "SAVE_SECONDS", -1)
+    monkeypatch.setattr(training_run, "save_state", save_and_interrupt)
+    with pytest.raises(Interrupted):
+        train(run)
+    assert len(log_of(run)) == run.config.epochs
+    assert not run.finished
+
+
 def test_killed_before_the_first_save_starts_again(make_run):
     whole, killed = make_run("whole"), make_run("killed")
     expected = train(whole)

@@ -338,16 +338,15 @@ def _recording(
         with naming(path):
             log.write(json.dumps(line).encode() + b"\n")
         progress.epoch(run, line)
-        if interrupted() or progress.stopped:
-            save_state(state, run.folder, description, resumable=True)
-            progress.write(
-                f"{run}: saved after epoch {state.epoch} in {run.folder}; resume with train.py --resume, "
-                "or repeat the same selected_topK.sh, run_folds.sh or reproduce.sh command"
-            )
-            raise Interrupted
-        if time.monotonic() - saved_at > SAVE_SECONDS:
+        if interrupted() or progress.stopped or time.monotonic() - saved_at > SAVE_SECONDS:
             save_state(state, run.folder, description, resumable=True)
             saved_at = time.monotonic()
+            if interrupted() or progress.stopped:  # perhaps while it was saved
+                progress.write(
+                    f"{run}: saved after epoch {state.epoch} in {run.folder}; resume with train.py --resume, "
+                    "or repeat the same selected_topK.sh, run_folds.sh or reproduce.sh command"
+                )
+                raise Interrupted
 
     with path.open("ab", buffering=0) as log, deferred_interrupt() as interrupted:
         yield on_epoch
