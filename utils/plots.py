@@ -325,8 +325,9 @@ def plot_folds(path: Path, levels: dict[str, dict[str, "Clustered"]], rows: Sequ
             style = {"fmt": MARKERS[i], "color": COLORS[i], "capsize": 3}
             label = protocol if row == next(iter(of_protocol)) else None
             axes.errorbar(level.value, y, xerr=sides, label=label, **style)
-    _label(axes, "WA (%), 95 % intervals")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14 - 0.2 / len(rows)), ncols=1)
+    axes.set(xlabel="WA (%), 95 % intervals")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center")
     axes.set_yticks(range(len(rows)), [short_name(row, 40) for row in rows])
     axes.invert_yaxis()
     save_figure(figure, path, title)
