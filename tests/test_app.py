@@ -1,7 +1,9 @@
 """The page, queried by a program and in a real browser, compared with predict.py."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -109,3 +111,13 @@ def test_bad_options_are_said_in_one_line(run, tmp_path):
     hidden += "from utils.errors import run_main; run_main(app.main)"
     done = subprocess.run([sys.executable, "-c", hidden], cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, f"error: {message}\n")
+
+
+def test_sigterm_ends_the_page_as_ctrl_c_does(run, trained, monkeypatch):
+    monkeypatch.setattr(app, "build", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        code, _, err = run(app.main, "--checkpoint", trained)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (code, err.splitlines()[-1]) == (130, "interrupted")
