@@ -413,13 +413,21 @@ def test_a_weight_that_is_never_used_is_not_part_of_the_digest(tmp_path):
     assert len(digests) == 1
 
 
-def test_weights_that_cannot_be_written_are_an_oserror(tmp_path, monkeypatch):
-    """safetensors raises its own type of error."""
-    encoder, _ = load_audio_encoder(str(save_tiny_audio_model(tmp_path / "audio")), CPU)
+@pytest.mark.parametrize(
+    "part, error",
+    [
+        ("model", SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")),
+        ("model", OSError(28, "No space left on device")),
+        ("tokenizer", Exception("No space left on device (os error 28)")),
+    ],
+)
+def test_an_encoder_that_cannot_be_written_is_an_oserror_with_the_folder(tmp_path, monkeypatch, part, error):
+    """safetensors and tokenizers raise their own types of error."""
+    encoder, _ = load_text_encoder(str(save_tiny_text_model(tmp_path / "text")), None, CPU)
 
     def full(*args, **kwargs):
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        raise error
 
-    monkeypatch.setattr(encoder.model, "save_pretrained", full)
-    with pytest.raises(OSError, match="No space left on device"):
+    monkeypatch.setattr(getattr(encoder, part), "save_pretrained", full)
+    with pytest.raises(OSError, match=r"No space left on device.*/out'$"):
         save_pretrained(encoder, tmp_path / "out")

@@ -33,7 +33,7 @@ from models.recognizers import CTCHead, WhisperHead
 from utils.data.audio import SOURCE_RATES
 from utils.errors import InputError, one_line, reading, shown
 from utils.extraction.checkpoint import NO_DECODER, Checkpoint, digest_of, find_checkpoint
-from utils.io import read_file, read_json, write_json
+from utils.io import naming, read_file, read_json, write_json
 
 WEIGHTS = "model.safetensors"
 POOLING_FOLDER = "1_Pooling"  # name in sentence-transformers
@@ -182,13 +182,17 @@ def save_pretrained(encoder: TextEncoder | AudioEncoder, folder: Path) -> None:
     if isinstance(encoder, WhisperEncoder):  # AutoModel cannot load a Whisper encoder alone
         model = WhisperModel(type(model.config)(**{**model.config.to_dict(), **NO_DECODER}))
         model.encoder.load_state_dict(encoder.model.state_dict())
-    try:
-        model.save_pretrained(folder, max_shard_size="1TB")
-    except SafetensorError as error:  # safetensors raises this instead of an OSError
-        raise OSError(errno.EIO, one_line(error), str(folder)) from error
-    mode = (folder / "config.json").stat().st_mode
-    (folder / WEIGHTS).chmod(mode)  # safetensors makes the file readable only by its owner
+    preprocessor = encoder.tokenizer if isinstance(encoder, TextEncoder) else encoder.feature_extractor
+    with naming(folder):
+        try:
+            model.save_pretrained(folder, max_shard_size="1TB")
+            preprocessor.save_pretrained(folder)
+        except Exception as error:  # safetensors and tokenizers raise errors of their own instead of an OSError
+            if not isinstance(error, SafetensorError) and type(error) is not Exception:
+                raise
+            raise OSError(errno.EIO, one_line(error)) from error
+        mode = (folder / "config.json").stat().st_mode
+        (folder / WEIGHTS).chmod(mode)  # safetensors makes the file readable only by its owner
     if isinstance(encoder, TextEncoder) and encoder.pooling != "pooler":  # otherwise pooler would be assumed
         asked = {f"pooling_mode_{mode}": _MODES[mode] == encoder.pooling for mode in ("cls_token", "mean_tokens")}
         write_json(folder / POOLING_FOLDER / "config.json", {"word_embedding_dimension": encoder.dim, **asked})
-    (encoder.tokenizer if isinstance(encoder, TextEncoder) else encoder.feature_extractor).save_pretrained(folder)
