@@ -468,7 +468,7 @@ def test_a_trial_is_complete_with_all_its_seeds(finished, seeds):
         shutil.rmtree(trial.folder / f"seed{seed}")
     assert read_result(trial, SEEDS).complete == (seeds == 3)
     text = write_report(finished).read_text()
-    assert f"{seeds} seeds took {1.5 * seeds:.1f} min on cpu (2 threads); torch 2.14.1" in text
+    assert f"{seeds} seed{'s' * (seeds > 1)} took {1.5 * seeds:.1f} min on cpu (2 threads); torch 2.14.1" in text
     assert (table_line(text, "MIN")[3] == f"missing ({seeds} of 3 seeds)") == (seeds != 3)
 
 
