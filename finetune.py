@@ -66,12 +66,9 @@ def check(args: argparse.Namespace) -> None:
             raise InputError(f"{option} {value}: must be a name of letters, digits and . _ - + =")
     if args.classes is not None and args.metadata is None:
         raise InputError("--classes: only with --metadata")
-    if args.text_pooling is not None and args.modality == "audio":
-        raise InputError("--text_pooling: only with --modality text")
-    if args.batch_seconds is not None and args.modality == "text":
-        raise InputError("--batch_seconds: only with --modality audio")
-    if args.batch_tokens is not None and args.modality == "audio":
-        raise InputError("--batch_tokens: only with --modality text")
+    for name, modality in (("text_pooling", "text"), ("batch_seconds", "audio"), ("batch_tokens", "text")):
+        if getattr(args, name) is not None and args.modality != modality:
+            raise InputError(f"--{name}: only with --modality {modality}")
     check_above_zero(args, "batch_seconds", "batch_tokens")
 
 

@@ -51,8 +51,10 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
     parser.add_argument("--profiles", nargs="+", choices=PROFILES, default=list(PROFILES), help="default: all three")
     parser.add_argument("--seeds", type=int, nargs="+", help=f"default: {' '.join(map(str, SEEDS))}")
     parser.add_argument("--k_values", type=int, nargs="+", metavar="K", help="grid of Fig. 2 (default: 1 to 10)")
-    folder = "folder of runs and report (default: checkpoints/reproduction, or reproduction-quick with --quick)"
-    parser.add_argument("--save_path", help=folder)
+    parser.add_argument(
+        "--save_path",
+        help="folder of runs and report (default: checkpoints/reproduction, or reproduction-quick with --quick)",
+    )
     add_feature_options(parser)
     add_device_option(parser)
     add_jobs_option(parser)

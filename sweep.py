@@ -50,9 +50,9 @@ def parse_args() -> tuple[argparse.Namespace, Config]:
         options[name] = max(values)
     check_cluster_options(args)
     config = make_config(as_published(options))
-    for name in K:  # every trial would be the same
+    for name, neighbors in zip(K, config.neighbors, strict=True):
         values = getattr(args, f"{name}s")
-        if len(values) > 1 and not (config.model.has("ch_gat") and config.model.has(name.removeprefix("k_"))):
+        if len(values) > 1 and not (config.model.has("ch_gat") and neighbors):  # every trial would be the same
             given = " ".join(map(str, values))
             raise InputError(f"--{name} {given}: has no effect with --ablation {config.model.ablation}; give one value")
     return args, config
