@@ -53,10 +53,8 @@ def parse_args() -> tuple[argparse.Namespace, Config]:
     add_jobs_option(run)
     add_config_options(parser.add_argument_group("configuration"))
     args, options = parse_options(parser)
-    if args.fold_files and (args.by or args.folds):
+    if args.fold_files and (args.by or args.folds is not None):
         raise InputError("--fold_files: the files define the folds; omit --by and --folds")
-    if args.folds is not None and args.folds < 3:
-        raise InputError(f"--folds {args.folds}: must be at least 3, for training, validation and test")
     args.val = args.val or ("random" if args.fold_files else "group")
     return args, make_config(options)
 

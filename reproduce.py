@@ -47,6 +47,7 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
     parser.add_argument(
         "--splits", nargs="+", choices=POOLED, default=[], help="pickles that the folds pool (default: all that exist)"
     )
+    parser.add_argument("--folds", type=int, help="number of folds (default: one per session or speaker)")
     parser.add_argument("--report_only", action="store_true", help="report the finished runs without training")
     parser.add_argument("--profiles", nargs="+", choices=PROFILES, default=list(PROFILES), help="default: all three")
     parser.add_argument("--seeds", type=int, nargs="+", help=f"default: {' '.join(map(str, SEEDS))}")
@@ -71,6 +72,7 @@ def parse_args() -> tuple[argparse.Namespace, dict]:
         "seeds": tuple(args.seeds or quick.get("seeds", SEEDS)),
         "profiles": tuple(profile for profile in PROFILES if profile in args.profiles),
         "splits": tuple(args.splits),
+        "folds": args.folds,
         "shared": {"epochs": 10, **shared} if args.quick else shared,
         "k_values": tuple(sorted(set(args.k_values or quick.get("k_values", K_VALUES)))),
     }

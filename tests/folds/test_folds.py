@@ -164,7 +164,8 @@ def test_emobox_folds_are_read(command, folder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--by", "speaker", "--folds", 2], "--folds 2: must be at least 3"),
+        (["--by", "speaker", "--folds", 2], "--by speaker: 2 folds of 6 speakers; at least 3 folds"),
+        (["--by", "random", "--folds", 0], "--by random: 0 folds; must be from 3"),
         (["--fold_files", ".", "--by", "session"], "--fold_files: the files define the folds"),
         (["--by", "random", "--val", "speaker"], "--val speaker: not with random folds"),
         (["--splits", "val"], "TOY_BERT_WAV2VEC_val.pkl: no such file"),

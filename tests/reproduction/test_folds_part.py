@@ -33,6 +33,22 @@ def test_every_row_is_cross_validated_and_reported(run, tmp_path):
     assert code == 0, error  # a report needs no features
 
 
+def test_the_number_of_folds_can_be_given(run, tmp_path):
+    write(tmp_path / "feature", "all", range(96), speakers=8)
+    parts = ("--parts", "folds", "--folds", 3)
+    code, _, error = run(reproduce.main, *options(tmp_path, *parts))
+    assert code == 0, error
+    for by in ("session", "random"):
+        found = (tmp_path / "out" / "TOY" / f"folds-{by}-folds=3").glob("*/fold*")
+        assert {path.name for path in found} == {"fold1", "fold2", "fold3"}
+    assert "| paper |" in (tmp_path / "out" / "report.md").read_text().split("### TOY: cross-validation")[1]
+    code, _, error = run(reproduce.main, *options(tmp_path, "--parts", "folds", "--folds", 2))
+    assert (code, error) == (
+        2,
+        "error: --by session: 2 folds of 4 sessions; at least 3 folds, each with a session, are required\n",
+    )
+
+
 def test_without_speakers_there_are_no_folds(run, tmp_path):
     for split in SPLITS:
         write_pickle(tmp_path / "feature" / f"TOY_BERT_WAV2VEC_{split}.pkl", make_rows(24))

@@ -188,7 +188,8 @@ def divide(
         fold, by = _given_folds(pool, given), "files"
         default = int(fold.max())
     elif by == "random":
-        fold, val = _random_folds(pool, folds or RANDOM_FOLDS), "random" if val == "random" else "group"
+        fold = _random_folds(pool, default if folds is None else folds)
+        val = "random" if val == "random" else "group"
     else:
         fold = _group_folds(pool, by, folds)
         default = len(set(pool.groups(by)))

@@ -28,7 +28,7 @@ def fold_protocols(plan: Plan, dataset: str, download: bool = False) -> list[Pro
     pool = read_pool(dataset, plan.feature_dir, plan.splits, download)
     if (by := choose_by(pool)) == "random":
         return []
-    protocol = divide(pool, plan.folder(dataset), by, "group")
+    protocol = divide(pool, plan.folder(dataset), by, "group", plan.folds)
     return [protocol, divide(pool, plan.folder(dataset), "random", "group", len(protocol.folds))]
 
 

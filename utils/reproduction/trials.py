@@ -62,6 +62,7 @@ class Plan:
         agreements: agreements of DEMO's scenes for the gain over homophily.
         splits: names of the feature pickles that cross-validation pools, from :data:`~utils.folds.config.POOLED`;
             empty for all that exist.
+        folds: number of folds of the cross-validation; None for one per session or speaker.
     """
 
     root: Path
@@ -73,6 +74,7 @@ class Plan:
     k_values: tuple[int, ...] = K_VALUES
     agreements: tuple[float, ...] = AGREEMENTS
     splits: tuple[str, ...] = ()
+    folds: int | None = None
 
     @property
     def is_of_the_profiles(self) -> bool:
