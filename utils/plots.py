@@ -284,7 +284,7 @@ def plot_steps(path: Path, levels: "pd.DataFrame", changes: "pd.DataFrame", titl
     level.set_xlim(max(left, 0), min(right, 100))  # the limits of an accuracy; a half width may exceed them
     level.set_yticks(range(len(levels)), levels.index)
     level.invert_yaxis()
-    save_figure(figure, path, f"{title}\n95 % intervals: thick over seeds, thin over seeds and test utterances")
+    save_figure(figure, path, f"{title}\n95 % intervals: thick over seeds, thin over seeds and test set")
 
 
 def plot_homophily(

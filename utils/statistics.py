@@ -1,12 +1,12 @@
-"""Means and 95 % intervals over seeds, over test utterances, and over clusters of them, single and paired."""
+"""Means and 95 % intervals over seeds, and over clusters of test utterances, single and paired."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm, t
+from scipy.stats import t
 
 LEVEL = 0.95
 POWER = 0.8
@@ -22,7 +22,7 @@ class Estimate:
     Attributes:
         std: sample standard deviation over the seeds.
         over_seeds: Student's t over the seeds, for the given test utterances.
-        over_both: over seeds and test utterances. Only for WA, which is a mean over utterances.
+        over_both: over seeds and clusters of test utterances.
     """
 
     mean: float
@@ -39,47 +39,40 @@ class Estimate:
         return self.mean + self.over_both
 
 
-def estimate(values: np.ndarray, scores: np.ndarray | None = None, group: int = 1) -> Estimate:
-    """The mean of a metric with its intervals.
-
-    Args:
-        values: in percent, one per seed.
-        scores: in percent, [seeds, N]: what each utterance contributes to the mean in each seed. None for metrics that
-            are not a mean over utterances (UA, F1); ``over_both`` is then None.
-        group: see :func:`half_width_over_utterances`.
-    """
-    over_seeds = half_width_over_seeds(values)
-    over_both = None
-    if over_seeds is not None and scores is not None:
-        over_both = math.hypot(over_seeds, half_width_over_utterances(scores, group))
+def over_seeds(values: np.ndarray) -> Estimate:
+    """The mean of a metric in percent, one value per seed, with its interval over the seeds."""
+    half = None
+    if len(values) >= FEWEST:
+        half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
     std = float(values.std(ddof=1)) if len(values) > 1 else None
-    return Estimate(float(values.mean()), std, over_seeds, over_both)
+    return Estimate(float(values.mean()), std, half, None)
 
 
-def half_width_over_seeds(values: np.ndarray) -> float | None:
-    """Half width of the 95 % interval of the mean; None for fewer than three values."""
-    if len(values) < FEWEST:
-        return None
-    return float(t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+def estimate(counts: np.ndarray, statistic: Callable[[np.ndarray], float]) -> Estimate:
+    """The mean of a statistic over seeds, with its intervals over seeds, and over seeds and clusters.
 
-
-def half_width_over_utterances(scores: np.ndarray, group: int = 1) -> float:
-    """The part of the half width from the utterances; combine both parts by the root of the sum of squares.
-
-    Seeds and utterances are crossed: every seed scores every utterance. The variance of the utterances' means contains
-    a share of the residual. It is subtracted, since the variance of the seeds' means already contains it (variance
-    components of a two-way layout with random effects).
+    Seeds and clusters are crossed: every seed scores every cluster. The jackknife gives a pseudo-value for each seed
+    and cluster (Tukey, 1958). For the WA of clusters of one size, it is the WA of the cluster. The variance of the
+    clusters' mean pseudo-values contains a share of the residual. It is subtracted, since the variance over the seeds
+    already contains it (variance components of a two-way layout with random effects).
 
     Args:
-        scores: [seeds, N].
-        group: number of consecutive utterances that are dependent and count as one.
+        counts: [clusters, seeds, C, C], or [clusters, 2, seeds, C, C] for a difference.
+        statistic: as for :func:`clustered`.
     """
-    by_group = scores.reshape(len(scores), -1, group).mean(2)
-    seeds, groups = by_group.shape
-    residual = by_group - by_group.mean(1, keepdims=True) - by_group.mean(0) + by_group.mean()
-    unexplained = (residual**2).sum() / ((seeds - 1) * (groups - 1))
-    variance = max(by_group.mean(0).var(ddof=1) - unexplained / seeds, 0.0)
-    return float(norm.ppf((1 + LEVEL) / 2) * math.sqrt(variance / groups))
+    clusters, seeds = len(counts), counts.shape[-3]
+    by_seed = [counts.take([seed], axis=-3) for seed in range(seeds)]
+    values = np.array([100 * statistic(each.sum(0)) for each in by_seed])
+    found = over_seeds(values)
+    if found.over_seeds is None or clusters < FEWEST:
+        return found
+    without = np.stack([_leave_one_out(each, statistic) for each in by_seed])
+    pseudo = clusters * values[:, None] - (clusters - 1) * without  # [seeds, clusters]
+    residual = pseudo - pseudo.mean(1, keepdims=True) - pseudo.mean(0) + pseudo.mean()
+    unexplained = (residual**2).sum() / ((seeds - 1) * (clusters - 1))
+    variance = max(pseudo.mean(0).var(ddof=1) - unexplained / seeds, 0.0)
+    half = float(t.ppf((1 + LEVEL) / 2, clusters - 1)) * math.sqrt(variance / clusters)
+    return replace(found, over_both=math.hypot(found.over_seeds, half))
 
 
 @dataclass(frozen=True)
@@ -140,14 +133,19 @@ def clustered(
     value = 100 * statistic(total)
     if clusters < FEWEST:
         return Clustered(value, None, None, None, clusters)
-    # equal rows are computed once; if clusters are utterances, few rows differ
-    rows, times = np.unique(counts.reshape(clusters, -1), axis=0, return_counts=True)
-    without = np.array([100 * statistic(total - row.reshape(total.shape)) for row in rows])
-    mean = (times * without).sum() / clusters
-    std_error = math.sqrt((clusters - 1) / clusters * (times * (without - mean) ** 2).sum())
+    without = _leave_one_out(counts, statistic)
+    std_error = math.sqrt((clusters - 1) / clusters * ((without - without.mean()) ** 2).sum())
     half = t.ppf((1 + LEVEL) / 2, clusters - 1) * std_error
     low, high = (float(np.clip(bound, *limits)) for bound in (value - half, value + half))
     return Clustered(value, std_error, low, high, clusters)
+
+
+def _leave_one_out(counts: np.ndarray, statistic: Callable[[np.ndarray], float]) -> np.ndarray:
+    """The statistic in percent without each cluster, [clusters]."""
+    total = counts.sum(0)
+    # equal rows are computed once; if clusters are utterances, few rows differ
+    rows, row_of = np.unique(counts.reshape(len(counts), -1), axis=0, return_inverse=True)
+    return np.array([100 * statistic(total - row.reshape(total.shape)) for row in rows])[row_of.reshape(-1)]
 
 
 def detectable(difference: Clustered) -> float | None:
@@ -201,7 +199,7 @@ def table_of(estimates: dict[str | float, Estimate]) -> pd.DataFrame:
 
 
 def interval(difference: Estimate | None) -> str:
-    """A difference with its interval over seeds and utterances: ``+1.26 [-2.81, 5.33]``; empty for None."""
+    """A difference with its interval over seeds and clusters: ``+1.26 [-2.81, 5.33]``; empty for None."""
     if difference is None:
         return ""
     return points(difference.mean, sign=True) + bounds(difference, difference.over_both, -100)

@@ -34,10 +34,10 @@ from utils.reproduction.claims import NOT_REPRODUCED, REPRODUCED, SMALLER, UNDEC
 from utils.reproduction.report import write_report
 from utils.reproduction.results import MISSING, read_result
 from utils.reproduction.trials import ABLATIONS, FUSIONS, MAIN, NO_CHGAT, STEPPED, Plan
-from utils.statistics import Estimate, estimate
+from utils.statistics import Estimate, cluster_counts, estimate, over_seeds
 from utils.training import jobs
 from utils.training import run as training_run
-from utils.training.metrics import compute_metrics
+from utils.training.metrics import compute_metrics, metric_over_seeds
 from utils.training.predictions import write_predictions
 from utils.training.run import Trial
 
@@ -49,49 +49,73 @@ CLASSES = ("anger", "happiness", "neutral", "sadness")
 # --- statistics
 
 
+def accuracy(total: np.ndarray) -> float:
+    """The mean over seeds of the accuracy, from counts [seeds, 2, 1]: hits and utterances."""
+    return float((total[:, 0, 0] / total[:, 1, 0]).mean())
+
+
+def counts_of(scores: np.ndarray, size: int = 1) -> np.ndarray:
+    """Counts [clusters, seeds, 2, 1] of clusters of one size, from scores in percent, [seeds, clusters]."""
+    return np.stack([size * scores.T / 100, np.full_like(scores.T, size)], axis=-1)[..., None]
+
+
 def test_the_interval_over_seeds_is_students():
-    found = estimate(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
+    found = over_seeds(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
     assert (found.mean, found.over_both) == (3.0, None)
     assert found.std == pytest.approx(math.sqrt(2.5))
     assert found.over_seeds == pytest.approx(2.776445 * math.sqrt(2.5 / 5), rel=1e-5)  # t of 4 degrees of freedom
 
 
-def test_the_interval_over_both_adds_the_chance_of_the_utterances():
-    scores = np.array([[100.0, 0, 100, 0], [100.0, 0, 0, 0], [100.0, 0, 50, 0]])  # of the utterances: 100, 0, 50, 0
-    found = estimate(scores.mean(1), scores)
+@pytest.mark.parametrize("size", [1, 9])
+def test_the_interval_over_both_adds_the_chance_of_the_clusters(size):
+    scores = np.array([[100.0, 0, 100, 0], [100.0, 0, 0, 0], [100.0, 0, 50, 0]])  # of the clusters: 100, 0, 50, 0
+    found = estimate(counts_of(scores, size), accuracy)
     # seeds 50, 25, 37.5; left of each score: -12.5, -12.5, 37.5, -12.5, the same with other signs, and nothing
     unexplained = 2 * (3 * 12.5**2 + 37.5**2) / 6
     variance = np.array([100, 0, 50, 0]).var(ddof=1) - unexplained / 3
-    over_utterances = 1.959964 * math.sqrt(variance / 4)
+    over_clusters = 3.182446 * math.sqrt(variance / 4)  # t of 3 degrees of freedom
     assert found.over_seeds == pytest.approx(4.302653 * np.array([50, 25, 37.5]).std(ddof=1) / math.sqrt(3), rel=1e-5)
-    assert found.over_both == pytest.approx(math.hypot(found.over_seeds, over_utterances), rel=1e-5)
+    assert found.over_both == pytest.approx(math.hypot(found.over_seeds, over_clusters), rel=1e-5)
     assert (found.low, found.high) == (found.mean - found.over_both, found.mean + found.over_both)
 
 
-def test_utterances_that_stand_or_fall_together_count_as_one():
-    of_scene = np.array([[100.0, 0, 0, 100, 0], [100.0, 0, 0, 0, 0]])
-    scores = np.repeat(of_scene, 9, axis=1)  # five scenes of nine
-    single = statistics.half_width_over_utterances(of_scene)
-    assert statistics.half_width_over_utterances(scores, 9) == pytest.approx(single)
-    assert statistics.half_width_over_utterances(scores) < single / 2
-
-
-@pytest.mark.parametrize(("of_seed", "of_utterance", "rest"), [(2, 30, 30), (0, 0, 40), (3, 40, 0), (0, 40, 10)])
-def test_the_interval_over_both_holds_the_truth_nineteen_times_of_twenty(of_seed, of_utterance, rest):
+@pytest.mark.parametrize("clusters", [10, 111])
+@pytest.mark.parametrize(("of_seed", "of_cluster", "rest"), [(2, 30, 30), (0, 0, 40), (3, 40, 0), (0, 40, 10)])
+def test_the_interval_over_both_holds_the_truth_nineteen_times_of_twenty(of_seed, of_cluster, rest, clusters):
     rng, truth, hits = np.random.default_rng(0), 70.0, 0
-    for _ in range(2000):
-        scores = truth + of_seed * rng.normal(size=(5, 1)) + of_utterance * rng.normal(size=111)
-        scores = scores + rest * rng.normal(size=(5, 111))
-        found = estimate(scores.mean(1), scores)
+    for _ in range(1000):
+        scores = truth + of_seed * rng.normal(size=(5, 1)) + of_cluster * rng.normal(size=clusters)
+        scores = scores + rest * rng.normal(size=(5, clusters))
+        found = estimate(counts_of(scores), accuracy)
         hits += found.low < truth < found.high
-    assert 0.93 < hits / 2000 < 0.975
+    assert 0.93 < hits / 1000 < 0.985
+
+
+@pytest.mark.parametrize("name", ["wa", "ua"])
+def test_the_interval_holds_the_truth_with_speakers_of_unequal_size(name):
+    rng, seeds, speakers, truth, hits = np.random.default_rng(0), 5, 12, 60.0, 0
+    for _ in range(400):
+        size, skill = rng.integers(20, 60, speakers), rng.uniform(0.45, 0.75, speakers)
+        cluster = np.repeat(np.arange(speakers), size)
+        label = rng.choice(3, len(cluster), p=[0.5, 0.3, 0.2])
+        right = rng.random((seeds, len(cluster))) < skill[cluster] + 0.03 * rng.normal(size=(seeds, 1))
+        prediction = np.where(right, label, (label + 1) % 3)
+        found = estimate(cluster_counts(label, prediction, cluster, 3), metric_over_seeds(name))
+        hits += found.low < truth < found.high
+    assert 0.92 < hits / 400 < 0.98  # with a standard error of 0.011
 
 
 def test_fewer_than_three_seeds_have_no_interval():
-    found = estimate(np.array([70.0]), np.array([[100.0, 40.0]]))
-    assert (found.mean, found.std, found.over_seeds, found.over_both) == (70.0, None, None, None)
-    found = estimate(np.array([70.0, 90.0]), np.array([[100.0, 40.0], [80.0, 100.0]]))
-    assert (found.mean, found.over_seeds, found.over_both) == (80.0, None, None)
+    found = estimate(counts_of(np.array([[100.0, 40.0, 70.0]])), accuracy)
+    assert (found.mean, found.std, found.over_seeds, found.over_both) == (pytest.approx(70.0), None, None, None)
+    found = estimate(counts_of(np.array([[100.0, 40.0, 70.0], [80.0, 100.0, 90.0]])), accuracy)
+    assert (found.mean, found.over_seeds, found.over_both) == (pytest.approx(80.0), None, None)
+
+
+def test_two_speakers_have_no_interval_over_both():
+    found = estimate(counts_of(np.array([[100.0, 40.0], [80.0, 100.0], [60.0, 70.0]])), accuracy)
+    assert found.over_seeds > 0
+    assert found.over_both is None
 
 
 def test_no_interval_reaches_beyond_what_a_metric_can_be():
@@ -280,7 +304,7 @@ def test_only_finished_seeds_of_this_configuration_are_read(finished):
     found = read_result(trial, (*SEEDS, 4))
     assert (found.seeds, found.complete) == (SEEDS, False)
     assert found.values("wa").tolist() == [79.0, 80.0, 81.0]
-    assert found.correct.shape == (3, 200)
+    assert found.predictions.prediction.shape == (3, 200)
     assert sum(outcome["seconds"] for outcome in found.outcomes) == 270
     other = dataclasses.replace(trial, config=trial.config.replace(lr=0.5))
     with pytest.raises(InputError, match=r"seed1/config.json: not a run of this trial \(lr was 0.0001"):

@@ -12,7 +12,7 @@ from utils.data.leakage import leakage_lines
 from utils.errors import reading
 from utils.io import markdown_table
 from utils.prediction.facts import Facts
-from utils.statistics import FEWEST, bounds, clusters_of, estimate, points
+from utils.statistics import FEWEST, bounds, clusters_of, over_seeds, points
 from utils.training.calibration import BINS, expected_calibration_error
 from utils.training.groups import group_lines
 from utils.training.metrics import METRICS, mean_and_std, plus_minus
@@ -158,8 +158,8 @@ def _metrics(facts: Facts) -> str:
     if len(tests) < FEWEST:
         notes.append(f"There is no interval over seeds because there are fewer than {FEWEST}.")
     else:
-        over_seeds = [estimate(100 * np.array([test[name] for test in tests])) for name in METRICS]
-        rows.append(("95 % interval over seeds", *(bounds(each, each.over_seeds).strip() for each in over_seeds)))
+        found = [over_seeds(100 * np.array([test[name] for test in tests])) for name in METRICS]
+        rows.append(("95 % interval over seeds", *(bounds(each, each.over_seeds).strip() for each in found)))
     if facts.scored:
         kind, _ = clusters_of(facts.scored.predictions.identity)
         found = [facts.scored.estimate(name) for name in METRICS]

@@ -5,7 +5,7 @@ from itertools import product
 from pathlib import Path
 
 from utils.config import PROFILES, display_name
-from utils.data.demo import SCENE_SIZE, demo_note
+from utils.data.demo import demo_note
 from utils.io import atomic_write, markdown_table
 from utils.reproduction.claims import MARGIN, claims
 from utils.reproduction.folds import folds
@@ -32,11 +32,11 @@ support where the paper is silent. LayerScale and label smoothing are ours.
 
 WA is the accuracy over all utterances, UA the mean of the per-class recalls, and w-F1 the F1 weighted by support. All
 are in percent of the test split. Metrics are mean ± sample standard deviation over the seeds, with the 95 % interval of
-the mean over the seeds (Student's t). Differences are paired over the seeds. Their 95 % interval also covers the test
-utterances (paired as well), since a few utterances can decide a comparison. The {SCENE_SIZE} utterances of a DEMO scene
-count as one. With fewer than {FEWEST} seeds, there are no intervals. Intervals are cut off at the limits of a metric or
-a difference. They do not cover the choice of the training utterances. Verdicts are based on these intervals, except
-that on Fig. 2, which is based on the seeds alone.
+the mean over the seeds (Student's t). Differences are paired over the seeds and the test utterances. Their 95 %
+interval covers the seeds and the test set: a jackknife leaves out one speaker at a time. If the speakers are unknown,
+it leaves out one dialogue (in DEMO, one scene) or one utterance. With fewer than {FEWEST} seeds or {FEWEST} speakers,
+there is no interval. Intervals are cut off at the limits of a metric or a difference. They do not cover the choice of
+the training utterances. Verdicts are based on these intervals; the verdict on Fig. 2 is based on the seeds alone.
 
 **Reproduced**: the interval lies on the paper's side of zero. **Reproduced, but smaller**: in addition, the whole
 interval is below the paper's difference. **Not reproduced**: the interval excludes a difference as large as the

@@ -10,20 +10,20 @@ import pandas as pd
 import torch
 
 from utils.config import DATASETS, PROFILES, SPLITS, feature_path
-from utils.data.demo import SCENE_SIZE
 from utils.data.features import Features
 from utils.data.published import is_published
 from utils.errors import InputError, reading
 from utils.io import file_sha256
 from utils.reproduction.trials import Plan
-from utils.statistics import Estimate, estimate
+from utils.statistics import Estimate, estimate, over_seeds
 from utils.sweep.config import K_VALUES, K
 from utils.sweep.results import best_trial, outcomes, run_table, summary_table
 from utils.training.folder import PREDICTIONS, description_difference, read_description
 from utils.training.graph import TrainingData
-from utils.training.metrics import METRICS, compute_metrics
+from utils.training.metrics import METRICS, compute_metrics, metric_over_seeds
 from utils.training.predictions import Predictions, read_predictions
 from utils.training.run import Run, Trial
+from utils.training.scores import Scored
 
 TEST_PREDICTIONS = PREDICTIONS.format("test")
 MISSING = "missing"  # replaces every number that is not available
@@ -91,20 +91,19 @@ class Result:
                         raise ValueError(f"{name} differs from metrics.json in the same folder")
         return found
 
-    @property
-    def correct(self) -> np.ndarray:
-        """100 if a test utterance is recognised, otherwise 0, [seeds, N]."""
-        return 100.0 * (self.predictions.prediction == self.predictions.label)
+    @cached_property
+    def scored(self) -> Scored:
+        return Scored(self.predictions)
 
     def values(self, metric: str) -> np.ndarray:
         """A metric of the test split in percent, one per seed."""
         return np.array([100 * outcome["test"][metric] for outcome in self.outcomes])
 
     def estimate(self, metric: str) -> Estimate:
-        return estimate(self.values(metric), self.correct if metric == "wa" else None, self._group)
+        return estimate(self.scored.counts, metric_over_seeds(metric))
 
     def minus(self, other: "Result", metric: str = "wa") -> Estimate | None:
-        """The difference to another trial, paired over the seeds and, for WA, over the utterances.
+        """The difference to another trial, paired over the seeds and the test utterances.
 
         Returns:
             None unless both are complete.
@@ -120,13 +119,7 @@ class Result:
             raise InputError(
                 f"{self.trial.folder}: the labels in {TEST_PREDICTIONS} differ from those of {other.trial.folder}"
             )
-        scores = self.correct - other.correct if metric == "wa" else None
-        return estimate(self.values(metric) - other.values(metric), scores, self._group)
-
-    @property
-    def _group(self) -> int:
-        """The utterances of one of DEMO's scenes share label and neighbours."""
-        return SCENE_SIZE if self.trial.config.dataset == "DEMO" else 1
+        return estimate(self.scored.paired(other.scored), metric_over_seeds(metric))
 
 
 def read_result(trial: Trial, seeds: Sequence[int]) -> Result:
@@ -187,7 +180,7 @@ class TopKGrid:
     def best_minus_papers(self) -> Estimate:
         """Test w-F1 of the selected trial minus that of the paper's, paired over the seeds."""
         scores = self.papers_grid.set_index([*K, "seed"])["test_w_f1"]
-        return estimate(100 * (scores.loc[self.best] - scores.loc[self.papers]).to_numpy())
+        return over_seeds(100 * (scores.loc[self.best] - scores.loc[self.papers]).to_numpy())
 
 
 class Results:

@@ -36,6 +36,9 @@ def _facts(result: Result) -> str:
         return f"{MISSING}, no run is finished."
     sizes, of_paper = result.sizes, UTTERANCES.get(result.trial.config.dataset)
     text = f"{' / '.join(map(str, sizes.values()))} utterances (train / val / test)"
+    kind, cluster = clusters_of(result.predictions.identity)
+    if kind != "utterance":
+        text += f", {cluster.max() + 1} {kind}s in test"
     if of_paper and sizes != of_paper:
         text += f", where the paper has {' / '.join(map(str, of_paper.values()))}"
     shares = ", ".join(f"{split} {100 * share:.1f}" for split, share in result.homophily.items())
@@ -108,7 +111,7 @@ def probes(results: Results, dataset: str) -> str:
         if (folder / PROBE_FILE).is_file():
             found.setdefault(probe.title, []).append(folder / TEST_PREDICTIONS)
     networks = {profile: results.row(dataset, profile, MAIN) for profile in plan.profiles}
-    networks = {profile: Scored(result.predictions) for profile, result in networks.items() if result.complete}
+    networks = {profile: result.scored for profile, result in networks.items() if result.complete}
     lines = []
     for title, paths in found.items():
         probe = Scored(read_predictions(paths))
@@ -205,21 +208,13 @@ def _steps(results: Results, dataset: str, row: tuple[str, str]) -> str:
     lines, levels, changes, before = [], {}, {}, None
     for title, result in chain:
         change, ua = (result.minus(before, metric) if before else None for metric in ("wa", "ua"))
-        of_ua = points(ua.mean, sign=True) + bounds(ua, ua.over_seeds, -100) if ua else ""
-        lines.append([title, *metric_cells(result)[:2], interval(change), of_ua])
+        lines.append([title, *metric_cells(result)[:2], interval(change), interval(ua)])
         if result.complete:
             levels[title] = result.estimate("wa")
         if change:
             changes[title] = change
         before = result
-    of_seeds, of_both = "[seeds]", "[seeds and utterances]"
-    header = (
-        "after the step",
-        f"WA {of_seeds}",
-        f"UA {of_seeds}",
-        f"change in WA {of_both}",
-        f"change in UA {of_seeds}",
-    )
+    header = ("after the step", "WA", "UA", "change in WA", "change in UA")
     parts = [f"**{ABLATIONS[row]}**", markdown_table(header, lines)]
     official, paper, refined = (results.row(dataset, profile, row) for profile in results.plan.profiles)
     if official.complete and paper.complete and refined.complete:
@@ -270,7 +265,7 @@ def homophily(results: Results) -> str:
         return text
     shown = {profile: table_of(of_profile) for profile, of_profile in gains.items() if of_profile}
     title = "DEMO (synthetic): gain from CH-GAT"
-    title += "\n95 % intervals over seeds and test utterances" if len(plan.seeds) >= FEWEST else ""
+    title += "\n95 % intervals over seeds and test scenes" if len(plan.seeds) >= FEWEST else ""
     plot_homophily(plan.root / "figures/homophily.png", shown, possible, _real_homophily(results), title)
     return f"{text}\n\n![Gain over homophily](figures/homophily.png)"
 

@@ -19,15 +19,21 @@ class Scored:
     @cached_property
     def counts(self) -> np.ndarray:
         """Confusion counts [clusters, seeds, C, C]."""
-        found = self.predictions
-        _, cluster = clusters_of(found.identity)
-        return cluster_counts(found.label, found.prediction, cluster, len(found.class_names))
+        return self._counts_of(self.predictions)
 
     def estimate(self, metric: str) -> Clustered:
         return clustered(self.counts, metric_over_seeds(metric))
 
     def minus(self, other: "Scored", metric: str) -> Clustered:
         """The difference to other predictions of the same utterances."""
-        seeds = max(self.counts.shape[1], other.counts.shape[1])  # one without seeds is repeated for each seed
-        both = [np.repeat(each.counts, seeds // each.counts.shape[1], axis=1) for each in (other, self)]
-        return clustered(np.stack(both, axis=1), metric_over_seeds(metric), (-100, 100))
+        return clustered(self.paired(other), metric_over_seeds(metric), (-100, 100))
+
+    def paired(self, other: "Scored") -> np.ndarray:
+        """The counts of both in the clusters of this one, the other's first: [clusters, 2, seeds, C, C]."""
+        both = self._counts_of(other.predictions), self.counts
+        seeds = max(each.shape[1] for each in both)  # one without seeds is repeated for each seed
+        return np.stack([np.repeat(each, seeds // each.shape[1], axis=1) for each in both], axis=1)
+
+    def _counts_of(self, found: Predictions) -> np.ndarray:
+        _, cluster = clusters_of(self.predictions.identity)
+        return cluster_counts(found.label, found.prediction, cluster, len(found.class_names))
