@@ -236,9 +236,10 @@ def test_trials_of_the_tables(tmp_path):
 # --- what is read back, from run folders made by hand
 
 
-def write_run(trial: Trial, correct: np.ndarray, sizes=(331, 109), test_sha256="test") -> None:
+def write_run(trial: Trial, correct: np.ndarray, sizes=(331, 109), test_sha256="test", speakers: int = 0) -> None:
     """Finished runs. Utterance n is recognised in seed i where ``correct[i, n]``, otherwise classes 0 and 1 are
-    confused. The last quarter has class 1, the others class 0.
+    confused. The last quarter has class 1, the others class 0. With ``speakers``, each has as many utterances, in
+    order.
     """
     n = correct.shape[1]
     labels = (np.arange(n) >= 3 * n / 4).astype(int)
@@ -254,6 +255,8 @@ def write_run(trial: Trial, correct: np.ndarray, sizes=(331, 109), test_sha256="
         write_json(folder / "config.json", config)
         taken = np.where(of_seed, labels, 1 - labels)
         identity = {"audio_file": tuple(f"u{i}" for i in range(n))} | dict.fromkeys(ATTRIBUTES, ("",) * n)
+        if speakers:
+            identity["speaker"] = tuple(f"s{i * speakers // n}" for i in range(n))
         write_predictions(folder / "test_predictions.csv", identity, CLASSES, labels, np.eye(len(CLASSES))[taken])
         line = {"seconds": 90, "train_loss": 1.0, "val_loss": 1.0, "val_w_f1": 0.5}
         log = [json.dumps({"epoch": epoch, **line}) + "\n" for epoch in range(1, trial.config.epochs + 1)]
@@ -373,6 +376,26 @@ def test_differences_are_paired(finished):
     full, other = (read_result(trial, SEEDS) for trial in finished.tables("IEMOCAP")[:2])
     assert full.minus(full).over_both == 0
     assert full.minus(other).mean == pytest.approx(0)  # the profiles' own runs are equal
+
+
+def test_differences_are_clustered_by_speaker(plan):
+    full, other = plan.tables("IEMOCAP")[:2]
+    better, worse = hits(0.8), hits(0.7)  # in each seed, the 20 utterances that only one recognises are neighbours
+    widths = {}
+    for speakers in (0, 10, 2):
+        write_run(full, better, speakers=speakers)
+        write_run(other, worse, speakers=speakers)
+        found, reference = (read_result(trial, SEEDS) for trial in (full, other))
+        difference = found.minus(reference)
+        assert (difference.mean, difference.over_seeds) == (pytest.approx(10), pytest.approx(0))
+        widths[speakers] = difference.over_both
+    by_speaker = 100 * (better.mean(0) - worse.mean(0)).reshape(10, 20).mean(1)
+    assert widths[10] == pytest.approx(2.262157 * by_speaker.std(ddof=1) / math.sqrt(10), rel=0.1)
+    assert widths[0] < widths[10] / 2
+    assert widths[2] is None
+    assert (
+        "331 / 109 / 200 utterances (train / val / test), 2 speakers in test, where" in write_report(plan).read_text()
+    )
 
 
 # --- the report
