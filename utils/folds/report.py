@@ -40,7 +40,7 @@ class RowResult(Scored):
     def to_dict(self) -> dict:
         """All values of the tables, for ``results.json``."""
         folds = {name: dict(zip(("mean", "std"), self.over_folds(name), strict=True)) for name in METRICS}
-        kind, _ = clusters_of(self.predictions.identity)
+        kind, _ = self.clusters
         return {
             "row": self.row.title,
             "protocol": self.protocol.title,

@@ -12,7 +12,7 @@ from utils.data.leakage import leakage_lines
 from utils.errors import reading
 from utils.io import markdown_table
 from utils.prediction.facts import Facts
-from utils.statistics import FEWEST, bounds, clusters_of, over_seeds, points
+from utils.statistics import FEWEST, bounds, over_seeds, points
 from utils.training.calibration import BINS, expected_calibration_error
 from utils.training.groups import group_lines
 from utils.training.metrics import METRICS, mean_and_std, plus_minus
@@ -161,7 +161,7 @@ def _metrics(facts: Facts) -> str:
         found = [over_seeds(100 * np.array([test[name] for test in tests])) for name in METRICS]
         rows.append(("95 % interval over seeds", *(bounds(each, each.over_seeds).strip() for each in found)))
     if facts.scored:
-        kind, _ = clusters_of(facts.scored.predictions.identity)
+        kind, _ = facts.scored.clusters
         found = [facts.scored.estimate(name) for name in METRICS]
         if found[0].low is None:
             notes.append(f"There is no interval over {kind}s because there are fewer than {FEWEST}.")

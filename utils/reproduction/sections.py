@@ -12,7 +12,7 @@ from utils.plots import TSNE_LEAST, plot_confusion, plot_homophily, plot_steps, 
 from utils.reproduction.claims import OTHER_METHODS
 from utils.reproduction.results import MISSING, TEST_PREDICTIONS, Result, Results
 from utils.reproduction.trials import ABLATIONS, MAIN, NO_CHGAT, STEPPED, tsne_path
-from utils.statistics import FEWEST, bounds, clusters_of, interval, points, table_of, with_interval
+from utils.statistics import FEWEST, bounds, interval, over_seeds, points, table_of, with_interval
 from utils.sweep.results import best_trial, papers_trial, report, summary_table
 from utils.training.folder import read_curves
 from utils.training.groups import group_lines, group_results, write_groups
@@ -36,7 +36,7 @@ def _facts(result: Result) -> str:
         return f"{MISSING}, no run is finished."
     sizes, of_paper = result.sizes, UTTERANCES.get(result.trial.config.dataset)
     text = f"{' / '.join(map(str, sizes.values()))} utterances (train / val / test)"
-    kind, cluster = clusters_of(result.predictions.identity)
+    kind, cluster = result.scored.clusters
     if kind != "utterance":
         text += f", {cluster.max() + 1} {kind}s in test"
     if of_paper and sizes != of_paper:
@@ -98,7 +98,7 @@ def metric_cells(result: Result) -> list[str]:
     """Mean ± std and interval over seeds of each reported metric."""
     if not result.complete:
         return [f"{MISSING} ({result.progress})", *[""] * (len(REPORTED) - 1)]
-    estimates = [result.estimate(name) for name in REPORTED]
+    estimates = [over_seeds(result.values(name)) for name in REPORTED]
     return [plus_minus(value.mean, value.std) + bounds(value, value.over_seeds) for value in estimates]
 
 
@@ -125,7 +125,7 @@ def probes(results: Results, dataset: str) -> str:
     if not lines:
         return ""
     header = ("", *REPORTED.values(), *(f"Δ WA vs CemoBAM, `{profile}`" for profile in networks))
-    kind, _ = clusters_of(probe.predictions.identity)
+    kind, _ = probe.clusters
     note = f"Percent of test, with 95 % jackknife intervals over {kind}s."
     return f"### {dataset}: probes on the same embeddings\n\n{markdown_table(header, lines)}\n\n{note}"
 

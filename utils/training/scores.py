@@ -17,6 +17,11 @@ class Scored:
     predictions: Predictions
 
     @cached_property
+    def clusters(self) -> tuple[str, np.ndarray]:
+        """See :func:`~utils.statistics.clusters_of`."""
+        return clusters_of(self.predictions.identity)
+
+    @cached_property
     def counts(self) -> np.ndarray:
         """Confusion counts [clusters, seeds, C, C]."""
         return self._counts_of(self.predictions)
@@ -35,5 +40,5 @@ class Scored:
         return np.stack([np.repeat(each, seeds // each.shape[1], axis=1) for each in both], axis=1)
 
     def _counts_of(self, found: Predictions) -> np.ndarray:
-        _, cluster = clusters_of(self.predictions.identity)
+        _, cluster = self.clusters
         return cluster_counts(found.label, found.prediction, cluster, len(found.class_names))
